@@ -1,0 +1,77 @@
+"""Arrays plus JSON in one checksummed blob: how states and decisions are stored. Nothing is ever pickled.
+
+Layout: magic (8 bytes), header length (uint32 little endian), JSON header, raw C-order array bytes, and a
+16-byte BLAKE2b digest of all that precedes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from explorank.hooks.errors import CorruptState
+
+_MAGIC: Final = b"XPLRARR1"
+_DIGEST_SIZE: Final = 16
+_KINDS: Final = frozenset("biufU")  # booleans, integers, floats and fixed-width text: never objects
+
+
+def dumps(meta: dict[str, Any], named: dict[str, NDArray[Any]]) -> bytes:
+    """Return `meta` (JSON-ready) and the arrays as bytes; object arrays raise `TypeError`."""
+    layout = []
+    parts: list[bytes] = []
+    for name, array in named.items():
+        if array.dtype.kind not in _KINDS:
+            raise TypeError(
+                f"Array {name!r} has dtype {array.dtype}; only numbers, booleans and text are stored."
+            )
+        layout.append((name, array.dtype.str, array.shape))
+        parts.append(array.tobytes())
+    header = orjson.dumps({"meta": meta, "arrays": layout})
+    body = b"".join((_MAGIC, len(header).to_bytes(4, "little"), header, *parts))
+    return body + _digest(body)
+
+
+def loads(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return what `dumps` was given, arrays read-only; raise `CorruptState` for anything else."""
+    body, digest = data[:-_DIGEST_SIZE], data[-_DIGEST_SIZE:]
+    if not body.startswith(_MAGIC) or _digest(body) != digest:
+        raise CorruptState(
+            f"{len(data)} bytes that are not an intact array file (wrong magic or checksum); reading them "
+            "could yield wrong numbers. Restore an older copy, or rebuild it from the log."
+        )
+    start = len(_MAGIC) + 4
+    end = start + int.from_bytes(body[len(_MAGIC) : start], "little")
+    header = orjson.loads(body[start:end])
+    named: dict[str, NDArray[Any]] = {}
+    for name, dtype, shape in header["arrays"]:
+        array = np.frombuffer(body, np.dtype(dtype), count=int(np.prod(shape)), offset=end).reshape(shape)
+        named[name] = array
+        end += array.nbytes
+    return header["meta"], named
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_DIGEST_SIZE).digest()

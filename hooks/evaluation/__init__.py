@@ -1,0 +1,1 @@
+"""Evaluation: what a policy would have done, from the log alone."""

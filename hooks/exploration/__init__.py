@@ -1,0 +1,1 @@
+"""Exploration: policies, and the slates that they draw slot by slot."""

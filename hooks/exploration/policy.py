@@ -1,0 +1,104 @@
+"""What a policy is: a distribution over candidates, given a state that only learning replaces.
+
+A policy is a frozen dataclass of its parameters. Its state is an immutable value: readers hold a snapshot,
+`learn` returns the next one. `contest` runs once per request and holds whatever all slots share (posterior
+draws, say); the `Contest` then answers for each slot, given who is still eligible.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.hooks import arrays
+from explorank.hooks.errors import CorruptState
+from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
+
+
+class State(Protocol):
+    """A policy's immutable knowledge; `version` rises by one with every `learn`."""
+
+    @property
+    def version(self) -> int:
+        """How many times `learn` has replaced the state."""
+
+
+S = TypeVar("S", bound=State)
+
+
+class Contest(Protocol):
+    """One request's view of a policy: its realised randomness, shared by all slots."""
+
+    def distribution(self, eligible: BoolArray) -> FloatArray:
+        """Return the probability of each candidate, (n,) float64, for the slot at hand.
+
+        Zero where `eligible` (n,) is False; sums to 1; `eligible` has at least one True. This *is* the
+        distribution the item is drawn from, so its entries are exact propensities. A pure function: the
+        same mask gives the same answer.
+        """
+
+
+@dataclass(frozen=True)
+class Policy(ABC, Generic[S]):
+    """The base of every policy. Subclasses are frozen dataclasses; their fields are the YAML options."""
+
+    # Read by pydantic where settings are checked; this package itself does not need pydantic.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    name: ClassVar[str]
+    """The name in YAML and in the log."""
+    needs_features: ClassVar[bool] = False
+    """Whether `contest` and `learn` need `batch.features`; a batch without them is refused."""
+
+    @abstractmethod
+    def initial_state(self) -> S:
+        """Return the state before any reward."""
+
+    @abstractmethod
+    def contest(
+        self, state: S, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
+    ) -> Contest:
+        """Return one request's contest. `eligible` (n,) is what the first explored slot may hold."""
+
+    @abstractmethod
+    def learn(self, state: S, rewards: RewardBatch) -> S:
+        """Return the state after `rewards`, `version` one higher; `state` itself is untouched.
+
+        Raises `InvalidBatch` where the batch lacks a column the policy needs or a value it cannot take.
+        """
+
+    @abstractmethod
+    def pack(self, state: S) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the state as JSON-ready metadata and named arrays."""
+
+    @abstractmethod
+    def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> S:
+        """Return the state that `pack` took apart; raise `CorruptState` where it does not fit this policy."""
+
+    def dumps(self, state: S) -> bytes:
+        """Return the state as checksummed bytes: JSON and raw arrays, nothing pickled."""
+        meta, packed = self.pack(state)
+        return arrays.dumps({"policy": self.name, "state": meta}, packed)
+
+    def loads(self, data: bytes) -> S:
+        """Return the state in `data`; raise `CorruptState` for damage or another policy's state."""
+        meta, packed = arrays.loads(data)
+        if meta.get("policy") != self.name:
+            raise CorruptState(
+                f"This state belongs to policy {meta.get('policy')!r}, not {self.name!r}; its numbers mean "
+                "something else there. Point each policy at a state of its own."
+            )
+        return self.unpack(meta["state"], packed)
+
+    def save(self, state: S, path: str | Path) -> None:
+        """Write the state to `path`, atomically."""
+        arrays.write_atomic(Path(path), self.dumps(state))
+
+    def load(self, path: str | Path) -> S:
+        """Read a state that `save` wrote; raise `CorruptState` for a damaged or foreign file."""
+        return self.loads(Path(path).read_bytes())

@@ -1,0 +1,1 @@
+"""Guards: who may stand in a slot, decided before the draw."""

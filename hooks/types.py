@@ -1,0 +1,410 @@
+"""The nouns of the contract, all of them columnar: one object per request, arrays inside.
+
+Shapes: `n` candidates, `d` features, `k` slots, `m` rewards. Slots count from 0. Item ids are strings
+throughout the stage; the policies accept any hashable ids.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from explorank.hooks.errors import InvalidBatch
+
+CONTRACT_VERSION: Final = 1
+"""Grows by defaulted arguments and new hooks only; a plugin may ask for a minimum."""
+
+Ids: TypeAlias = NDArray[Any]
+BoolArray: TypeAlias = NDArray[np.bool_]
+FloatArray: TypeAlias = NDArray[np.float64]
+IndexArray: TypeAlias = NDArray[np.int64]
+FeatureArray: TypeAlias = NDArray[np.float32]
+
+Mode: TypeAlias = Literal["off", "shadow", "apprentice", "live"]
+Arm: TypeAlias = Literal["explore", "baseline", "holdout"]
+SlotMethod: TypeAlias = Literal["score", "explore"]
+
+
+def _empty() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingRequest:
+    """One question to the ranking stage: who asks, where, for how many slots."""
+
+    decision_id: str
+    slots: int
+    user_id: str | None = None
+    """`None` is an anonymous visitor; their session may stand in `context["history"]`, oldest first."""
+    surface: str = "default"
+    time: float = 0.0
+    """When the request was made, in seconds since the Unix epoch."""
+    context: Mapping[str, Any] = field(default_factory=_empty)
+    """What the host knows of the request, extended by `ranking_enrich_request`."""
+    exclude: frozenset[str] = frozenset()
+    """Item ids this request must not answer with, as a block list of its own."""
+    similar_to: str | None = None
+    """Ask for items like this one, instead of items for the user's history."""
+    guard_state: Mapping[str, Any] = field(default_factory=_empty)
+    """What guards read of the outside, taken once per request, so that all slots see the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Deduplicated candidate items, each with the set of retrievers that found it."""
+
+    item_ids: Ids  # (n,)
+    source_names: tuple[str, ...] = ()
+    source_bits: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # (n,)
+    """Bit j of row i says that `source_names[j]` found item i."""
+    retrieval_scores: FeatureArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,)
+    """The best score any retriever gave, NaN where none gave one; falling order is the last fallback."""
+
+    @classmethod
+    def of(cls, item_ids: ArrayLike, source: str, scores: ArrayLike | None = None) -> Candidates:
+        """Return the candidates of a single source, the first of equal ids kept."""
+        ids = np.asarray(item_ids)
+        if ids.size == 0:
+            ids = np.zeros(0, dtype="<U1")
+        values = (
+            np.full(len(ids), np.nan, np.float32) if scores is None else np.asarray(scores, dtype=np.float32)
+        )
+        if values.shape != ids.shape or ids.ndim != 1:
+            raise InvalidBatch(
+                f"Source {source!r} returned {values.shape} scores for {ids.shape} item ids; both must be "
+                "(n,). Return one score per item, or no scores at all."
+            )
+        _, first = np.unique(ids, return_index=True)
+        first.sort()
+        return cls(ids[first], (source,), np.ones(len(first), np.uint64), values[first])
+
+    @classmethod
+    def union(cls, parts: Iterable[Candidates]) -> Candidates:
+        """Return every item of `parts` once, in order of first appearance, with all its sources."""
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            return cls(np.zeros(0, dtype="<U1"))
+        names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
+        if len(names) > 64:
+            raise InvalidBatch(f"{len(names)} candidate sources in one request; at most 64 fit. Merge some.")
+        ids = np.concatenate([part.item_ids for part in parts])
+        scores = np.concatenate([part.retrieval_scores for part in parts])
+        bits = np.concatenate([part._bits_under(names) for part in parts])
+        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
+        merged_bits = np.zeros(len(first), np.uint64)
+        np.bitwise_or.at(merged_bits, inverse, bits)
+        best = np.full(len(first), np.nan, np.float32)
+        np.fmax.at(best, inverse, scores)
+        order = np.argsort(first, kind="stable")
+        return cls(ids[first[order]], names, merged_bits[order], best[order])
+
+    def _bits_under(self, names: tuple[str, ...]) -> NDArray[np.uint64]:
+        bits = np.zeros(len(self), np.uint64)
+        for position, name in enumerate(self.source_names):
+            found = (self.source_bits >> np.uint64(position)) & np.uint64(1)
+            bits |= found << np.uint64(names.index(name))
+        return bits
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
+        """Return the candidates at `rows`, a mask or indices."""
+        return Candidates(
+            self.item_ids[rows], self.source_names, self.source_bits[rows], self.retrieval_scores[rows]
+        )
+
+    def sources_of(self, row: int) -> tuple[str, ...]:
+        """Return the names of the sources that found the item at `row`."""
+        bits = int(self.source_bits[row]) if len(self.source_bits) else 0
+        return tuple(name for position, name in enumerate(self.source_names) if bits >> position & 1)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Named feature columns of the candidates; a missing value is NaN."""
+
+    names: tuple[str, ...]
+    values: FeatureArray  # (n, d)
+
+    def __post_init__(self) -> None:
+        """Check the shape against the names."""
+        if self.values.ndim != 2 or self.values.shape[1] != len(self.names):
+            raise InvalidBatch(
+                f"Feature values of shape {self.values.shape} for {len(self.names)} names; the shape must be "
+                f"(n, {len(self.names)}), one column per name."
+            )
+
+    @classmethod
+    def empty(cls, n: int) -> Features:
+        """Return no columns for `n` candidates."""
+        return cls((), np.zeros((n, 0), np.float32))
+
+    @classmethod
+    def join(cls, parts: Sequence[Features], n: int) -> Features:
+        """Return the columns of all parts side by side; the parts must not share a name."""
+        if not parts:
+            return cls.empty(n)
+        names = tuple(name for part in parts for name in part.names)
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise InvalidBatch(
+                f"Feature columns {twice} come from more than one plugin; each column has one owner, or "
+                "their order would decide its value. Rename one of them."
+            )
+        for part in parts:
+            if len(part.values) != n:
+                raise InvalidBatch(
+                    f"Feature columns {list(part.names)} have {len(part.values)} rows for {n} candidates; "
+                    "return one row per candidate, in the candidates' order."
+                )
+        return cls(names, np.hstack([part.values for part in parts]))
+
+    def column(self, name: str) -> FeatureArray:
+        """Return column `name`, (n,)."""
+        return self.values[:, self.names.index(name)]
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Features:
+        """Return the features at `rows`, a mask or indices."""
+        return Features(self.names, self.values[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a ranker says of the candidates: higher is better, the scale is its own."""
+
+    values: FloatArray  # (n,)
+    uncertainty: FloatArray | None = None  # (n,)
+    version: str = ""
+    """The model version that gave them, recorded with the decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankingBatch:
+    """The candidates as a policy sees them.
+
+    Raises `InvalidBatch` where shapes disagree, ids repeat, or a score or feature is not finite.
+    """
+
+    item_ids: Ids  # (n,) unique
+    features: FeatureArray | None = None  # (n, d) finite
+    scores: FloatArray | None = None  # (n,) finite; zeros when not given
+    uncertainty: FloatArray | None = None  # (n,)
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=_empty)  # each (n,)
+    """Whatever else guards and policies read, by name: `sources`, `age_s`, `category`, …"""
+    feature_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Bring the arrays to their dtypes and check them."""
+        ids = np.asarray(self.item_ids)
+        if ids.ndim != 1:
+            raise InvalidBatch(f"`item_ids` has shape {ids.shape}; it must be (n,).")
+        n = len(ids)
+        scores = np.zeros(n) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
+        features = None if self.features is None else np.asarray(self.features, dtype=np.float32)
+        if scores.shape != (n,):
+            raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
+        if features is not None and (features.ndim != 2 or len(features) != n):
+            raise InvalidBatch(f"`features` has shape {features.shape} for {n} items; it must be ({n}, d).")
+        if n != len(set(ids.tolist())):
+            raise InvalidBatch(
+                "`item_ids` holds an item twice; its propensity would be split between two rows. "
+                "Deduplicate candidates before scoring (`Candidates.union` does)."
+            )
+        _require_finite("scores", scores, ids)
+        if features is not None:
+            _require_finite("features", features, ids)
+        for name, column in self.columns.items():
+            if len(column) != n:
+                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
+        object.__setattr__(self, "item_ids", ids)
+        object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "features", features)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @property
+    def score_values(self) -> FloatArray:
+        """The scores, (n,), never `None`."""
+        assert self.scores is not None  # noqa: S101 - __post_init__ filled it
+        return self.scores
+
+
+def _require_finite(name: str, values: NDArray[Any], ids: Ids) -> None:
+    # One sum finds any NaN or infinity without allocating a mask; finite values may still overflow it.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(float(values.sum())):
+            return
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    row = int(np.argmin(finite.all(axis=1) if values.ndim == 2 else finite))
+    raise InvalidBatch(
+        f"`{name}` of item {ids[row]!r} is not finite ({values[row]!r}); no distribution "
+        "can be drawn from it. Impute missing features and drop items that cannot be scored."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """What is shown, slot by slot, and how probable each choice was.
+
+    `propensities[s]` is the probability, given the slate above slot `s`, with which the process that ran
+    chose the item at slot `s`. The product over the slots is the probability of the slate.
+    """
+
+    order: IndexArray  # (k,) rows of the batch
+    propensities: FloatArray  # (k,)
+    method: tuple[SlotMethod, ...]  # (k,)
+    policy: str
+    policy_version: int
+    eligible: BoolArray  # (k, n) what the guards allowed at each slot, the slate above it removed
+    support: BoolArray  # (k, n) what had a probability above 0 at each slot
+    seed: int = 0
+    floor: float = 0.0
+    """The share of an explored slot's probability that is spread evenly over its support."""
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardBatch:
+    """What came back for shown items, as a policy learns from it.
+
+    The optional columns are (m,); a policy names those it needs and refuses a batch without them.
+    """
+
+    item_ids: Ids  # (m,)
+    values: FloatArray  # (m,)
+    features: FeatureArray | None = None  # (m, d)
+    decision_ids: Ids | None = None
+    slots: IndexArray | None = None
+    propensities: FloatArray | None = None
+    offsets: FloatArray | None = None
+    """What was expected before learning; the policy learns `values - offsets`."""
+    examination: FloatArray | None = None
+    """The probability that the slot was looked at; it weighs the row."""
+    strategies: Ids | None = None
+    times: FloatArray | None = None
+    weights: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        """Bring the arrays to their dtypes and check them."""
+        ids = np.asarray(self.item_ids)
+        values = np.asarray(self.values, dtype=np.float64)
+        if ids.ndim != 1 or values.shape != ids.shape:
+            raise InvalidBatch(
+                f"`values` has shape {values.shape} for {ids.shape} item ids; both must be (m,)."
+            )
+        _require_finite("values", values, ids)
+        features = None if self.features is None else np.asarray(self.features, dtype=np.float32)
+        if features is not None:
+            if features.ndim != 2 or len(features) != len(ids):
+                raise InvalidBatch(f"`features` has shape {features.shape} for {len(ids)} rewards.")
+            _require_finite("features", features, ids)
+        for name in (
+            "decision_ids",
+            "slots",
+            "propensities",
+            "offsets",
+            "examination",
+            "strategies",
+            "times",
+            "weights",
+        ):
+            column = getattr(self, name)
+            if column is None:
+                continue
+            column = np.asarray(column)
+            if column.shape != ids.shape:
+                raise InvalidBatch(f"`{name}` has shape {column.shape} for {len(ids)} rewards.")
+            object.__setattr__(self, name, column)
+        object.__setattr__(self, "item_ids", ids)
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "features", features)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """One thing that did not work and what was done instead; part of the decision."""
+
+    step: str
+    """Where: `retrieve`, `enrich`, `filter`, `score`, `explore`, `log`, …"""
+    plugin: str
+    reason: str
+    action: str
+    """What the stage did instead, such as `skipped` or `retrieval order`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """All that evaluation, learning and replay need of one decision, as it is logged.
+
+    Whoever reads only this can compute the probability that any frozen policy would have given to the
+    slate, over the logged support.
+    """
+
+    request: RankingRequest
+    mode: Mode
+    arm: Arm
+    item_ids: Ids  # (n,) deduplicated candidates
+    scores: FloatArray  # (n,)
+    slate: Slate
+    baseline_order: IndexArray  # (k,) what would have been shown without exploration
+    feature_names: tuple[str, ...] = ()
+    feature_rows: IndexArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (p,) rows of item_ids
+    features: FeatureArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # (p, d) as served
+    shadow: Slate | None = None
+    """The slate that exploration would have shown, where the mode or the arm kept it back."""
+    sources: tuple[tuple[str, ...], ...] = ()  # (k,) of the shown items
+    fallbacks: tuple[Fallback, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=_empty)
+    """Of the ranker, index, settings, guards and package."""
+    propensity_known: bool = True
+    """False where a fallback makes the propensity unknown; evaluation leaves such a decision out."""
+
+    @property
+    def decision_id(self) -> str:
+        """The id that impressions and rewards refer to."""
+        return self.request.decision_id
+
+    @property
+    def shown_ids(self) -> list[Any]:
+        """The ids of the answered items, in slot order."""
+        shown: list[Any] = self.item_ids[self.slate.order].tolist()
+        return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impression:
+    """The host's word on what it really displayed for a decision, in order."""
+
+    decision_id: str
+    items_in_order: tuple[str, ...]
+    time: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reward:
+    """One reward for one slot of a decision. Equal `reward_id`s are one reward."""
+
+    decision_id: str
+    slot: int
+    item_id: str
+    kind: str
+    value: float
+    reward_id: str
+    time: float
+    """When it happened, in seconds since the Unix epoch."""
