@@ -43,22 +43,22 @@ def ranking_register_components(registry: Registry) -> None:
 
 
 @hookspec
-def ranking_enrich_request(request: RankingRequest) -> Mapping[str, Any] | None:  # type: ignore[empty-body]
+def ranking_enrich_request(request: RankingRequest) -> Mapping[str, Any] | None:
     """Fire first; the answers' keys are added to `request.context` and must not overlap."""
 
 
 @hookspec
-def ranking_retrieve(request: RankingRequest, k: int) -> Candidates | None:  # type: ignore[empty-body]
+def ranking_retrieve(request: RankingRequest, k: int) -> Candidates | None:
     """Fire for candidates, about `k` per implementation; answers are unioned by item id, sources kept."""
 
 
 @hookspec
-def ranking_enrich(request: RankingRequest, candidates: Candidates) -> Features | None:  # type: ignore[empty-body]
+def ranking_enrich(request: RankingRequest, candidates: Candidates) -> Features | None:
     """Fire for feature columns, one row per candidate; answers stand side by side, names must not overlap."""
 
 
 @hookspec
-def ranking_filter(request: RankingRequest, candidates: Candidates) -> BoolArray | None:  # type: ignore[empty-body]
+def ranking_filter(request: RankingRequest, candidates: Candidates) -> BoolArray | None:
     """Fire for a mask (n,), True keeps; answers are AND-ed. One that fails removes all unless it fails open.
 
     A plugin says so with an attribute `ranking_filter_fails = "open"`; the default is `"closed"`.
