@@ -2,6 +2,7 @@
 
 Every hook is columnar: it is called once per request, over arrays. Unless a hook says otherwise, all
 implementations are called, each on its own: one that raises or is late loses only its own result.
+A wrapper (`hookimpl(wrapper=True)`) returns the result of its `yield`, or another in its place.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def ranking_enrich(request: RankingRequest, candidates: Candidates) -> Features 
 def ranking_filter(request: RankingRequest, candidates: Candidates) -> BoolArray | None:
     """Fire for a mask (n,), True keeps; answers are AND-ed. One that fails removes all unless it fails open.
 
-    A plugin says so with an attribute `ranking_filter_fails = "open"`; the default is `"closed"`.
+    So does one that is skipped. A plugin fails open by an attribute `ranking_filter_fails = "open"`; else it
+    fails closed.
     """
 
 
@@ -76,8 +78,8 @@ def ranking_explore(request: RankingRequest, ranking: RankingBatch, n_slots: int
 
 
 @hookspec
-def ranking_log_decision(decision: DecisionRecord) -> bool | None:
-    """Fire before the answer leaves; True says that the decision is durable, and one True is required."""
+def ranking_log_decision(decision: DecisionRecord) -> None:
+    """Fire once the decision is durable and before the answer leaves; for copies to other places."""
 
 
 @hookspec
@@ -94,4 +96,7 @@ def ranking_observe_rewards(rewards: Sequence[Reward]) -> None:
 def ranking_stage_error(
     error: BaseException, stage: str, plugin: str, request: RankingRequest | None
 ) -> None:
-    """Fire when a hook implementation failed or was late; for alerting, the stage has already moved on."""
+    """Fire when a hook implementation failed or was late; for alerting, the stage has already moved on.
+
+    A plugin is not told of its own failures, nor anyone of calls that its open circuit breaker skips.
+    """

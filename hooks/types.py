@@ -248,7 +248,7 @@ def _require_finite(name: str, values: NDArray[Any], ids: Ids) -> None:
         return
     row = int(np.argmin(finite.all(axis=1) if values.ndim == 2 else finite))
     raise InvalidBatch(
-        f"`{name}` of item {ids[row]!r} is not finite ({values[row]!r}); no distribution "
+        f"`{name}` of item {ids.tolist()[row]!r} is not finite ({values[row].tolist()!r}); no distribution "
         "can be drawn from it. Impute missing features and drop items that cannot be scored."
     )
 
@@ -408,3 +408,5 @@ class Reward:
     reward_id: str
     time: float
     """When it happened, in seconds since the Unix epoch."""
+    user_id: str | None = None
+    """Whose decision it was, where the stage knows."""

@@ -32,7 +32,10 @@ S = TypeVar("S", bound=State)
 
 
 class Contest(Protocol):
-    """One request's view of a policy: its realised randomness, shared by all slots."""
+    """One request's view of a policy: its realised randomness, shared by all slots.
+
+    Whatever is random is drawn when the contest is made, so that `distribution` is a function.
+    """
 
     def distribution(self, eligible: BoolArray) -> FloatArray:
         """Return the probability of each candidate, (n,) float64, for the slot at hand.
@@ -54,6 +57,14 @@ class Policy(ABC, Generic[S]):
     """The name in YAML and in the log."""
     needs_features: ClassVar[bool] = False
     """Whether `contest` and `learn` need `batch.features`; a batch without them is refused."""
+
+    @property
+    def exploration_floor(self) -> float:
+        """The share of an explored slot's probability that is spread evenly over its support.
+
+        A positive floor bounds every importance weight by the support's size over the floor.
+        """
+        return 0.0
 
     @abstractmethod
     def initial_state(self) -> S:
@@ -102,3 +113,17 @@ class Policy(ABC, Generic[S]):
     def load(self, path: str | Path) -> S:
         """Read a state that `save` wrote; raise `CorruptState` for a damaged or foreign file."""
         return self.loads(Path(path).read_bytes())
+
+
+def unpacked_version(
+    policy: str, meta: dict[str, Any], packed: dict[str, NDArray[Any]], names: tuple[str, ...]
+) -> int:
+    """Return the saved version; raise `CorruptState` where it or one of the arrays `names` is missing."""
+    version = meta.get("version")
+    if not isinstance(version, int) or version < 0 or set(packed) != set(names):
+        raise CorruptState(
+            f"A saved state of {policy!r} has version {version!r} and arrays {sorted(packed)}; it needs a "
+            f"version from 0 on and the arrays {sorted(names)}. Restore an older copy, or rebuild it from "
+            "the log."
+        )
+    return version

@@ -1,0 +1,117 @@
+"""Slates with true propensities: guards say who is eligible, the policy how likely, the seed draws."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from explorank.hooks.errors import InvalidBatch
+from explorank.hooks.exploration.policy import Policy
+from explorank.hooks.exploration.process import SlotProcess
+from explorank.hooks.guards.guard import (
+    Guard,
+    OnGuardError,
+    guard_mask,
+    is_static,
+    static_mask,
+    with_snapshots,
+)
+from explorank.hooks.types import BoolArray, IndexArray, RankingBatch, RankingRequest, Slate
+
+
+def build_slate(
+    policy: Policy[Any],
+    state: Any,
+    batch: RankingBatch,
+    n_slots: int,
+    explore_slots: Iterable[int] | None = None,
+    guards: Sequence[Guard] = (),
+    request: RankingRequest | None = None,
+    seed: int = 0,
+    *,
+    on_guard_error: OnGuardError | None = None,
+) -> Slate:
+    """Return a slate of at most `n_slots`, drawn slot by slot, with the probability of each choice.
+
+    At each slot the eligible candidates are those that every guard allows given the request and the slate so
+    far. A slot in `explore_slots` (`None`: every slot; slots count from 0, those beyond `n_slots` are
+    ignored) draws its item from the policy's distribution over them; any other holds the eligible item with
+    the best score, ties broken by the seed, with propensity 1. The slate ends at the first slot for which
+    nobody is eligible. The same arguments give the same slate.
+
+    A guard that fails allows nothing, or everything where it says `fails = "open"`; `on_guard_error` is told
+    its name and the exception. `request.exclude` is honoured like a guard.
+
+    Raises `InvalidBatch` for negative slots or seeds and for a batch without what the policy needs, and
+    `InvalidPolicy` where the policy's answer is not a distribution over the eligible candidates.
+    """
+    if n_slots < 0:
+        raise InvalidBatch(f"`n_slots` is {n_slots}; a slate has 0 slots or more.")
+    explored = _explored(explore_slots, n_slots)
+    eligibility = _Guarded(guards, request, batch, n_slots, on_guard_error)
+    return SlotProcess(policy, state, batch, eligibility, explored, seed).run(n_slots)
+
+
+def slate_log_propensity(
+    policy: Policy[Any],
+    state: Any,
+    batch: RankingBatch,
+    order: Sequence[int] | IndexArray,
+    explore_slots: Iterable[int] | None = None,
+    guards: Sequence[Guard] = (),
+    request: RankingRequest | None = None,
+    seed: int = 0,
+    *,
+    on_guard_error: OnGuardError | None = None,
+) -> float:
+    """Return the log-probability that `build_slate` with this seed's draws fills its first slots so.
+
+    `order` (k,) holds rows of the batch. The answer is the sum of the slots' conditional log-probabilities,
+    -inf where the process could not have produced them. Given the seed's draws, the probabilities of all
+    slates sum to 1.
+    """
+    explored = _explored(explore_slots, len(order))
+    eligibility = _Guarded(guards, request, batch, len(order), on_guard_error)
+    process = SlotProcess(policy, state, batch, eligibility, explored, seed)
+    with np.errstate(divide="ignore"):
+        return float(np.log(process.conditionals(order)).sum())
+
+
+class _Guarded:
+    """Eligibility by guards: the static ones asked once, the others at every slot."""
+
+    def __init__(
+        self,
+        guards: Sequence[Guard],
+        request: RankingRequest | None,
+        batch: RankingBatch,
+        n_slots: int,
+        on_error: OnGuardError | None,
+    ) -> None:
+        asked = RankingRequest(decision_id="", slots=n_slots) if request is None else request
+        self._request = with_snapshots(guards, asked, on_error)
+        self._batch = batch
+        self._on_error = on_error
+        self._allowed = static_mask(guards, self._request, batch, on_error)
+        self._dynamic = [guard for guard in guards if not is_static(guard)]
+
+    def at(self, slot: int, placed: IndexArray) -> BoolArray:
+        eligible = self._allowed.copy()
+        eligible[placed] = False
+        for guard in self._dynamic:
+            eligible &= guard_mask(guard, self._request, self._batch, placed, slot, self._on_error)
+        return eligible
+
+    def contending(self, slot: int, eligible: BoolArray) -> BoolArray:  # noqa: ARG002 - all of them, always
+        return eligible
+
+
+def _explored(explore_slots: Iterable[int] | None, n_slots: int) -> Collection[int]:
+    if explore_slots is None:
+        return range(n_slots)
+    explored = frozenset(explore_slots)
+    if min(explored, default=0) < 0:
+        raise InvalidBatch(f"`explore_slots` holds {min(explored)}; slots count from 0 at the top.")
+    return explored

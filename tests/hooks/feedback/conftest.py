@@ -1,0 +1,44 @@
+"""What the feedback tests share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def records() -> ModuleType:
+    """The module of makers; loaded by path, because test folders are no packages."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("feedback_test_records", HERE / "records.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def run_script() -> Callable[..., str]:
+    """Run one of the scripts beside this file in a process of its own and return what it printed."""
+
+    def run(name: str, *arguments: object) -> str:
+        done = subprocess.run(
+            [sys.executable, str(HERE / name), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

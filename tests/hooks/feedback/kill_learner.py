@@ -1,0 +1,49 @@
+"""Fork a learner, kill it, again and again; print how many outcomes were folded at each death."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+
+import explorank.hooks.feedback.learner as learner_module
+from explorank.hooks.exploration import LinearThompson
+from explorank.hooks.feedback import Learner
+
+
+def main() -> None:
+    folder, state_path, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    learner_module._EVENTS_PER_TRANSACTION = 8  # many transactions, so that kills fall within and between
+    chance = random.Random(21)  # noqa: S311 - moments to kill at, not secrets
+
+    def make() -> Learner:
+        return Learner(
+            folder,
+            LinearThompson(dim=3),
+            state_path=state_path,
+            reward_weights={"click": 1.0, "conversion": 5.0},
+            horizon_s=100.0,
+        )
+
+    folded = []
+    for _ in range(rounds):
+        child = os.fork()
+        if child == 0:
+            learner = make()
+            for now in range(1000, 100_000, 40):
+                learner.step(float(now))
+            os._exit(0)
+        time.sleep(chance.uniform(0.0, 0.08))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        reader = make()
+        folded.append(reader.stats.folded)
+        reader.close()
+    json.dump(folded, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
