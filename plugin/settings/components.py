@@ -1,0 +1,214 @@
+"""Builds the components that settings name, once plugins have registered them.
+
+A component's options are the parameters of its class or function. They are checked like the rest of the
+settings: strictly, all at once, with the line of each problem.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import itertools
+import textwrap
+import typing
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr, TypeAdapter
+from pydantic.errors import PydanticUserError
+
+from explorank.errors import Problem, SettingsError, UnknownComponent
+from explorank.hooks.registry import ComponentKind, Factory, Registry
+from explorank.settings.annotations import accepted, admits
+from explorank.settings.model import Component
+from explorank.settings.validation import unknown_name, validate
+from explorank.settings.yaml_file import Document, KeyPath
+
+SUPPLIED: Final = frozenset({"dim"})
+"""Options that the stage knows itself, so that the settings may leave them out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a component."""
+
+    name: str
+    annotation: Any
+    required: bool
+    default: Any
+    """`None` where it is required."""
+    description: str
+
+
+def options_of(kind: ComponentKind, factory: Factory) -> tuple[Option, ...]:
+    """Return the options of a component, in the order of its parameters.
+
+    A ranker has none: what is served is loaded from what training published.
+    """
+    if kind == "ranker":
+        return ()
+    described = _attribute_docstrings(factory) if inspect.isclass(factory) else {}
+    annotations = _annotations(factory)
+    return tuple(
+        Option(
+            name=parameter.name,
+            annotation=_checkable(annotations.get(parameter.name, Any)),
+            required=parameter.default is parameter.empty,
+            default=_default(factory, parameter),
+            description=described.get(parameter.name, ""),
+        )
+        for parameter in _parameters(factory)
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    )
+
+
+def resolve_component(kind: ComponentKind, component: Component, registry: Registry, **extra: Any) -> Any:
+    """Return the object that `component` describes; for a ranker its class, to load the trained one with.
+
+    `extra` are options that the caller supplies where the component takes them and the settings leave them
+    out. An option that may be a path is taken relative to the settings file. Raises `SettingsError` for a
+    name that no plugin registers and for options that the component does not take.
+    """
+    document, at = component.origin
+    try:
+        factory = registry.get(kind, component.use)
+    except UnknownComponent as error:
+        raise SettingsError([document.problem((*at, "use"), str(error))]) from error
+    options = {option.name: option for option in options_of(kind, factory)}
+    given = {name: _revealed(value) for name, value in component.options.items()}
+    values = {name: value for name, value in extra.items() if name in options} if options else {}
+    problems: list[Problem] = []
+    for name, value in given.items():
+        if name not in options:
+            known = [*type(component).model_fields, *options]
+            problems.append(document.problem((*at, name), unknown_name(name, known)))
+            continue
+        try:
+            checked = validate(options[name].annotation, value, document, (*at, name))
+        except SettingsError as error:
+            problems.extend(error.problems)
+        else:
+            values[name] = _from_base(checked, options[name].annotation, document.base)
+    problems.extend(
+        document.problem(
+            (*at, name), f"is missing; {component.use} needs it. Accepted: {accepted(option.annotation)}."
+        )
+        for name, option in options.items()
+        if option.required and name not in given and name not in values
+    )
+    if problems:
+        raise SettingsError(problems)
+    return factory if kind == "ranker" else _made(factory, values, given, document, at)
+
+
+def resolve_components(components: Iterable[Component], registry: Registry, **extra: Any) -> tuple[Any, ...]:
+    """Return the object of each component; raise one `SettingsError` with the problems of them all."""
+    made: list[Any] = []
+    problems: list[Problem] = []
+    for component in components:
+        try:
+            made.append(resolve_component(component.kind, component, registry, **extra))
+        except SettingsError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise SettingsError(problems)
+    return tuple(made)
+
+
+def _made(
+    factory: Factory, values: dict[str, Any], given: Iterable[str], document: Document, at: KeyPath
+) -> Any:
+    try:
+        return factory(**values)
+    except Exception as error:
+        # Components name the option they refuse in backticks.
+        message = str(error) or type(error).__name__
+        culprit = [name for name in given if f"`{name}`" in message][:1]
+        for secret in _secrets(document, at):
+            message = message.replace(secret, "…")
+        raise SettingsError([document.problem((*at, *culprit), message)]) from None
+
+
+def _secrets(document: Document, at: KeyPath) -> Iterator[str]:
+    """Return what the environment brought below `at`."""
+    for path in document.environment:
+        if path[: len(at)] == at:
+            value: Any = document.data
+            for part in path:
+                value = value[part]
+            if value:
+                yield str(value)
+
+
+def _revealed(value: Any) -> Any:
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case dict():
+            return {key: _revealed(item) for key, item in value.items()}
+        case list():
+            return [_revealed(item) for item in value]
+        case _:
+            return value
+
+
+def _from_base(value: Any, annotation: Any, base: Path) -> Any:
+    if not isinstance(value, str | Path) or not admits(annotation, Path):
+        return value
+    return base / value
+
+
+def _parameters(factory: Factory) -> Iterator[inspect.Parameter]:
+    try:
+        yield from inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return  # a callable written in C may not tell; it takes no options then
+
+
+def _annotations(factory: Factory) -> dict[str, Any]:
+    if inspect.isclass(factory) and not dataclasses.is_dataclass(factory):
+        factory = factory.__init__
+    try:
+        return typing.get_type_hints(factory, include_extras=True)
+    except (NameError, TypeError, AttributeError):
+        return {}  # names that exist for type checkers only; the component checks its values itself
+
+
+def _checkable(annotation: Any) -> Any:
+    try:
+        TypeAdapter(annotation)
+    except PydanticUserError:
+        return Any
+    return annotation
+
+
+def _default(factory: Factory, parameter: inspect.Parameter) -> Any:
+    if parameter.default is parameter.empty:
+        return None
+    if dataclasses.is_dataclass(factory):
+        field = factory.__dataclass_fields__[parameter.name]
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+    return parameter.default
+
+
+def _attribute_docstrings(cls: type) -> dict[str, str]:
+    """Return the docstrings that stand under the fields of a class and its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        try:
+            source = textwrap.dedent(inspect.getsource(base))
+        except (OSError, TypeError):
+            continue  # built-in, or made at run time
+        body = typing.cast("ast.ClassDef", ast.parse(source).body[0]).body
+        for field, docs in itertools.pairwise(body):
+            match field, docs:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = inspect.cleandoc(text)
+    return found

@@ -1,0 +1,443 @@
+"""What an explorank.yaml may hold. The docstring under each field is its entry in the reference."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    model_validator,
+)
+
+from explorank.hooks.registry import ComponentKind
+from explorank.settings.annotations import Accepts
+from explorank.settings.validation import rule_broken
+from explorank.settings.yaml_file import Document, KeyPath
+
+FORMAT_VERSION: Final = 1
+
+Name = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(gt=0)]
+Slot = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    """Frozen and strict: a misspelt key or a value of another type is an error, never a guess."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class Component(_Section):
+    """A part that a plugin registers under a name; the keys beside `use` are the part's own options."""
+
+    model_config = ConfigDict(extra="allow")
+    kind: ClassVar[ComponentKind]
+    """What it is to the registry."""
+    words: ClassVar[str] = "`{use: NAME, …}`"
+    """How messages and the reference describe it."""
+
+    use: Name
+    """The name that a plugin registered."""
+
+    _origin: tuple[Document, KeyPath] | None = PrivateAttr(default=None)
+
+    @property
+    def origin(self) -> tuple[Document, KeyPath]:
+        """The document that the component stands in, and where; an empty one for a default."""
+        return self._origin or (Document({}), (self.kind,))
+
+    def stand_at(self, document: Document, path: KeyPath) -> None:
+        """Remember where the component stands, so that a later error can name the line."""
+        self._origin = (document, path)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that belong to the component; they are checked once it is known (`resolve_component`)."""
+        return dict(self.__pydantic_extra__ or {})
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what is said, wherever it was written."""
+        return (
+            isinstance(other, Component)
+            and self.kind == other.kind
+            and self.model_dump() == other.model_dump()
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.use))
+
+
+class PolicyComponent(Component):
+    """The exploration policy."""
+
+    kind: ClassVar[ComponentKind] = "policy"
+
+
+class GuardComponent(Component):
+    """A rule that decides which items a slot may hold."""
+
+    kind: ClassVar[ComponentKind] = "guard"
+
+
+class RetrieverComponent(Component):
+    """A source of candidates."""
+
+    kind: ClassVar[ComponentKind] = "retriever"
+
+    k: Positive = 100
+    """How many candidates to ask this retriever for."""
+
+
+class RankerComponent(Component):
+    """The model that scores candidates."""
+
+    kind: ClassVar[ComponentKind] = "ranker"
+
+    budget_ms: Milliseconds = 200.0
+    """How long scoring may take, in milliseconds. Later scores are dropped: the last good ranker answers, or
+    the order of retrieval."""
+
+
+class FeatureSettings(_Section):
+    """The Feast repository that user and item features come from."""
+
+    repository: Path = Path("feature_repo")
+    """The folder that holds `feature_store.yaml`, relative to the settings file."""
+    user_service: Name = "user_v1"
+    """The feature service of user features."""
+    item_service: Name = "item_v1"
+    """The feature service of item features."""
+    history_service: Name | None = "user_history_v1"
+    """The feature service of users' recent items; `null` where the repository keeps no histories."""
+    positive_from: float = 1.0
+    """An interaction of at least this value is liked: training learns to foresee those, and retrieval looks for
+    more like them."""
+    as_of: AwareDatetime | None = None
+    """A fixed "now" for replaying historic data: the time to live of features is judged against it. `null` is
+    the real time."""
+
+
+class IndexSettings(_Section):
+    """The FAISS index over the item embeddings."""
+
+    kind: Literal["auto", "flat", "sq8", "hnsw", "ivf_sq8"] = "auto"
+    """`flat` is exact; `sq8` takes a quarter of the memory; `hnsw` is fast but cannot forget items; `ivf_sq8`
+    is for millions. `auto` chooses by the size of the catalogue."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where to search; `auto` takes a GPU if FAISS finds one."""
+
+
+class RetrievalSettings(_Section):
+    """Where candidates come from."""
+
+    encoder: Name = "packaged"
+    """The sentence-transformers model that embeds item texts, by name or path; `packaged` is the one that
+    comes as a package and needs no download."""
+    index: IndexSettings = IndexSettings()
+    """The index over the embeddings."""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The weight of each item of the history relative to the next newer one; 1 weighs all alike."""
+    candidates: Positive = 300
+    """At most this many candidates go to the ranker."""
+    retrievers: tuple[RetrieverComponent, ...] = (
+        RetrieverComponent(use="similar_to_history", k=200),
+        RetrieverComponent(use="popular", k=100),
+        RetrieverComponent(use="new_items", k=50),
+    )
+    """The sources of candidates; their answers are united by item id. An empty list is for a host that brings
+    its own candidates."""
+
+
+class ExplorationSettings(_Section):
+    """What is explored, for whom, and how."""
+
+    mode: Literal["off", "shadow", "apprentice", "live"] = "shadow"
+    """`off`: the baseline only. `shadow`: exploration is computed and logged, the baseline is shown.
+    `apprentice`: the same, and the policy learns from the baseline's rewards. `live`: what is explored is
+    shown."""
+    policy: PolicyComponent = PolicyComponent(use="epsilon_greedy")
+    """The policy that fills the explored slots."""
+    features: Literal["*"] | tuple[Name, ...] = ()
+    """The columns that the policy sees, standardised; `"*"` is all of them. A constant column is always
+    added."""
+    slots: Literal["all"] | tuple[Slot, ...] = "all"
+    """The slots that explore, counted from 0. The others hold the best eligible item."""
+    surfaces: Literal["all"] | tuple[Name, ...] = "all"
+    """The surfaces of the host (`home`, `search`, …) on which exploration takes place."""
+    share: Share = 1.0
+    """The share of the users outside the holdout who get exploration, by a stable hash of the user."""
+    holdout: Share = 0.05
+    """The share of the users who never get exploration: what the others are compared with."""
+    salt: Name = "explorank"
+    """Part of the hash that puts users into groups; changing it reshuffles who is in which."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.slots != "all" and len(set(self.slots)) < len(self.slots):
+            raise rule_broken("names a slot twice; name each slot once.", "slots")
+        if self.holdout == 1 and self.mode == "live":
+            raise rule_broken(
+                "1 holds all users back, so that nothing is explored though `mode` is `live`. Lower it, or "
+                "set `mode: shadow`.",
+                "holdout",
+            )
+        return self
+
+
+def _weight_alone(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return {"weight": value} if is_number else value
+
+
+class RewardKind(_Section):
+    """One kind of reward, such as a click or a purchase."""
+
+    weight: float = 1.0
+    """What one unit of this reward is worth beside the other kinds; the policy learns the weighted sum."""
+    minimum: float = 0.0
+    """Rewards below are refused."""
+    maximum: float = 1.0
+    """Rewards above are refused."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.minimum > self.maximum:
+            raise rule_broken(
+                f"{self.minimum} is above `maximum` ({self.maximum}), so that every reward would be refused. "
+                "Swap them.",
+                "minimum",
+            )
+        return self
+
+
+RewardEntry = Annotated[
+    RewardKind,
+    BeforeValidator(_weight_alone, json_schema_input_type=float | RewardKind),
+    Accepts("a number (the weight) or the keys `weight`, `minimum` and `maximum`"),
+]
+
+
+class FeedbackSettings(_Section):
+    """What is logged and learnt from."""
+
+    durability: Literal["process", "power"] = "process"
+    """What an acknowledged decision or reward survives: `process`, the end of the process; `power`, also a
+    power cut (each group commit waits for the disk)."""
+    rewards: dict[Name, RewardEntry] = {"click": RewardKind()}
+    """The kinds of reward; others are refused. `{click: 1.0}` is short for `{click: {weight: 1.0}}`."""
+    horizon_s: Annotated[float, Field(gt=0)] = 86_400.0
+    """How long after a decision rewards count, in seconds. Then a slot without any earns `default_reward`."""
+    default_reward: float = 0.0
+    """What a shown slot without any reward has earned at the horizon."""
+    learn_every_s: Annotated[float, Field(gt=0)] = 1.0
+    """How often the learner folds new rewards into the policy's state, in seconds."""
+
+
+class LimitSettings(_Section):
+    """What a request may ask for at most; more is refused with a clear error."""
+
+    slots: Positive = 1_000
+    """Slots of one request."""
+    candidates: Positive = 10_000
+    """Candidates of one request, those that a host brings included."""
+    body_bytes: Annotated[int, Field(ge=1_024)] = 1_048_576
+    """Bytes of one HTTP request body."""
+
+
+class PluginSettings(_Section):
+    """How one installed plugin takes part."""
+
+    enabled: bool = True
+    """`false` switches the plugin off without uninstalling it."""
+    budget_ms: Milliseconds | None = None
+    """How long each of the plugin's hooks may take, in milliseconds; later results are dropped. `null` is no
+    limit."""
+    options: dict[str, Any] = {}
+    """What the plugin itself reads at start. Values from the environment arrive as secrets."""
+
+
+def _fits_a_header(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+        raise rule_broken(
+            "is empty or holds spaces or characters beyond ASCII, so that no `Authorization` header could "
+            "carry it. Set a long random token."
+        )
+    return token
+
+
+Token = Annotated[SecretStr, AfterValidator(_fits_a_header), Accepts("secret text, best `{$env: NAME}`")]
+
+
+class TokenSettings(_Section):
+    """The bearer tokens of the HTTP host.
+
+    Without any, the host is open to all who reach it; with one, a scope without its own takes the admin
+    token only.
+    """
+
+    rank: Token | None = None
+    """For ranking and exploring."""
+    reward: Token | None = None
+    """For impressions and rewards."""
+    admin: Token | None = None
+    """For everything, metrics included."""
+
+
+class ServerSettings(_Section):
+    """The HTTP host of `explorank serve`."""
+
+    host: Name = "127.0.0.1"
+    """The address to listen on. Beyond this machine (`0.0.0.0`), tokens are required: `admin`, which opens
+    every scope, at least."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8080
+    """The TCP port; 0 takes any free one."""
+    tokens: TokenSettings = TokenSettings()
+    """The bearer token of each scope."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        missing = [scope for scope in TokenSettings.model_fields if getattr(self.tokens, scope) is None]
+        # The admin token alone keeps everyone else out.
+        if "admin" in missing and not _is_loopback(self.host):
+            raise rule_broken(
+                f"`host: {self.host}` can be reached from other machines, so every scope needs a token; "
+                f"missing: {', '.join(missing)}. Without it a scope would be open to anyone there, or to "
+                f"none. Add `{missing[0]}: {{$env: EXPLORANK_{missing[0].upper()}_TOKEN}}` and the like, "
+                "or listen on 127.0.0.1.",
+                "tokens",
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _known_version(version: int) -> int:
+    if version != FORMAT_VERSION:
+        raise rule_broken(
+            f"{version} is a format that this version of Explorank does not know; it knows {FORMAT_VERSION}. "
+            f"Install the version that the file was written for, or write `version: {FORMAT_VERSION}`."
+        )
+    return version
+
+
+class Settings(_Section):
+    """One installation of Explorank."""
+
+    version: Annotated[
+        int,
+        AfterValidator(_known_version),
+        Accepts(f"`{FORMAT_VERSION}`"),
+        Field(json_schema_extra={"const": FORMAT_VERSION}),
+    ]
+    """The version of this file's format; always 1 so far."""
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")] = "explorank"
+    """Names this installation in logs and metrics."""
+    folder: Path = Path(".explorank")
+    """Where artefacts, the log and the policies' state live, relative to the settings file."""
+    features: FeatureSettings | None = None
+    """The Feast repository. Leave it out to run without Feast, for a host that brings candidates and
+    scores."""
+    retrieval: RetrievalSettings = RetrievalSettings()
+    """Where candidates come from."""
+    ranker: RankerComponent | None = RankerComponent(use="lightgbm", budget_ms=200.0)
+    """The model that scores candidates. `null` shows the order of retrieval."""
+    exploration: ExplorationSettings = ExplorationSettings()
+    """What is explored, for whom, and how."""
+    guards: tuple[GuardComponent, ...] = ()
+    """Which items may be shown at all. Guards act before every choice, exploration or not."""
+    feedback: FeedbackSettings = FeedbackSettings()
+    """What is logged and learnt from."""
+    limits: LimitSettings = LimitSettings()
+    """What a request may ask for at most."""
+    plugins: dict[Name, PluginSettings] = {}
+    """Installed plugins by name. One that is not named here is active, without a time budget."""
+    server: ServerSettings = ServerSettings()
+    """The HTTP host."""
+
+    _source: Path | None = PrivateAttr(default=None)
+    _base: Path = PrivateAttr(default_factory=Path.cwd)
+
+    def stand_in(self, document: Document) -> None:
+        """Remember where the settings come from and what their paths are relative to."""
+        self._source = document.source and document.source.absolute()
+        self._base = document.base
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.ranker is not None and not self.retrieval.retrievers:
+            raise rule_broken(
+                "is empty although a ranker is set, which would never get a candidate. Add a retriever such "
+                "as `{use: popular}`, or write `ranker: null` if the host brings candidates and scores.",
+                "retrieval",
+                "retrievers",
+            )
+        if self.retrieval.candidates > self.limits.candidates:
+            raise rule_broken(
+                f"{self.retrieval.candidates} is above `limits.candidates` ({self.limits.candidates}). Lower "
+                "it, or raise the limit.",
+                "retrieval",
+                "candidates",
+            )
+        slots = self.exploration.slots
+        if slots != "all" and slots and max(slots) >= self.limits.slots:
+            raise rule_broken(
+                f"slot {max(slots)} never exists: `limits.slots` is {self.limits.slots} and slots count from "
+                "0. Remove it, or raise the limit.",
+                "exploration",
+                "slots",
+            )
+        return self
+
+    @property
+    def source(self) -> Path | None:
+        """The file that the settings came from, absolute; `None` where they came from Python."""
+        return self._source
+
+    def path(self, relative: Path | str) -> Path:
+        """Return `relative` as an absolute path, seen from the settings file's folder."""
+        return self._base / relative
+
+    @property
+    def folder_path(self) -> Path:
+        """Where artefacts, the log and the state live, absolute."""
+        return self.path(self.folder)
+
+    @property
+    def repository_path(self) -> Path | None:
+        """The Feast repository, absolute; `None` without Feast."""
+        return None if self.features is None else self.path(self.features.repository)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 16 hex digits of the SHA-256 of all effective values but the secret ones.
+
+        Equal settings have equal fingerprints, whether a value was written or left to its default.
+        """
+        values = self.model_dump(mode="json", exclude={"server": {"tokens"}})
+        canonical = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
