@@ -20,8 +20,9 @@ setup(
         *(f"{name}.{sub}" for name, folder in ROOTS.items() for sub in find_packages(folder)),
         "explorank.feature_repo",
     ],
+    include_package_data=False,  # else a leftover list of files from an earlier build has a say
     package_data={
         "explorank": ["py.typed", "**/*.yaml", "**/*.html.j2"],
-        "explorank.feature_repo": ["*.yaml", "*.py", "*.md", "data/*.parquet"],
+        "explorank.feature_repo": ["*.yaml", "*.py", "*.md", "data/*.parquet", "data/*.json"],
     },
 )

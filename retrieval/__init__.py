@@ -1,0 +1,48 @@
+"""Who could be shown, and what is known of them: embeddings, nearest neighbours, the catalogue, features.
+
+Importing this package imports neither FAISS, torch, sentence-transformers nor Feast; each is imported by the
+first call that needs it.
+"""
+
+from explorank.retrieval.catalogue import Catalogue
+from explorank.retrieval.encoder import Encoder
+from explorank.retrieval.errors import (
+    CorruptArtefact,
+    EncoderUnavailable,
+    FaissUnavailable,
+    FeatureRepositoryError,
+    InvalidOption,
+    InvalidTable,
+    InvalidVectors,
+    RetrievalError,
+)
+from explorank.retrieval.faiss_index import FaissIndex
+from explorank.retrieval.interest import UserVectors, interest_vector
+from explorank.retrieval.retrievers import (
+    NewItems,
+    Popular,
+    RetrievalQuery,
+    Retriever,
+    SimilarToHistory,
+)
+
+__all__ = [
+    "Catalogue",
+    "CorruptArtefact",
+    "Encoder",
+    "EncoderUnavailable",
+    "FaissIndex",
+    "FaissUnavailable",
+    "FeatureRepositoryError",
+    "InvalidOption",
+    "InvalidTable",
+    "InvalidVectors",
+    "NewItems",
+    "Popular",
+    "RetrievalError",
+    "RetrievalQuery",
+    "Retriever",
+    "SimilarToHistory",
+    "UserVectors",
+    "interest_vector",
+]

@@ -2,7 +2,14 @@
 
 from explorank.hooks.guards.already_seen import AlreadySeen
 from explorank.hooks.guards.block_list import BlockList
-from explorank.hooks.guards.guard import Guard, OnGuardError, guard_mask, static_mask, with_snapshots
+from explorank.hooks.guards.guard import (
+    Guard,
+    OnGuardError,
+    guard_mask,
+    guard_name,
+    static_mask,
+    with_snapshots,
+)
 
 __all__ = [
     "AlreadySeen",
@@ -10,6 +17,7 @@ __all__ = [
     "Guard",
     "OnGuardError",
     "guard_mask",
+    "guard_name",
     "static_mask",
     "with_snapshots",
 ]

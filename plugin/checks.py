@@ -1,0 +1,143 @@
+"""Looks an installation over before it serves: settings, plugins, features, index and ranker must fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from explorank.artefacts import ArtefactStore
+from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components
+from explorank.builtin.retrieval import SIMILARITY
+from explorank.errors import USER_ERRORS
+from explorank.exploration_features import SCORE, ExplorationFeatures
+from explorank.hooks.feedback import read_log
+from explorank.hooks.registry import Registry
+from explorank.pipeline.features import feature_access
+from explorank.pipeline.tables import read_table
+from explorank.rankers import Ranker
+from explorank.retrieval import Catalogue
+from explorank.settings import Settings, resolve_component
+
+Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+
+
+def run_checks(settings: Settings) -> Iterator[CheckResult]:
+    """Yield what was found, part by part; a part that cannot be read is a finding, never an exception."""
+    yield CheckResult("settings", "ok", str(settings.source))
+    manager, registry = collect_components(settings)
+    for plugin in manager.status():
+        if plugin.state == "failed":
+            yield CheckResult(f"plugin {plugin.name}", "wrong", plugin.last_error or "")
+    yield CheckResult(
+        "plugins", "ok", f"{sum(plugin.state == 'active' for plugin in manager.status())} active"
+    )
+    parts: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
+        ("components", lambda: _components(settings, registry)),
+        ("features", lambda: _features(settings)),
+        ("catalogue", lambda: _catalogue(settings)),
+        ("ranker", lambda: _ranker(settings, registry)),
+        ("log", lambda: _log(settings)),
+    ]
+    for name, check in parts:
+        try:
+            yield from check()
+        except USER_ERRORS as error:
+            yield CheckResult(name, "wrong", str(error))
+
+
+def _components(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+    policy = build_policy(settings, registry, ExplorationFeatures(settings.exploration.features).dim)
+    guards = [resolve_component("guard", component, registry) for component in settings.guards]
+    for component in settings.retrieval.retrievers:
+        resolve_component("retriever", component, registry)
+    yield CheckResult("policy", "ok", f"{policy.name}, mode {settings.exploration.mode}")
+    yield CheckResult("guards", "ok", ", ".join(type(guard).__name__ for guard in guards) or "none")
+
+
+def _features(settings: Settings) -> Iterator[CheckResult]:
+    if settings.features is None:
+        yield CheckResult("features", "ok", "no Feast repository configured")
+        return
+    access = feature_access(settings)
+    columns = len(access.item_names) + len(access.user_names)
+    yield CheckResult(
+        "features", "ok", f"{columns} columns from {access.item_service} and {access.user_service}"
+    )
+
+
+def _catalogue(settings: Settings) -> Iterator[CheckResult]:
+    if not settings.retrieval.retrievers:
+        return
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current = store.current(CATALOGUE)
+    if current is None:
+        yield CheckResult("catalogue", "wrong", "not built, so nothing is retrieved; run `explorank build`")
+        return
+    store.verify(CATALOGUE, current[0])
+    catalogue = Catalogue.load(current[1])
+    yield CheckResult(
+        "catalogue", "ok", f"{current[0]}: {len(catalogue):,} items, index {catalogue.index.kind}"
+    )
+    if settings.features is None:
+        return
+    content = feature_access(settings).repository / "data" / "item_content.parquet"
+    if content.exists():
+        described = read_table(content)["item_id"].astype(str)
+        absent = int((~catalogue.item_known(described.tolist())).sum())
+        verdict: Verdict = "warning" if absent else "ok"
+        yield CheckResult(
+            "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
+        )
+
+
+def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+    if settings.ranker is None:
+        yield CheckResult("ranker", "ok", "none configured: retrieval order")
+        return
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current = store.current(RANKER)
+    if current is None:
+        yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
+        return
+    store.verify(RANKER, current[0])
+    ranker: Ranker = registry.get("ranker", settings.ranker.use).load(current[1])
+    available = {SIMILARITY}
+    if settings.features is not None:
+        access = feature_access(settings)
+        available |= {*access.item_names, *access.user_names}
+    ranker.check([name for name in ranker.manifest.feature_names if name in available])
+    yield CheckResult(
+        "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
+    )
+    unknown = [name for name in settings.exploration.features if name != SCORE and name not in available]
+    if unknown:
+        yield CheckResult(
+            "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"
+        )
+
+
+def _log(settings: Settings) -> Iterator[CheckResult]:
+    folder = settings.folder_path / "log"
+    nearest = folder
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not os.access(nearest, os.W_OK):
+        yield CheckResult("log", "wrong", f"{nearest} is not writable, so nothing would explore")
+        return
+    modes = {entry.record.mode for entry in read_log(folder)} if folder.exists() else set[str]()
+    yield CheckResult("log", "ok", str(folder))
+    if settings.exploration.mode == "live" and not modes & {"shadow", "apprentice", "live"}:
+        yield CheckResult(
+            "mode", "warning", "live without a decision in shadow mode; look at some of those first"
+        )

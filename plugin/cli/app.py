@@ -1,0 +1,48 @@
+"""All commands, by what they are for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from explorank import __version__
+from explorank.cli import demo, prepare, project, serving
+
+app = typer.Typer(
+    name="explorank",
+    help="Bandit exploration, with true propensities, for a ranking stage.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the shape of a typer callback
+    if wanted:
+        typer.echo(f"explorank {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    pass
+
+
+START, PREPARE, RUN = "Start", "Prepare", "Run"
+app.command("demo", rich_help_panel=START)(demo.demo)
+app.command("init", rich_help_panel=START)(project.init)
+app.command("check", rich_help_panel=START)(project.check)
+app.command("plugins", rich_help_panel=START)(project.plugins)
+app.command("schema", rich_help_panel=START)(project.schema)
+app.command("features", rich_help_panel=PREPARE)(prepare.features)
+app.command("build", rich_help_panel=PREPARE)(prepare.build)
+app.command("train", rich_help_panel=PREPARE)(prepare.train)
+app.command("rank", rich_help_panel=RUN)(serving.rank)
+app.command("serve", rich_help_panel=RUN)(serving.serve)
+app.command("kill-switch", rich_help_panel=RUN)(serving.kill_switch)

@@ -1,0 +1,95 @@
+"""Commands that prepare what serving needs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from explorank.cli.console import errors, output, progress
+from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, Users
+from explorank.settings import load_settings
+
+
+def features(
+    interactions: Interactions,
+    items: Items,
+    users: Users = None,
+    until: Annotated[datetime | None, typer.Option(help="Use nothing later than this (UTC).")] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Build point-in-time feature rows, apply the Feast repository and load its online store."""
+    from datetime import UTC
+
+    from explorank.pipeline.features import prepare_features
+    from explorank.pipeline.tables import read_table
+
+    settings = load_settings(config)
+    with errors.status("building features, applying and materialising"):
+        report = prepare_features(
+            settings,
+            read_table(interactions),
+            read_table(items),
+            None if users is None else read_table(users),
+            until=None if until is None else until.replace(tzinfo=UTC),
+        )
+    output.print(
+        f"{report.interactions:,} interactions of {report.users:,} users with {report.items:,} items, "
+        f"{report.first_event:%Y-%m-%d} to {report.last_event:%Y-%m-%d}, as rows: "
+        + ", ".join(f"{view} {rows:,}" for view, rows in report.rows.items())
+    )
+    for place, count in report.bad_numbers.items():
+        output.print(
+            f"[yellow]note[/yellow] {escape(place)}: {count} values are no numbers and became missing"
+        )
+    for place, reason in report.left_out.items():
+        output.print(f"[yellow]note[/yellow] {escape(place)}: {escape(reason)}")
+
+
+def build(
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Table with item_id and text; the feature repository's items by default."),
+    ] = None,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Embed the items' texts, index them and publish the catalogue; a running server takes it up."""
+    from explorank.pipeline.build import build_catalogue
+
+    settings = load_settings(config)
+    with progress("embedding") as report:
+        version, catalogue = build_catalogue(settings, items=items, progress=report)
+    output.print(
+        f"catalogue {version}: {len(catalogue):,} items, index {catalogue.index.kind}, {catalogue.encoder_name}"
+    )
+
+
+def train(
+    interactions: Interactions,
+    until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Train the ranker on point-in-time features and publish it; a running server takes it up."""
+    import pandas as pd
+
+    from explorank.pipeline.queries import QueryOptions
+    from explorank.pipeline.tables import past_interactions, read_table
+    from explorank.pipeline.train import TrainOptions, train_ranker
+
+    settings = load_settings(config)
+    events = past_interactions(read_table(interactions))
+    if until is not None:
+        events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
+    positive_from = 1.0 if settings.features is None else settings.features.positive_from
+    options = TrainOptions(queries=QueryOptions(positive_from=positive_from), seed=seed)
+    with progress("training") as report:
+        _, trained = train_ranker(settings, events, options=options, progress=report)
+    output.print(
+        f"ranker {trained.version}: {trained.queries:,} queries ({trained.rows:,} rows, {len(trained.features)} "
+        f"features), NDCG@10 {trained.validation_ndcg_at_10:.3f} on the {trained.validation_queries:,} latest, "
+        "over sampled candidates"
+    )

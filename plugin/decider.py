@@ -1,0 +1,50 @@
+"""The one path to an answer: explore, make the record durable, and only then answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from explorank.engine import Engine
+from explorank.explorer import Explored, Explorer
+from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
+from explorank.recorder import Recorder, record_of
+
+
+class Decider:
+    """Shared by the stage and the host plugin, so that neither can answer what the log does not hold."""
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        recorder: Recorder,
+        engine: Engine,
+        versions: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._explorer = explorer
+        self._recorder = recorder
+        self._engine = engine
+        self.versions = versions
+
+    def decide(
+        self,
+        request: RankingRequest,
+        ranking: RankingBatch,
+        n_slots: int,
+        seed: int,
+        fallbacks: list[Fallback],
+        candidates: Candidates | None = None,
+    ) -> tuple[DecisionRecord, bool]:
+        """Return what to show and whether it is durable.
+
+        `candidates`, in the order of `ranking`, adds the sources. Where the log fails, the answer is the
+        baseline: an exploration whose propensities nobody can ever read would be wasted.
+        """
+        explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
+
+        def record(shown: Explored) -> DecisionRecord:
+            return record_of(request, ranking, shown, fallbacks, self.versions(), candidates)
+
+        answer, logged = self._recorder.write(record(explored), lambda: record(explored.kept_back()))
+        if logged:
+            self._engine.decided(answer)
+        return answer, logged

@@ -1,0 +1,205 @@
+"""Calls the hooks and turns many plugins' answers into one, whatever some of them do.
+
+pluggy neither pipes results nor isolates a failing plugin. The manager isolates; this module aggregates:
+it unions candidates, ANDs masks, joins columns, checks what comes back, and notes each fallback it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from explorank.hooks.errors import InvalidBatch
+from explorank.hooks.manager import RankingManager
+from explorank.hooks.types import (
+    BoolArray,
+    Candidates,
+    DecisionRecord,
+    Fallback,
+    Features,
+    Impression,
+    RankingBatch,
+    RankingRequest,
+    Reward,
+    Scores,
+    Slate,
+)
+
+T = TypeVar("T")
+
+
+class Engine:
+    """One set of plugins, called as one.
+
+    Every method appends to `fallbacks` what went wrong and never raises for a plugin's fault.
+    """
+
+    def __init__(self, manager: RankingManager) -> None:
+        self.manager = manager
+
+    def enrich_request(self, request: RankingRequest, fallbacks: list[Fallback]) -> RankingRequest:
+        """Return the request with the plugins' context columns added; what the host said wins."""
+        added: dict[str, Any] = {}
+
+        def check(answer: Any) -> dict[str, Any]:
+            columns = dict(answer)
+            if taken := sorted(added.keys() & columns.keys()):
+                raise InvalidBatch(
+                    f"context keys {taken} were already set by another plugin; keys have one owner"
+                )
+            return columns
+
+        for columns in self._answers("ranking_enrich_request", check, "skipped", fallbacks, request=request):
+            added |= columns
+        if not added:
+            return request
+        return replace(request, context=MappingProxyType({**added, **request.context}))
+
+    def retrieve(self, request: RankingRequest, k: int, limit: int, fallbacks: list[Fallback]) -> Candidates:
+        """Return at most `limit` distinct candidates, in order of first appearance."""
+        parts = self._answers(
+            "ranking_retrieve", _instance_of(Candidates), "skipped", fallbacks, request=request, k=k
+        )
+        candidates = Candidates.union(list(parts))
+        return candidates.take(np.arange(limit)) if len(candidates) > limit else candidates
+
+    def filter(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> BoolArray:
+        """Return who may be shown, (n,) bool; a filter that fails closed removes everybody."""
+        n = len(candidates)
+        allowed = np.ones(n, np.bool_)
+
+        def check(answer: Any) -> BoolArray:
+            mask = np.asarray(answer)
+            if mask.shape != (n,) or mask.dtype != np.bool_:
+                raise InvalidBatch(f"a filter returned {mask.dtype} {mask.shape}; it must return bool ({n},)")
+            return mask
+
+        failed_before = len(fallbacks)
+        for mask in self._answers(
+            "ranking_filter", check, "nothing is eligible", fallbacks, request=request, candidates=candidates
+        ):
+            allowed &= mask
+        for position in range(failed_before, len(fallbacks)):
+            if self._fails_open(fallbacks[position].plugin):
+                fallbacks[position] = replace(fallbacks[position], action="ignored: it fails open")
+            else:
+                allowed[:] = False
+        return allowed
+
+    def enrich(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> Features:
+        """Return the plugins' feature columns side by side, (n, d) float32."""
+        n = len(candidates)
+        joined = Features.empty(n)
+
+        def check(answer: Any) -> Features:
+            return Features.join([joined, _instance_of(Features)(answer)], n)
+
+        for wider in self._answers(
+            "ranking_enrich", check, "columns missing", fallbacks, request=request, candidates=candidates
+        ):
+            joined = wider
+        return joined
+
+    def score(
+        self, request: RankingRequest, candidates: Candidates, features: Features, fallbacks: list[Fallback]
+    ) -> Scores | None:
+        """Return finite scores, (n,) float64, or None where no ranker gave any."""
+        n = len(candidates)
+
+        def check(answer: Any) -> Scores:
+            scores = _instance_of(Scores)(answer)
+            values = np.asarray(scores.values, dtype=np.float64)
+            if values.shape != (n,):
+                raise InvalidBatch(f"the ranker returned {values.shape} scores for {n} candidates")
+            if not np.isfinite(values).all():
+                item = candidates.item_ids[int(np.argmin(np.isfinite(values)))]
+                raise InvalidBatch(f"the ranker's score of item {item!r} is not finite")
+            return replace(scores, values=values)
+
+        answers = self._answers(
+            "ranking_score",
+            check,
+            "retrieval order",
+            fallbacks,
+            request=request,
+            candidates=candidates,
+            features=features,
+        )
+        return next(answers, None)
+
+    def explore(
+        self,
+        request: RankingRequest,
+        ranking: RankingBatch,
+        n_slots: int,
+        seed: int,
+        check: Callable[[Slate], None],
+        fallbacks: list[Fallback],
+    ) -> Slate | None:
+        """Return the first slate that `check` lets pass, or None where exploration failed."""
+
+        def checked(answer: Any) -> Slate:
+            slate = _instance_of(Slate)(answer)
+            check(slate)
+            return slate
+
+        answers = self._answers(
+            "ranking_explore",
+            checked,
+            "score order",
+            fallbacks,
+            request=request,
+            ranking=ranking,
+            n_slots=n_slots,
+            seed=seed,
+        )
+        return next(answers, None)
+
+    def decided(self, record: DecisionRecord) -> None:
+        """Tell the plugins of a durable decision."""
+        self.manager.call_each("ranking_log_decision", decision=record)
+
+    def observe_impressions(self, impressions: Sequence[Impression]) -> None:
+        """Tell the plugins what was displayed."""
+        self.manager.call_each("ranking_observe_impressions", impressions=impressions)
+
+    def observe_rewards(self, rewards: Sequence[Reward]) -> None:
+        """Tell the plugins of new, durable rewards."""
+        self.manager.call_each("ranking_observe_rewards", rewards=rewards)
+
+    def _fails_open(self, plugin: str) -> bool:
+        return getattr(self.manager.get_plugin(plugin), "ranking_filter_fails", "closed") == "open"
+
+    def _answers(
+        self,
+        hook: str,
+        check: Callable[[Any], T],
+        action: str,
+        fallbacks: list[Fallback],
+        **arguments: Any,
+    ) -> Iterator[T]:
+        """Yield the checked answers of `hook`; a failure or a bad answer becomes a fallback."""
+        step = hook.removeprefix("ranking_")
+        for result in self.manager.call_each(hook, **arguments):
+            if result.failure is not None:
+                fallbacks.append(
+                    Fallback(step, result.plugin, f"{result.failure.kind}: {result.failure.error}", action)
+                )
+            elif result.value is not None:
+                try:
+                    yield check(result.value)
+                except (InvalidBatch, TypeError, ValueError) as error:
+                    fallbacks.append(Fallback(step, result.plugin, str(error), action))
+
+
+def _instance_of(expected: type[T]) -> Callable[[Any], T]:
+    def check(answer: Any) -> T:
+        if not isinstance(answer, expected):
+            raise InvalidBatch(f"returned a {type(answer).__name__}; the hook returns {expected.__name__}")
+        return answer
+
+    return check

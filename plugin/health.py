@@ -1,0 +1,46 @@
+"""How a running installation fares."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from explorank.assembly import Installation
+
+
+def readiness(installation: Installation) -> dict[str, str]:
+    """Return what keeps the stage from answering as configured, by part; empty when it is ready.
+
+    A new artefact that was refused does not count while the last good one still serves.
+    """
+    problems: dict[str, str] = {}
+    settings = installation.settings
+    if settings.retrieval.retrievers and installation.catalogue.get() is None:
+        problems["catalogue"] = str(installation.catalogue.error or "not built; run `explorank build`")
+    if settings.ranker is not None and installation.ranker.get() is None:
+        problems["ranker"] = str(installation.ranker.error or "not trained; run `explorank train`")
+    for plugin in installation.manager.status():
+        if plugin.state == "failed":
+            problems[f"plugin {plugin.name}"] = plugin.last_error or "failed to load"
+    if (trouble := installation.recorder.trouble) is not None:
+        problems["log"] = trouble
+    return problems
+
+
+def status(installation: Installation) -> dict[str, Any]:
+    """Return plugins, versions, artefacts and the learner's figures, as JSON-ready plain types."""
+    kill_switch = installation.kill_switch
+    return {
+        "versions": installation.decider.versions(),
+        "policy": installation.policy.name,
+        "policy_version": installation.learner.snapshot.version,
+        "mode": installation.settings.exploration.mode,
+        "kill_switch": {"engaged": kill_switch.engaged, "reason": kill_switch.reason},
+        "learner": asdict(installation.learner.stats),
+        "refused_artefacts": {
+            kind: str(watched.error)
+            for kind, watched in (("catalogue", installation.catalogue), ("ranker", installation.ranker))
+            if watched.error is not None
+        },
+        "plugins": [asdict(plugin) for plugin in installation.manager.status()],
+    }

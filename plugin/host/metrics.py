@@ -1,0 +1,99 @@
+"""What the host counts, in Prometheus form. Every label has few values, none of which a client chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+from explorank.decision import Decision
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class HostMetrics:
+    """One application's counters, in a registry of its own, so that several may live in a process."""
+
+    def __init__(self, kill_switch_engaged: Callable[[], bool]) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "explorank_http_requests",
+            "Requests by route, method and status; `disconnected` where the client left before the answer.",
+            ("route", "method", "status"),
+            registry=self._registry,
+        )
+        self._latency = Histogram(
+            "explorank_http_request_duration_seconds",
+            "From the request's head to the end of the answer.",
+            ("route",),
+            buckets=_LATENCY_BUCKETS_S,
+            registry=self._registry,
+        )
+        self._decisions = Counter(
+            "explorank_decisions",
+            "Answered slates.",
+            ("mode", "arm", "policy"),
+            registry=self._registry,
+        )
+        self._unlogged = Counter(
+            "explorank_decisions_unlogged",
+            "Answered slates that the log could not take: baseline answers without feedback.",
+            registry=self._registry,
+        )
+        self._propensity_unknown = Counter(
+            "explorank_decisions_propensity_unknown",
+            "Answered slates whose propensity a fallback made unknown; evaluation leaves them out.",
+            registry=self._registry,
+        )
+        self._fallbacks = Counter(
+            "explorank_fallbacks",
+            "What did not work in an answered slate, by step.",
+            ("step",),
+            registry=self._registry,
+        )
+        self._rewards = Counter(
+            "explorank_rewards",
+            "Rewards by what became of them.",
+            ("result",),
+            registry=self._registry,
+        )
+        Gauge(
+            "explorank_kill_switch_engaged",
+            "1 while all exploration is stopped.",
+            registry=self._registry,
+        ).set_function(lambda: float(kill_switch_engaged()))
+
+    def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
+        """Count one finished request."""
+        self._requests.labels(route, method, status).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def count_decision(self, decision: Decision) -> None:
+        """Count one answered slate and its fallbacks."""
+        self._decisions.labels(decision.mode, decision.arm, decision.policy).inc()
+        if not decision.logged:
+            self._unlogged.inc()
+        if not decision.propensity_known:
+            self._propensity_unknown.inc()
+        for fallback in decision.fallbacks:
+            self._fallbacks.labels(fallback.step).inc()
+
+    def count_reward(self, result: Literal["accepted", "duplicate", "rejected"]) -> None:
+        """Count one reward."""
+        self._rewards.labels(result).inc()
+
+    def exposition(self) -> bytes:
+        """Return all counters as Prometheus reads them."""
+        return generate_latest(self._registry)

@@ -1,0 +1,53 @@
+"""From interactions to features that Feast serves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pandas as pd
+
+from explorank.errors import DataError
+from explorank.retrieval.features import BuildReport, FeatureAccess, build_features
+from explorank.settings import Settings
+
+
+def feature_access(settings: Settings) -> FeatureAccess:
+    """Return the access to the configured Feast repository; raise `DataError` where none is configured."""
+    if settings.features is None:
+        raise DataError(
+            f"{settings.source} has no `features` section, so there is no Feast repository to read from or write "
+            "to. Add one; `explorank init` shows how."
+        )
+    configured = settings.features
+    return FeatureAccess(
+        settings.path(configured.repository),
+        user_service=configured.user_service,
+        item_service=configured.item_service,
+        history_service=configured.history_service,
+        as_of=None if configured.as_of is None else configured.as_of.timestamp(),
+    )
+
+
+def prepare_features(
+    settings: Settings,
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    users: pd.DataFrame | None,
+    *,
+    until: datetime | None = None,
+) -> BuildReport:
+    """Write point-in-time rows, apply the repository and load the newest rows into the online store.
+
+    `until` bounds what is written; the online store then knows what was known at that time.
+    """
+    access = feature_access(settings)
+    configured = settings.features
+    assert configured is not None  # noqa: S101 - `feature_access` raised otherwise
+    report = build_features(
+        interactions, items, users, access.repository, positive_from=configured.positive_from, until=until
+    )
+    if until is not None:
+        access.reset()  # or rows of later times, loaded before, would stay and be served
+    access.apply()
+    access.materialize(until or datetime.now(UTC))
+    return report

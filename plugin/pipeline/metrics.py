@@ -1,0 +1,52 @@
+"""Ranking accuracy with binary relevance, and intervals over users."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def ndcg_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """Return NDCG@k of `ranked`, best first, with gain 1 for each relevant item.
+
+    DCG = sum over hits at rank i (from 1) of 1 / log2(i + 1), divided by that of the best order
+    (Järvelin and Kekäläinen, 2002). NaN where nothing is relevant.
+    """
+    if not relevant:
+        return float("nan")
+    wanted = set(relevant)
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))
+    hits = np.fromiter((item in wanted for item in ranked[:k]), np.bool_)
+    return float(discounts[: len(hits)][hits].sum() / discounts[: min(k, len(wanted))].sum())
+
+
+def recall_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
+    """Return the share of the relevant items among the first `k`. NaN where nothing is relevant."""
+    wanted = set(relevant)
+    return len(wanted.intersection(ranked[:k])) / len(wanted) if wanted else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and its two-sided 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(values: NDArray[np.float64], *, seed: int, resamples: int = 2_000) -> Interval:
+    """Return the mean of `values` (one per user) and its percentile bootstrap interval, users resampled."""
+    present = values[np.isfinite(values)]
+    if not len(present):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    generator = np.random.default_rng(seed)
+    means = present[generator.integers(len(present), size=(resamples, len(present)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(present.mean()), float(low), float(high))

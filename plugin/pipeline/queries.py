@@ -1,0 +1,114 @@
+"""Turns a history of interactions into past ranking requests: who could have asked when, and what they took.
+
+A query stands at the time of some event of a user. What it may know is what lies strictly before; its
+positives are what the user liked next. Features as of the query's time then leak nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explorank.errors import DataError
+from explorank.retrieval import Catalogue, interest_vector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryOptions:
+    """How queries are cut from histories."""
+
+    positive_from: float = 1.0
+    """An interaction of at least this value is liked."""
+    warmup: int = 5
+    """Events a user must have before their first query."""
+    stride: int = 10
+    """Events between two queries of a user."""
+    horizon: int = 20
+    """The liked items among this many next events are a query's positives."""
+    per_user: int = 8
+    """At most this many queries of a user, drawn at random."""
+
+
+def ranking_queries(interactions: pd.DataFrame, options: QueryOptions, *, seed: int) -> pd.DataFrame:
+    """Return past requests: columns `user_id`, `event_timestamp`, `liked` and `seen` (before), `positives`.
+
+    `interactions` has text `user_id` and `item_id`, UTC `timestamp` and `value`. Raises `DataError` where
+    no user has enough events.
+    """
+    generator = np.random.default_rng(seed)
+    rows: list[tuple[str, pd.Timestamp, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = []
+    for user_id, events in interactions.sort_values("timestamp", kind="stable").groupby("user_id", sort=True):
+        items = events["item_id"].to_numpy()
+        liked = events["value"].to_numpy() >= options.positive_from
+        times = events["timestamp"].to_numpy()
+        cuts = np.arange(options.warmup, len(items), options.stride)
+        if len(cuts) > options.per_user:
+            cuts = np.sort(generator.choice(cuts, options.per_user, replace=False))
+        for cut in cuts:
+            known = times < times[cut]  # events of the same instant are not known yet
+            first = int(known.sum())
+            following = slice(first, first + options.horizon)
+            positives = tuple(dict.fromkeys(items[following][liked[following]]))
+            if first >= options.warmup and positives:
+                before = items[:first]
+                rows.append(
+                    (
+                        str(user_id),
+                        events["timestamp"].iloc[cut],
+                        tuple(before[liked[:first]]),
+                        tuple(before),
+                        positives,
+                    )
+                )
+    if not rows:
+        raise DataError(
+            f"No user has {options.warmup} interactions and a liked one after them, so there is nothing to learn a "
+            f"ranking from ({len(interactions)} interactions, liked from value {options.positive_from}). Bring "
+            "more data, or lower `positive_from`."
+        )
+    frame = pd.DataFrame(rows, columns=["user_id", "event_timestamp", "liked", "seen", "positives"])
+    frame = frame.drop_duplicates(["user_id", "event_timestamp"])
+    return frame.sort_values("event_timestamp", kind="stable", ignore_index=True)
+
+
+def interest_vectors(queries: pd.DataFrame, catalogue: Catalogue, decay: float) -> NDArray[np.float32]:
+    """Return the interest vector of each query's liked items, (q, d); zero where none is known."""
+    vectors = np.zeros((len(queries), catalogue.vectors.shape[1]), np.float32)
+    for position, liked in enumerate(queries["liked"]):
+        rows = catalogue.rows(liked)
+        if (rows >= 0).any():
+            vectors[position] = interest_vector(catalogue.vectors[rows[rows >= 0]], decay)
+    return vectors
+
+
+def labelled_rows(queries: pd.DataFrame, catalogue: Catalogue, *, negatives: int, seed: int) -> pd.DataFrame:
+    """Return one row per query and item to learn from: `query`, `user_id`, `item_id`, `event_timestamp`, `label`.
+
+    Negatives are drawn evenly from the catalogue, less what the user knew or liked next. Drawing them by
+    popularity, or from what retrieval finds, would teach that popular items are disliked. Rows are shuffled
+    within a query: metrics break ties by position, and must not find the positives in front.
+    """
+    generator = np.random.default_rng(seed)
+    item_rows: list[NDArray[np.int64]] = []
+    labels: list[NDArray[np.int64]] = []
+    for seen, positives in zip(queries["seen"], queries["positives"], strict=True):
+        wanted = catalogue.rows(positives)
+        wanted = wanted[wanted >= 0]
+        drawn = np.unique(generator.integers(len(catalogue), size=negatives))
+        drawn = np.setdiff1d(drawn, np.concatenate([catalogue.rows(seen), wanted]))
+        shuffled = generator.permutation(len(wanted) + len(drawn))
+        item_rows.append(np.concatenate([wanted, drawn])[shuffled])
+        labels.append(np.repeat([1, 0], [len(wanted), len(drawn)])[shuffled])
+    query = np.repeat(np.arange(len(queries)), [len(rows) for rows in item_rows])
+    return pd.DataFrame(
+        {
+            "query": query,
+            "user_id": queries["user_id"].to_numpy()[query],
+            "item_id": catalogue.item_ids[np.concatenate(item_rows)].astype(object),
+            "event_timestamp": queries["event_timestamp"].array[query],
+            "label": np.concatenate(labels),
+        }
+    )

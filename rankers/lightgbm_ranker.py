@@ -1,0 +1,269 @@
+"""A gradient-boosted ranker: trained deterministically, saved as text, exact about the features it takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeAlias, get_args
+
+import lightgbm
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from explorank.rankers._training import Objective, TrainingData, check_enough, check_names
+from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
+from explorank.rankers.manifest import RankerManifest, feature_hash
+
+Valid: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike | None]
+
+_MODEL_FILE: Final = "model.txt"
+_MANIFEST_FILE: Final = "manifest.json"
+_METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "lambdarank": {"metric": "ndcg", "eval_at": [10]},
+    "binary": {"metric": ["binary_logloss", "auc"], "first_metric_only": True},
+}
+
+
+class LightGBMRanker:
+    """Scores with LightGBM on the calling thread; immutable, and safe for use from many threads."""
+
+    def __init__(self, model_text: str, manifest: RankerManifest) -> None:
+        """Take a model in LightGBM's text format; use `fit`, `from_booster` or `load`."""
+        self._text = model_text
+        self._manifest = manifest
+        self._booster = lightgbm.Booster(model_str=model_text)
+
+    @property
+    def manifest(self) -> RankerManifest:
+        """What the ranker says of itself."""
+        return self._manifest
+
+    @classmethod
+    def fit(
+        cls,
+        features: ArrayLike,
+        labels: ArrayLike,
+        *,
+        feature_names: Sequence[str],
+        groups: ArrayLike | None = None,
+        valid: Valid | None = None,
+        objective: Objective = "lambdarank",
+        categorical: Sequence[str] = (),
+        params: Mapping[str, Any] | None = None,
+        num_boost_round: int = 300,
+        early_stopping_rounds: int = 30,
+        seed: int = 0,
+        num_threads: int = 0,
+        training_window: tuple[float, float] | None = None,
+        name: str = "lightgbm",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> LightGBMRanker:
+        """Train on `features` (n, d) and `labels` (n,), the rows of a request one after another.
+
+        `groups` (g,) holds the number of rows of each request. `lambdarank` takes grades 0, 1, 2, … and
+        needs groups; `binary` takes 0 and 1 and scores with a probability. `valid` is a later slice
+        (features, labels, groups); training stops when its metric (NDCG@10, or log loss) has not improved
+        for `early_stopping_rounds`, and the best round is kept. `params` are LightGBM's own; the objective,
+        the seed and what makes training deterministic are set here. The same data, seed and parameters give
+        the same trees, whatever `num_threads` (0: all cores) is.
+        `progress(round, rounds)` is called after each round.
+
+        Raises `InvalidTraining` for data from which no useful ranker can come.
+        """
+        names = tuple(feature_names)
+        check_names(names, categorical)
+        if objective not in get_args(Objective):
+            raise InvalidTraining(
+                f"objective={objective!r} is none of {', '.join(get_args(Objective))}. Name one of them."
+            )
+        options = {"min_data_in_leaf": 20, **_METRICS[objective], **(params or {})}
+        data = TrainingData.of("training", features, labels, groups, names)
+        data.check_objective("training", objective)
+        check_enough(data, int(options["min_data_in_leaf"]))
+        options |= {
+            "objective": objective,
+            "seed": seed,
+            "num_threads": num_threads,
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        }
+        training = _dataset(data, names, categorical)
+        callbacks: list[Callable[[Any], None]] = []
+        watched = []
+        if valid is not None:
+            later = TrainingData.of("validation", *valid, names)
+            later.check_objective("validation", objective)
+            watched = [_dataset(later, names, categorical, training)]
+            callbacks.append(lightgbm.early_stopping(early_stopping_rounds, verbose=False))
+        if progress is not None:
+            callbacks.append(lambda env: progress(env.iteration + 1, env.end_iteration))
+        booster = lightgbm.train(
+            options, training, num_boost_round, valid_sets=watched, valid_names=["valid"][: len(watched)],
+            callbacks=callbacks,
+        )  # fmt: skip
+        text = booster.model_to_string(num_iteration=booster.best_iteration)
+        mean, std = _mean_and_std(data.features)
+        metrics = {
+            "rows": float(len(data.labels)),
+            "trees": float(
+                booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
+            ),
+            **booster.best_score.get("valid", {}),
+        }
+        ranker = cls(
+            text,
+            _manifest(
+                text,
+                name=name,
+                objective=objective,
+                feature_names=names,
+                categorical=tuple(categorical),
+                feature_mean=mean,
+                feature_std=std,
+                training_window=training_window,
+                metrics={key: float(value) for key, value in metrics.items()},
+            ),
+        )
+        ranker._check_splits()
+        return ranker
+
+    @classmethod
+    def from_booster(cls, booster: lightgbm.Booster, name: str = "lightgbm") -> LightGBMRanker:
+        """Return a ranker of a booster trained elsewhere; its feature names are the manifest's.
+
+        Where the booster stopped early, its best round is kept. Raises `InvalidTraining` for a booster that
+        gives several scores per row.
+        """
+        if booster.num_model_per_iteration() > 1:
+            raise InvalidTraining(
+                f"The booster gives {booster.num_model_per_iteration()} scores per row, and items are ranked "
+                "by one. Train it with a ranking, binary or regression objective."
+            )
+        text = booster.model_to_string(num_iteration=booster.best_iteration)
+        header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
+        return cls(
+            text,
+            _manifest(
+                text,
+                name=name,
+                objective=header.get("objective", "custom").partition(" ")[0],
+                feature_names=tuple(booster.feature_name()),
+            ),
+        )
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise `FeatureMismatch`, listing every difference, unless `names` are this ranker's features."""
+        self._manifest.check(names)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return one score per row, (n,) float64, for features (n, d) float32; NaN is missing.
+
+        More is better; with objective `binary` a score is a probability. Raises `FeatureMismatch` where d is
+        not the number of features; `check` compares their names.
+        """
+        self._check_columns(features)
+        if not len(features):
+            return np.zeros(0, np.float64)
+        scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)
+        return scores
+
+    def contributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what each feature adds to each row's raw score, (n, d + 1); the last column is the base.
+
+        These are exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent); a row sums to its score
+        before the link function, which for `binary` is the log-odds. Takes several times as long as `score`.
+        """
+        self._check_columns(features)
+        if not len(features):
+            return np.zeros((0, features.shape[1] + 1), np.float64)
+        parts: NDArray[np.float64] = self._booster.predict(features, num_threads=1, pred_contrib=True)
+        return parts
+
+    def save(self, folder: str | Path) -> None:
+        """Write `model.txt` (LightGBM's text) and `manifest.json` into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _MODEL_FILE).write_bytes(self._text.encode())
+        (folder / _MANIFEST_FILE).write_text(self._manifest.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LightGBMRanker:
+        """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
+        manifest = RankerManifest.read(Path(folder) / _MANIFEST_FILE)
+        file = Path(folder) / _MODEL_FILE
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise CorruptRanker(
+                f"{file} cannot be read ({error}). Restore an older copy of the folder, or train again."
+            ) from error
+        if hashlib.sha256(content).hexdigest() != manifest.model_sha256:
+            raise CorruptRanker(
+                f"{file} is not the model its manifest describes: its SHA-256 differs, so its scores could "
+                "be anything. Restore an older copy of the folder, or train again."
+            )
+        ranker = cls(content.decode(), manifest)
+        names = tuple(ranker._booster.feature_name())
+        if names != manifest.feature_names or manifest.feature_hash != feature_hash(
+            names, manifest.categorical
+        ):
+            raise CorruptRanker(
+                f"{Path(folder) / _MANIFEST_FILE} lists other features than {file}, so columns would be "
+                "mixed up. Restore an older copy of the folder, or train again."
+            )
+        return ranker
+
+    def _check_columns(self, features: NDArray[np.float32]) -> None:
+        wanted = len(self._manifest.feature_names)
+        if features.ndim != 2 or features.shape[1] != wanted:
+            raise FeatureMismatch(
+                f"Features of shape {features.shape} for ranker {self._manifest.name!r}, which takes "
+                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
+            )
+
+    def _check_splits(self) -> None:
+        if not self._booster.feature_importance("split").any():
+            raise InvalidTraining(
+                f"LightGBM found no split in {int(self._manifest.metrics['rows'])} rows, so every item would "
+                "score the same. Gather more rows or better features, or lower min_data_in_leaf."
+            )
+
+
+def _dataset(
+    data: TrainingData,
+    names: Sequence[str],
+    categorical: Sequence[str],
+    reference: lightgbm.Dataset | None = None,
+) -> lightgbm.Dataset:
+    return lightgbm.Dataset(
+        data.features,
+        data.labels,
+        reference=reference,
+        group=data.groups,
+        feature_name=list(names),
+        categorical_feature=list(categorical),
+    )
+
+
+def _manifest(text: str, **facts: Any) -> RankerManifest:
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    names_hash = feature_hash(facts["feature_names"], facts.get("categorical", ()))
+    return RankerManifest(
+        version=hashlib.sha256(f"{digest}{names_hash}".encode()).hexdigest()[:12],
+        feature_hash=names_hash,
+        model_sha256=digest,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    )
+
+
+def _mean_and_std(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    known = ~np.isnan(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
+    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
+    std = np.sqrt(variance)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

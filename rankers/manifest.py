@@ -1,0 +1,110 @@
+"""What a saved ranker says of itself: the features it needs, what it was trained on, and how well it did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from explorank.rankers.errors import CorruptRanker, FeatureMismatch
+
+_FORMAT: Final = "explorank.ranker/1"
+_WAY_OUT: Final = "Restore an older copy of the folder, or train again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankerManifest:
+    """The facts about one trained ranker."""
+
+    name: str
+    """What kind of ranker it is, as in YAML: `lightgbm`."""
+    version: str
+    """Names the model in logs and decisions; it follows from the model's bytes and its features."""
+    objective: str
+    """What it was trained for: `lambdarank`, `binary`, or the objective of a foreign booster."""
+    feature_names: tuple[str, ...]
+    """(d,) the columns it scores, in this order."""
+    feature_hash: str
+    """`feature_hash(feature_names, categorical)`, to compare two feature sets at a glance."""
+    model_sha256: str
+    """Of the model's text, in UTF-8."""
+    created: str
+    """When it was trained, in ISO 8601, UTC."""
+    categorical: tuple[str, ...] = ()
+    """The columns whose numbers are codes without an order."""
+    feature_mean: tuple[float, ...] | None = None
+    """(d,) means of the training columns without missing values, 0 for a column without any value."""
+    feature_std: tuple[float, ...] | None = None
+    """(d,) their standard deviations, 1 for a column that does not vary, so that one can divide by them."""
+    training_window: tuple[float, float] | None = None
+    """First and last moment of the training data, in seconds since the Unix epoch."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise `FeatureMismatch` unless `names` are this ranker's features, in its order."""
+        wanted, offered = list(self.feature_names), list(names)
+        if wanted == offered:
+            return
+        missing = [name for name in wanted if name not in offered]
+        unexpected = list((Counter(offered) - Counter(wanted)).keys())
+        if missing or unexpected:
+            problem = "; ".join(
+                f"{what} {', '.join(columns)}"
+                for what, columns in (("missing", missing), ("unexpected", unexpected))
+                if columns
+            )
+        else:
+            place = next(i for i, (a, b) in enumerate(zip(wanted, offered, strict=True)) if a != b)
+            problem = (
+                f"the order differs from column {place} on, which is {wanted[place]} and came as "
+                f"{offered[place]}"
+            )
+        raise FeatureMismatch(
+            f"Ranker {self.name!r} version {self.version} was trained on {len(wanted)} features, and "
+            f"{len(offered)} others or differently ordered ones came: {problem}. Its scores would mean "
+            "nothing. Serve the features of its manifest, or train it again on these."
+        )
+
+    def to_json(self) -> str:
+        """Return the manifest as sealed JSON."""
+        content = {"format": _FORMAT, **asdict(self)}
+        return json.dumps({"content": content, "seal": _seal(content)}, indent=1)
+
+    @classmethod
+    def read(cls, path: Path) -> RankerManifest:
+        """Return the manifest in a file; raise `CorruptRanker` naming it where it is not intact."""
+        try:
+            envelope = json.loads(path.read_bytes())
+            content = dict(envelope["content"])
+            sealed = envelope["seal"] == _seal(content)
+            file_format = content.pop("format")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptRanker(
+                f"{path} cannot be read as a ranker's manifest ({error}); without it nobody knows which "
+                f"features the model takes. {_WAY_OUT}"
+            ) from error
+        if not sealed:
+            raise CorruptRanker(f"{path} was changed after it was written: its seal does not fit. {_WAY_OUT}")
+        if file_format != _FORMAT or not set(content) <= {one.name for one in fields(cls)}:
+            raise CorruptRanker(
+                f"{path} is written as {file_format!r}, and this version reads {_FORMAT!r}. {_WAY_OUT}"
+            )
+        for name in ("feature_names", "categorical", "feature_mean", "feature_std", "training_window"):
+            content[name] = None if content[name] is None else tuple(content[name])
+        return cls(**content)
+
+
+def feature_hash(feature_names: Sequence[str], categorical: Sequence[str] = ()) -> str:
+    """Return the SHA-256, in hex, of the names, their order, and which of them are categorical."""
+    canonical = json.dumps([list(feature_names), sorted(categorical)], separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

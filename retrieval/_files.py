@@ -1,0 +1,63 @@
+"""Folders of files that can prove they are intact: a sealed JSON manifest with the checksum of each file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from explorank.retrieval.errors import CorruptArtefact
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(path: Path, facts: dict[str, Any], files: Iterable[str]) -> None:
+    """Write `facts` and the checksums of `files`, which lie beside `path`; last, once they are complete."""
+    content = {**facts, "sha256": {name: file_digest(path.parent / name) for name in files}}
+    path.write_text(json.dumps({"content": content, "seal": _seal(content)}, indent=1), encoding="utf-8")
+
+
+def read_manifest(path: Path, file_format: str) -> dict[str, Any]:
+    """Return the facts of an intact manifest whose files are intact too.
+
+    Raises `CorruptArtefact`, naming the first file that is missing, damaged or of another format.
+    """
+    try:
+        envelope = json.loads(path.read_bytes())
+        content: dict[str, Any] = envelope["content"]
+        intact = envelope["seal"] == _seal(content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptArtefact(
+            f"{path} cannot be read as a manifest ({error}); without it nothing here is trusted. {_WAY_OUT}"
+        ) from error
+    if not intact:
+        raise CorruptArtefact(f"{path} was changed after it was written: its seal does not fit. {_WAY_OUT}")
+    if content.get("format") != file_format:
+        raise CorruptArtefact(
+            f"{path} describes {content.get('format')!r}, and {file_format!r} was expected; its files mean "
+            f"something else. {_WAY_OUT}"
+        )
+    for name, digest in content["sha256"].items():
+        file = path.parent / name
+        if not file.is_file():
+            raise CorruptArtefact(f"{file} is missing; {path.name} lists it. {_WAY_OUT}")
+        if file_digest(file) != digest:
+            raise CorruptArtefact(
+                f"{file} is damaged: its SHA-256 is not the one in {path.name}; reading it could give wrong "
+                f"results. {_WAY_OUT}"
+            )
+    return content
+
+
+_WAY_OUT = "Restore an older copy of the folder, or build it again."
+
+
+def _seal(content: dict[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

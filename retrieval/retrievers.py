@@ -1,0 +1,157 @@
+"""Who could be shown: each retriever finds candidates in one way; the stage unites what they find.
+
+Scores are comparable between the built-in retrievers as far as that goes: 1 is the best there can be, and
+items that a retriever has nothing to say for are not among its answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.retrieval.catalogue import Catalogue
+from explorank.retrieval.errors import InvalidOption
+from explorank.retrieval.interest import interest_vector
+
+Found: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
+"""Item ids (m,) and their scores (m,), the best first."""
+
+_SECONDS_PER_DAY: Final = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalQuery:
+    """Who asks, and what must not be answered."""
+
+    time: float
+    """When the request was made, in seconds since the Unix epoch."""
+    user_vector: NDArray[np.float32] | None = None
+    """(d,) the user's interest where it is at hand; otherwise it follows from `history`."""
+    history: Sequence[str] = ()
+    """The items the user took up, oldest first; unknown ones are passed over."""
+    similar_to: str | None = None
+    """Ask for items like this one, instead of items for the user's history."""
+    exclude: frozenset[str] = frozenset()
+    """Item ids that are never answered."""
+
+
+class Retriever(Protocol):
+    """Finds candidates. Built-in ones are frozen dataclasses; their fields are the YAML options."""
+
+    name: ClassVar[str]
+    """The name in YAML, and the source in the log."""
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items and their scores, the best first, none of them in `query.exclude`."""
+
+
+@dataclass(frozen=True)
+class SimilarToHistory:
+    """The items nearest to the user's interest, or to `query.similar_to` where that is asked for.
+
+    Scores are cosines. Nothing is found for a user of whom no known item is known, nor for items like one
+    that is not in the catalogue.
+    """
+
+    # Read by pydantic where settings are checked; this package itself does not need pydantic.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "similar_to_history"
+
+    decay: float = 0.9
+    """The weight of an item relative to the next newer one, in (0, 1]; for queries without a user vector."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.decay <= 1:
+            raise InvalidOption(
+                f"{self.name}: decay={self.decay} is not in (0, 1]; older items would weigh more than newer "
+                "ones, or nothing at all. 0.9 halves the weight about every seven items."
+            )
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` nearest items and their cosines."""
+        if query.similar_to is not None:
+            row = int(catalogue.rows([query.similar_to])[0])
+            if row < 0:
+                return _nothing(catalogue)
+            return catalogue.index.search(catalogue.vectors[row], k, query.exclude | {query.similar_to})
+        vector = query.user_vector
+        if vector is None:
+            rows = catalogue.rows(query.history)
+            vector = interest_vector(catalogue.vectors[rows[rows >= 0]], self.decay)
+        if not vector.any():
+            return _nothing(catalogue)
+        return catalogue.index.search(vector, k, query.exclude)
+
+
+@dataclass(frozen=True)
+class Popular:
+    """The most popular items. Scores are shares of the greatest popularity, in [0, 1].
+
+    A request for items like a known one gets none of these: popular items are not like it.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "popular"
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items, the most popular first."""
+        if _asks_for_similar(catalogue, query):
+            return _nothing(catalogue)
+        rows = _first_allowed(catalogue, catalogue.by_popularity, query.exclude, k)
+        greatest = catalogue.popularity[catalogue.by_popularity[:1]].max(initial=0.0) or 1.0
+        return catalogue.item_ids[rows], (catalogue.popularity[rows] / greatest).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NewItems:
+    """The items that appeared last. Scores fall from 1 for one of this moment to 0 at `max_age_days`.
+
+    Items whose first appearance is unknown or still to come are not found. A request for items like a known
+    one gets none of these.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "new_items"
+
+    max_age_days: float = 30.0
+    """How many days after its first appearance an item counts as new; above 0."""
+
+    def __post_init__(self) -> None:
+        if not self.max_age_days > 0:
+            raise InvalidOption(
+                f"{self.name}: max_age_days={self.max_age_days} leaves no time in which an item is new, so "
+                "nothing would be found. Set a number of days above 0."
+            )
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` new items, the newest first."""
+        if _asks_for_similar(catalogue, query):
+            return _nothing(catalogue)
+        span = self.max_age_days * _SECONDS_PER_DAY
+        first = int(np.searchsorted(catalogue.known_first_seen, query.time - span, side="left"))
+        last = int(np.searchsorted(catalogue.known_first_seen, query.time, side="right"))
+        rows = _first_allowed(catalogue, catalogue.by_first_seen[first:last][::-1], query.exclude, k)
+        ages = query.time - catalogue.first_seen[rows]
+        return catalogue.item_ids[rows], (1.0 - ages / span).astype(np.float32)
+
+
+def _asks_for_similar(catalogue: Catalogue, query: RetrievalQuery) -> bool:
+    return query.similar_to is not None and bool(catalogue.item_known([query.similar_to])[0])
+
+
+def _first_allowed(
+    catalogue: Catalogue, order: NDArray[np.int64], exclude: frozenset[str], k: int
+) -> NDArray[np.int64]:
+    """Return the first `k` of the rows in `order` whose item is not excluded."""
+    rows = order[: k + len(exclude)]
+    if exclude:
+        rows = rows[~np.isin(rows, catalogue.rows(exclude))]
+    return rows[:k]
+
+
+def _nothing(catalogue: Catalogue) -> Found:
+    return np.empty(0, catalogue.item_ids.dtype), np.empty(0, np.float32)

@@ -1,0 +1,46 @@
+"""What tests of several parts share: one small, real installation, built once per test run."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BUILD = Path(__file__).with_name("build_installation.py")
+
+
+@pytest.fixture(scope="session")
+def installation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder with `explorank.yaml`; read it, and work in a copy (`installation`).
+
+    Parallel workers wait for the first one to build it. The tables it was built from lie in it as parquet.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "installation"
+    with (shared / "installation.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            draft = shared / "installation.draft"
+            draft.mkdir()
+            done = subprocess.run(
+                [sys.executable, str(BUILD), str(draft)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+                env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            )
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+            draft.rename(folder)
+    return folder
+
+
+@pytest.fixture
+def installation(installation_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the prepared folder for one test to serve from and write to."""
+    return Path(shutil.copytree(installation_folder, tmp_path / "installation"))

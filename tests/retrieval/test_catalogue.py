@@ -1,0 +1,120 @@
+"""The catalogue: rows by id, what survives saving, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from explorank.retrieval import Catalogue, CorruptArtefact, InvalidVectors
+
+
+def catalogue(**changes: object) -> Catalogue:
+    columns: dict[str, object] = {
+        "item_ids": ["a", "b", "c", "d"],
+        "vectors": [[1, 0], [0, 2], [-1, 0], [0.6, 0.8]],
+        "popularity": [5, 0, 9, 5],
+        "first_seen": [30.0, 10.0, np.nan, 20.0],
+        "encoder_name": "packaged",
+        "encoder_fingerprint": "abc",
+    } | changes
+    return Catalogue.build(columns.pop("item_ids"), columns.pop("vectors"), **columns)
+
+
+def test_rows_and_orders() -> None:
+    items = catalogue()
+    assert items.rows(["c", "nobody", "a"]).tolist() == [2, -1, 0]
+    assert items.rows(np.array(["d"])).tolist() == [3]
+    assert items.rows([]).tolist() == []
+    assert items.item_known(["c", "nobody"]).tolist() == [True, False]
+    assert items.by_popularity.tolist() == [2, 0, 3, 1]
+    assert items.by_first_seen.tolist() == [1, 3, 0]
+    assert items.known_first_seen.tolist() == [10, 20, 30]
+    np.testing.assert_allclose(np.linalg.norm(items.vectors, axis=1), 1, atol=1e-6)
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    before = catalogue()
+    before.save(tmp_path)
+    after = Catalogue.load(tmp_path)
+    for name in ("item_ids", "vectors", "popularity", "first_seen", "by_popularity", "by_first_seen"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    assert isinstance(after.vectors, np.memmap)
+    assert (after.version, after.encoder_name, after.encoder_fingerprint) == (
+        before.version,
+        "packaged",
+        "abc",
+    )
+    assert after.index.search([0.6, 0.8], 1)[0].tolist() == ["d"]
+
+
+def test_an_empty_catalogue(tmp_path: Path) -> None:
+    catalogue(item_ids=[], vectors=np.zeros((0, 2)), popularity=None, first_seen=None).save(tmp_path)
+    empty = Catalogue.load(tmp_path)
+    assert len(empty) == 0
+    assert empty.rows(["a"]).tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"item_ids": ["a", "b", "c", "e"]},
+        {"vectors": [[1, 0], [0, 2], [-1, 0], [0.8, 0.6]]},
+        {"popularity": [5, 0, 9, 6]},
+        {"first_seen": [30.0, 10.0, 1.0, 20.0]},
+        {"encoder_fingerprint": "abd"},
+        {"kind": "hnsw"},
+    ],
+)
+def test_the_version_tells_every_change(changes: dict[str, object]) -> None:
+    assert catalogue().version == catalogue().version != catalogue(**changes).version
+
+
+FILES = ["vectors.npy", "item_ids.npy", "popularity.npy", "first_seen.npy", "catalogue.json"]
+
+
+@pytest.mark.parametrize("name", [*FILES, "index/index.json", "index/index.faiss", "index/ids.npy"])
+def test_a_damaged_file_is_named_and_refused(name: str, tmp_path: Path) -> None:
+    catalogue().save(tmp_path)
+    file = tmp_path / name
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 4
+    file.write_bytes(content)
+    with pytest.raises(CorruptArtefact, match=name.rpartition("/")[2]):
+        Catalogue.load(tmp_path)
+
+
+def test_an_index_of_another_catalogue_is_refused(tmp_path: Path) -> None:
+    catalogue().save(tmp_path / "one")
+    catalogue(item_ids=["e", "f", "g", "h"]).save(tmp_path / "two")
+    (tmp_path / "one" / "index").rename(tmp_path / "old")
+    (tmp_path / "two" / "index").rename(tmp_path / "one" / "index")
+    with pytest.raises(CorruptArtefact, match=r"index\.json is damaged"):
+        Catalogue.load(tmp_path / "one")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorruptArtefact, match=r"catalogue\.json"):
+        Catalogue.load(tmp_path)
+    catalogue().index.save(tmp_path)
+    (tmp_path / "index.json").rename(tmp_path / "catalogue.json")
+    with pytest.raises(CorruptArtefact, match="faiss_index/1"):
+        Catalogue.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"item_ids": [1, 2, 3, 4]}, "map"),
+        ({"item_ids": ["a", "a", "b", "c"]}, "'a' occurs"),
+        ({"popularity": [1, 2]}, "popularity has shape"),
+        ({"popularity": [1, 2, np.nan, 3]}, "popularity of item 'c'"),
+        ({"popularity": [1, -2, 0, 3]}, "popularity of item 'b'"),
+        ({"first_seen": [1, np.inf, 0, 3]}, "first_seen of item 'b'"),
+        ({"vectors": [[1, 0], [0, 0], [0, 1], [1, 1]]}, "'b' is zero"),
+    ],
+)
+def test_columns_that_do_not_fit(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidVectors, match=said):
+        catalogue(**changes)
