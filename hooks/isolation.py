@@ -240,10 +240,9 @@ class PluginGuard:
                 return None, refusal
             started = time.perf_counter()
             try:
-                if deadline is None:
-                    value = function(*args, **kwargs)
-                else:
-                    value = deadline.run(function, args, kwargs)
+                value = (
+                    function(*args, **kwargs) if deadline is None else deadline.run(function, args, kwargs)
+                )
             except Exception as error:
                 failure = self._failed(hook, error, time.perf_counter() - started)
                 self._tell(failure, request_of(args, kwargs))

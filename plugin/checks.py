@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components
@@ -111,7 +111,8 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
     store.verify(RANKER, current[0])
-    ranker: Ranker = registry.get("ranker", settings.ranker.use).load(current[1])
+    ranker_class: Any = resolve_component("ranker", settings.ranker, registry)
+    ranker: Ranker = ranker_class.load(current[1])
     available = {SIMILARITY}
     if settings.features is not None:
         access = feature_access(settings)

@@ -14,7 +14,7 @@ from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration import Greedy, Policy, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
 from explorank.hooks.guards import Guard, guard_mask, static_mask, with_snapshots
-from explorank.hooks.types import Arm, BoolArray, Fallback, Mode, RankingBatch, RankingRequest, Slate
+from explorank.hooks.types import Arm, Fallback, Mode, RankingBatch, RankingRequest, Slate
 from explorank.settings import ExplorationSettings
 
 _BASELINE = Greedy()

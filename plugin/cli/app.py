@@ -26,6 +26,7 @@ def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the shape of a typer
 
 @app.callback()
 def _options(
+    *,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),

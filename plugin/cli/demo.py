@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from explorank.cli.console import output
-from explorank.errors import DataError
 
 
 def demo(
@@ -35,6 +34,7 @@ def demo(
     """Run the main job on MovieLens-100K, or on your own data of that shape."""
     from explorank.demo.data import movielens, own_data
     from explorank.demo.run import Demo
+    from explorank.errors import DataError
 
     if (interactions is None) != (items is None):
         raise DataError(

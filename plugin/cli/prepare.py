@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,6 @@ from rich.markup import escape
 
 from explorank.cli.console import errors, output, progress
 from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, Users
-from explorank.settings import load_settings
 
 
 def features(
@@ -22,10 +21,9 @@ def features(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Build point-in-time feature rows, apply the Feast repository and load its online store."""
-    from datetime import UTC
-
     from explorank.pipeline.features import prepare_features
     from explorank.pipeline.tables import read_table
+    from explorank.settings import load_settings
 
     settings = load_settings(config)
     with errors.status("building features, applying and materialising"):
@@ -58,6 +56,7 @@ def build(
 ) -> None:
     """Embed the items' texts, index them and publish the catalogue; a running server takes it up."""
     from explorank.pipeline.build import build_catalogue
+    from explorank.settings import load_settings
 
     settings = load_settings(config)
     with progress("embedding") as report:
@@ -79,6 +78,7 @@ def train(
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions, read_table
     from explorank.pipeline.train import TrainOptions, train_ranker
+    from explorank.settings import load_settings
 
     settings = load_settings(config)
     events = past_interactions(read_table(interactions))

@@ -11,17 +11,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from explorank.assembly import collect_components
-from explorank.checks import run_checks
 from explorank.cli.console import output
 from explorank.cli.options import DEFAULT_CONFIG, Config
-from explorank.errors import SettingsError
-from explorank.retrieval.features import copy_repository
-from explorank.settings import Settings, json_schema, load_settings, template
 
 
 def init(folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path()) -> None:
     """Write a commented explorank.yaml and a Feast repository."""
+    from explorank.errors import SettingsError
+    from explorank.retrieval.features import copy_repository
+    from explorank.settings import template
+
     config = folder / DEFAULT_CONFIG
     if config.exists():
         raise SettingsError(f"{config} exists already and is kept. Remove it, or name another folder.")
@@ -35,6 +34,9 @@ def init(folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path(
 
 def check(config: Config = DEFAULT_CONFIG) -> None:
     """Check settings, plugins, features, index, ranker and log; exit with 1 where something is wrong."""
+    from explorank.checks import run_checks
+    from explorank.settings import load_settings
+
     table = Table("check", "result", "", box=None)
     wrong = False
     for result in run_checks(load_settings(config)):
@@ -48,6 +50,9 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
 
 def plugins(config: Config = DEFAULT_CONFIG) -> None:
     """List the plugins: name, version, hooks and how each fares."""
+    from explorank.assembly import collect_components
+    from explorank.settings import Settings, load_settings
+
     settings = load_settings(config) if config.exists() else Settings(version=1)
     manager, _ = collect_components(settings)
     table = Table("plugin", "version", "status", "hooks", box=None)
@@ -60,5 +65,8 @@ def plugins(config: Config = DEFAULT_CONFIG) -> None:
 
 def schema() -> None:
     """Print the JSON Schema of explorank.yaml, for editors."""
+    from explorank.assembly import collect_components
+    from explorank.settings import Settings, json_schema
+
     _, registry = collect_components(Settings(version=1))
     sys.stdout.buffer.write(orjson.dumps(json_schema(registry), option=orjson.OPT_INDENT_2) + b"\n")

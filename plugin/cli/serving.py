@@ -13,9 +13,6 @@ from rich.table import Table
 
 from explorank.cli.console import errors, output
 from explorank.cli.options import DEFAULT_CONFIG, Config
-from explorank.hooks.feedback import KillSwitch
-from explorank.settings import load_settings
-from explorank.stage import load
 
 
 def rank(
@@ -28,6 +25,8 @@ def rank(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Answer one request, as a table."""
+    from explorank.stage import load
+
     with load(config) as stage:
         decision = stage.rank(
             user_id=user, slots=slots, surface=surface, exclude=exclude or (), similar_to=similar_to
@@ -65,6 +64,8 @@ def serve(
     """Serve the stage over HTTP until interrupted."""
     from explorank.host import Limits, Tokens
     from explorank.host import serve as serve_http
+    from explorank.settings import load_settings
+    from explorank.stage import load
 
     settings = load_settings(config)
     server = settings.server
@@ -72,9 +73,14 @@ def serve(
     stage = load(settings)
     for part, problem in stage.readiness().items():
         errors.print(f"[yellow]not ready[/yellow] {escape(part)}: {escape(problem)}")
+    bearer = (
+        ""
+        if server.tokens.rank is None and server.tokens.admin is None
+        else "-H 'Authorization: Bearer TOKEN' "
+    )
+    question = '{"user_id": "1", "slots": 5}'
     errors.print(
-        f"ask it: curl -s http://{address}:{listening}/v1/rank -H 'content-type: application/json' "
-        '-d \'{"user_id": "1", "slots": 5}\'',
+        f"ask it: curl -s {bearer}--json '{question}' http://{address}:{listening}/v1/rank",
         highlight=False,
         soft_wrap=True,
     )
@@ -82,7 +88,7 @@ def serve(
         stage,
         address,
         listening,
-        tokens=Tokens(rank=server.tokens.rank, reward=server.tokens.reward, admin=server.tokens.admin),
+        tokens=Tokens.of(server.tokens),
         limits=Limits(body_bytes=settings.limits.body_bytes, slots=settings.limits.slots),
     )
 
@@ -103,6 +109,9 @@ def kill_switch(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Stop all exploration at once, in every running process, without a restart."""
+    from explorank.hooks.feedback import KillSwitch
+    from explorank.settings import load_settings
+
     switch = KillSwitch(load_settings(config).folder_path / "exploration.off")
     if action is Switch.ENGAGE:
         switch.engage(reason)

@@ -96,8 +96,8 @@ def _split(
     positive_from: float,
 ) -> DemoData:
     events = past_interactions(interactions)
-    split = events["timestamp"].quantile(0.8, interpolation="higher")
-    if events["timestamp"].min() == split:
+    split = events["timestamp"].iloc[int(0.8 * len(events))]
+    if events["timestamp"].iloc[0] == split:
         raise DataError(
             f"All interactions of {name} happened at one time, so there is no past to learn from."
         )

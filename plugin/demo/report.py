@@ -44,9 +44,15 @@ def write_html(result: DemoResult, path: Path) -> None:
 
 def print_accuracy(result: DemoResult, console: Console) -> None:
     """Print the accuracy table."""
-    table = Table("ranking", "NDCG@10", "recall@10", title="What users liked later (mean and 95 % interval)")
+    table = Table(
+        "ranking",
+        "NDCG@10",
+        "more than popular",
+        "recall@10",
+        title="What users liked later (mean and 95 % interval)",
+    )
     for part in result.accuracy:
-        table.add_row(part.name, str(part.ndcg), str(part.recall))
+        table.add_row(part.name, str(part.ndcg), str(part.ndcg_gain), str(part.recall))
     console.print(table)
     console.print(
         f"{result.test_users} users, global split at {result.split}, whole catalogue but for what they knew.",

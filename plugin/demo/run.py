@@ -126,8 +126,8 @@ class Demo:
             )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MARK).touch()
-        for stale in ("feature_repo", ".explorank/artefacts", ".explorank/log"):
-            shutil.rmtree(folder / stale, ignore_errors=True)
+        for name in ("feature_repo", ".explorank/artefacts", ".explorank/log"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for stale in (folder / ".explorank").glob("state.db*"):
             stale.unlink()
         copy_repository(folder / "feature_repo")
@@ -193,6 +193,7 @@ class Demo:
         for _, group in rows.groupby("query", sort=True):
             at = group.index.to_numpy()
             seen = explored.matrix(Features(names, matrix[at]), scores[at], scale)
+            assert seen is not None  # noqa: S101 - columns are configured
             visitors.append(
                 Visitor(
                     item_ids=group["item_id"].to_numpy(dtype=np.str_),
@@ -281,9 +282,8 @@ class Demo:
         user = "1" if decision is None else decision.user_id
         result.commands = [
             f"explorank serve --config {self._config}",
-            f'curl -s localhost:8080/v1/rank -H \'content-type: application/json\' -d \'{{"user_id": "{user}", "slots": 5}}\'',
-            "curl -s localhost:8080/v1/rewards -H 'content-type: application/json' "
-            '-d \'{"decision_id": "<decision_id of the answer>", "slot": 0, "kind": "click"}\'',
+            f'curl -s --json \'{{"user_id": "{user}", "slots": 5}}\' localhost:8080/v1/rank',
+            'curl -s --json \'{"decision_id": "DECISION_ID", "slot": 0, "kind": "click"}\' localhost:8080/v1/rewards',
         ]
         report.write_html(result, path)
         total = sum(step.seconds for step in result.steps)

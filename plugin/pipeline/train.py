@@ -135,7 +135,7 @@ def feature_matrix(
 
 def _group_sizes(query: pd.Series[int]) -> NDArray[np.int64]:
     """Return how many consecutive rows each query has."""
-    return query.groupby(query, sort=False).size().to_numpy(np.int64)
+    return np.asarray(query.groupby(query, sort=False).size(), np.int64)
 
 
 def _mean_ndcg(scores: NDArray[np.float64], rows: pd.DataFrame) -> float:

@@ -162,7 +162,7 @@ def numbers_from_column(
     `times`, (n,) in µs, says when each row is read.
     """
     if feature.kind == "text":
-        return vocabularies.codes(feature.name, column.where(column != "", None))
+        return vocabularies.codes(feature.name, column.mask(column == ""))
     if feature.kind == "time":
         # Feast's online stores keep whole seconds.
         moments = pd.to_datetime(column, utc=True).dt.as_unit("us")
