@@ -43,7 +43,8 @@ bench: ## Run the benchmarks (none yet: they come with benchmarks/)
 docs: $(READY) ## Write the generated pages of docs/ anew
 	@mkdir -p build
 	@$(BIN)/python -m explorank.settings.reference > build/settings.md
-	@mv build/settings.md docs/settings.md
+	@$(BIN)/python -m explorank.cli.reference > build/cli.md
+	@mv build/settings.md build/cli.md docs/
 
 constraints: $(CREATED) ## Pin the newest releases that pyproject.toml allows
 	@mkdir -p build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from explorank.artefacts import ArtefactStore, Watched
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
-from explorank.exploration_features import ExplorationFeatures
+from explorank.exploration_features import ExplorationFeatures, exploration_columns
 from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.exploration import Policy
@@ -52,6 +53,8 @@ class Installation:
     decider: Decider
     kill_switch: KillSwitch
     clock: Callable[[], float]
+    not_started: dict[str, str]
+    """Plugins whose start failed, each with the reason; they are asked nevertheless."""
     _refresher: Refresher
 
     @property
@@ -121,32 +124,19 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     Raises `SettingsError` for a component that no plugin registers or that its options do not fit.
     """
     manager, registry = collect_components(settings, plugins)
-    engine = Engine(manager)
-    features = ExplorationFeatures(settings.exploration.features)
-    policy = build_policy(settings, registry, features.dim)
     guards = resolve_components(settings.guards, registry)
-    folder = settings.folder_path
-    artefacts = ArtefactStore(folder / "artefacts")
+    artefacts = ArtefactStore(settings.folder_path / "artefacts")
     catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
-    ranker_class: Any = resolve_component(
-        "ranker", settings.ranker or RankerComponent(use="lightgbm"), registry
-    )
-    ranker: Watched[Ranker] = Watched(artefacts, RANKER, ranker_class.load)
-    kill_switch = KillSwitch(folder / "exploration.off")
-    as_of = None if settings.features is None else settings.features.as_of
-    clock = time.time if as_of is None else as_of.timestamp
-    feedback = settings.feedback
-    log = DecisionLog(folder / "log", worker=None, durability=feedback.durability)
-    learner = Learner(
-        folder / "log",
-        policy,
-        state_path=folder / "state.db",
-        reward_weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
-        horizon_s=feedback.horizon_s,
-        default_reward=feedback.default_reward,
-        feature_version=features.version if features.dim else None,
-    )
-    learner.start(feedback.learn_every_s, clock=clock)
+    ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
+    features = ExplorationFeatures(exploration_columns(settings, ranker.get()))
+    policy = build_policy(settings, registry, features.dim)
+    clock = _clock(settings)
+    log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
+    learner = _open_learner(settings, policy, features)
+    learner.start(settings.feedback.learn_every_s, clock=clock)
+    engine, recorder = Engine(manager), Recorder(log)
+    kill_switch = KillSwitch(settings.folder_path / "exploration.off")
+    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
 
     def versions() -> dict[str, str]:
         newest_ranker, newest_catalogue = ranker.get(), catalogue.get()
@@ -159,8 +149,6 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
-    recorder = Recorder(log)
-    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
     installation = Installation(
         settings=settings,
         registry=registry,
@@ -178,9 +166,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         decider=Decider(explorer, recorder, engine, versions),
         kill_switch=kill_switch,
         clock=clock,
-        _refresher=Refresher([catalogue.refresh, ranker.refresh], 1.0),
+        not_started={},
+        _refresher=Refresher([catalogue.refresh, ranker.refresh], interval_s=1.0),
     )
-    installation.refresh()
     services = Services(
         registry=registry,
         catalogue=catalogue,
@@ -192,11 +180,23 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         clock=clock,
     )
     for result in manager.call_each("ranking_startup", settings=settings, services=services):
+        if result.failure is None:
+            continue
         # Isolation keeps a running stage alive; settings that cannot work are the owner's to mend, now.
-        if result.failure is not None and isinstance(result.failure.error, SettingsError):
+        if isinstance(result.failure.error, SettingsError):
             installation.close()
             raise result.failure.error
+        installation.not_started[result.plugin] = str(result.failure.error)
     return installation
+
+
+def load_ranker(settings: Settings, registry: Registry) -> Callable[[Path], Ranker]:
+    """Return how the configured kind of ranker is read from its folder."""
+    ranker_class: Any = resolve_component(
+        "ranker", settings.ranker or RankerComponent(use="lightgbm"), registry
+    )
+    load: Callable[[Path], Ranker] = ranker_class.load
+    return load
 
 
 def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any]:
@@ -205,3 +205,22 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
     supplied = {"dim": dim} if dim else {}
     policy: Policy[Any] = resolve_component("policy", component, registry, **supplied)
     return policy
+
+
+def _open_learner(settings: Settings, policy: Policy[Any], features: ExplorationFeatures) -> Learner[Any]:
+    feedback = settings.feedback
+    return Learner(
+        settings.folder_path / "log",
+        policy,
+        state_path=settings.folder_path / "state.db",
+        reward_weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
+        horizon_s=feedback.horizon_s,
+        default_reward=feedback.default_reward,
+        feature_version=features.version if features.dim else None,
+    )
+
+
+def _clock(settings: Settings) -> Callable[[], float]:
+    """Return the clock: it stands still where `features.as_of` lets historic data be replayed."""
+    as_of = None if settings.features is None else settings.features.as_of
+    return time.time if as_of is None else as_of.timestamp

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
-from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components
+from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.builtin.retrieval import SIMILARITY
 from explorank.errors import USER_ERRORS
-from explorank.exploration_features import SCORE, ExplorationFeatures
+from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
-from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.settings import Settings, resolve_component
 
@@ -57,7 +56,9 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _components(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
-    policy = build_policy(settings, registry, ExplorationFeatures(settings.exploration.features).dim)
+    current = ArtefactStore(settings.folder_path / "artefacts").current(RANKER)
+    ranker = None if current is None else load_ranker(settings, registry)(current[1])
+    policy = build_policy(settings, registry, ExplorationFeatures(exploration_columns(settings, ranker)).dim)
     guards = [resolve_component("guard", component, registry) for component in settings.guards]
     for component in settings.retrieval.retrievers:
         resolve_component("retriever", component, registry)
@@ -111,8 +112,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
     store.verify(RANKER, current[0])
-    ranker_class: Any = resolve_component("ranker", settings.ranker, registry)
-    ranker: Ranker = ranker_class.load(current[1])
+    ranker = load_ranker(settings, registry)(current[1])
     available = {SIMILARITY}
     if settings.features is not None:
         access = feature_access(settings)
@@ -121,7 +121,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
     )
-    unknown = [name for name in settings.exploration.features if name != SCORE and name not in available]
+    unknown = sorted(set(exploration_columns(settings, ranker)) - available - {SCORE})
     if unknown:
         yield CheckResult(
             "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"

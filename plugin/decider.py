@@ -33,16 +33,22 @@ class Decider:
         seed: int,
         fallbacks: list[Fallback],
         candidates: Candidates | None = None,
+        ranker_version: str | None = None,
     ) -> tuple[DecisionRecord, bool]:
         """Return what to show and whether it is durable.
 
-        `candidates`, in the order of `ranking`, adds the sources. Where the log fails, the answer is the
+        `candidates`, in the order of `ranking`, adds the sources; `ranker_version` names what gave the scores,
+        where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
         baseline: an exploration whose propensities nobody can ever read would be wasted.
         """
         explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
 
+        versions = self.versions()
+        if ranker_version is not None:
+            versions = {**versions, "ranker": ranker_version}
+
         def record(shown: Explored) -> DecisionRecord:
-            return record_of(request, ranking, shown, fallbacks, self.versions(), candidates)
+            return record_of(request, ranking, shown, fallbacks, versions, candidates)
 
         answer, logged = self._recorder.write(record(explored), lambda: record(explored.kept_back()))
         if logged:

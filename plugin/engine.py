@@ -61,11 +61,14 @@ class Engine:
 
     def retrieve(self, request: RankingRequest, k: int, limit: int, fallbacks: list[Fallback]) -> Candidates:
         """Return at most `limit` distinct candidates, in order of first appearance."""
-        parts = self._answers(
-            "ranking_retrieve", _instance_of(Candidates), "skipped", fallbacks, request=request, k=k
-        )
-        candidates = Candidates.union(list(parts))
-        return candidates.take(np.arange(limit)) if len(candidates) > limit else candidates
+        found = Candidates.union([])
+
+        def check(answer: Any) -> Candidates:
+            return Candidates.union([found, _with_text_ids(_instance_of(Candidates)(answer))])
+
+        for more in self._answers("ranking_retrieve", check, "skipped", fallbacks, request=request, k=k):
+            found = more
+        return found.take(np.arange(limit)) if len(found) > limit else found
 
     def filter(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> BoolArray:
         """Return who may be shown, (n,) bool; a filter that fails closed removes everybody."""
@@ -84,6 +87,8 @@ class Engine:
         ):
             allowed &= mask
         for position in range(failed_before, len(fallbacks)):
+            if fallbacks[position].step != "filter":
+                continue  # a guard that failed inside a filter has said in its mask what holds
             if self._fails_open(fallbacks[position].plugin):
                 fallbacks[position] = replace(fallbacks[position], action="ignored: it fails open")
             else:
@@ -118,9 +123,13 @@ class Engine:
             if not np.isfinite(values).all():
                 item = candidates.item_ids[int(np.argmin(np.isfinite(values)))]
                 raise InvalidBatch(f"the ranker's score of item {item!r} is not finite")
+            if scores.uncertainty is not None and np.shape(scores.uncertainty) != (n,):
+                raise InvalidBatch(
+                    f"the ranker returned {np.shape(scores.uncertainty)} uncertainties for {n} candidates"
+                )
             return replace(scores, values=values)
 
-        answers = self._answers(
+        return self._first(
             "ranking_score",
             check,
             "retrieval order",
@@ -129,7 +138,6 @@ class Engine:
             candidates=candidates,
             features=features,
         )
-        return next(answers, None)
 
     def explore(
         self,
@@ -147,7 +155,7 @@ class Engine:
             check(slate)
             return slate
 
-        answers = self._answers(
+        return self._first(
             "ranking_explore",
             checked,
             "score order",
@@ -157,7 +165,6 @@ class Engine:
             n_slots=n_slots,
             seed=seed,
         )
-        return next(answers, None)
 
     def decided(self, record: DecisionRecord) -> None:
         """Tell the plugins of a durable decision."""
@@ -173,6 +180,18 @@ class Engine:
 
     def _fails_open(self, plugin: str) -> bool:
         return getattr(self.manager.get_plugin(plugin), "ranking_filter_fails", "closed") == "open"
+
+    def _first(
+        self, hook: str, check: Callable[[Any], T], action: str, fallbacks: list[Fallback], **arguments: Any
+    ) -> T | None:
+        """Return the first checked answer of `hook`, None without any; say where another made a failure good."""
+        failed_before = len(fallbacks)
+        answer = next(self._answers(hook, check, action, fallbacks, **arguments), None)
+        if answer is not None:
+            for position in range(failed_before, len(fallbacks)):
+                if fallbacks[position].action == action:
+                    fallbacks[position] = replace(fallbacks[position], action="the next plugin answered")
+        return answer
 
     def _answers(
         self,
@@ -192,8 +211,15 @@ class Engine:
             elif result.value is not None:
                 try:
                     yield check(result.value)
-                except (InvalidBatch, TypeError, ValueError) as error:
+                except Exception as error:  # an answer may be anything, and fail in any way when looked at
                     fallbacks.append(Fallback(step, result.plugin, str(error), action))
+
+
+def _with_text_ids(found: Candidates) -> Candidates:
+    """Return the candidates with the ids as the stage knows them, whatever a plugin calls them by."""
+    return (
+        found if found.item_ids.dtype.kind == "U" else replace(found, item_ids=found.item_ids.astype(np.str_))
+    )
 
 
 def _instance_of(expected: type[T]) -> Callable[[Any], T]:

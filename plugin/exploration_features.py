@@ -7,13 +7,32 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from explorank.errors import SettingsError
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.types import FeatureArray, Features, FloatArray
+from explorank.rankers import Ranker
+from explorank.settings import Settings
 
 SCORE = "score"
 """The ranker's score, standardised within the request: its scale is the model's own and changes with it."""
 CONSTANT = "constant"
 _CLIP = 5.0  # standard deviations; one absurd value must not rule a linear model
+
+
+def exploration_columns(settings: Settings, ranker: Ranker | None) -> tuple[str, ...]:
+    """Return the columns that `exploration.features` names; `"*"` is the score and all of the ranker's.
+
+    Raises `SettingsError` for `"*"` where no ranker is trained.
+    """
+    configured = settings.exploration.features
+    if configured != "*":
+        return configured
+    if ranker is None:
+        raise SettingsError(
+            f'{settings.source}: `exploration.features: "*"` means all columns of the trained ranker, and none is '
+            "trained yet, so the policy's dimension is unknown. Run `explorank train` first, or name the columns."
+        )
+    return (SCORE, *ranker.manifest.feature_names)
 
 
 class ExplorationFeatures:

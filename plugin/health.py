@@ -22,6 +22,8 @@ def readiness(installation: Installation) -> dict[str, str]:
     for plugin in installation.manager.status():
         if plugin.state == "failed":
             problems[f"plugin {plugin.name}"] = plugin.last_error or "failed to load"
+    for name, reason in installation.not_started.items():
+        problems[f"plugin {name}"] = f"failed to start: {reason}"
     if (trouble := installation.recorder.trouble) is not None:
         problems["log"] = trouble
     return problems

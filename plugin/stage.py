@@ -30,6 +30,7 @@ from explorank.hooks.types import (
     RankingBatch,
     RankingRequest,
     Reward,
+    Scores,
 )
 from explorank.seeds import new_decision_id, seed_of
 from explorank.settings import Settings, load_settings
@@ -74,7 +75,7 @@ class Stage:
             candidates = found.take(installation.engine.filter(request, found, fallbacks))
             features = installation.engine.enrich(request, candidates, fallbacks)
             scores = self._scores(request, candidates, features, fallbacks)
-            matrix = self._policy_features(features, scores, fallbacks)
+            matrix = self._policy_features(features, scores.values, fallbacks)
             return self._decide(request, candidates, scores, matrix, fallbacks)
 
     def explore(
@@ -110,7 +111,7 @@ class Stage:
                 matrix = self._policy_features(columns, kept, fallbacks)
             else:
                 matrix = None
-            return self._decide(request, candidates, kept, matrix, fallbacks)
+            return self._decide(request, candidates, Scores(kept), matrix, fallbacks)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -281,15 +282,15 @@ class Stage:
         candidates: Candidates,
         features: Features,
         fallbacks: list[Fallback],
-    ) -> FloatArray:
-        """Return the ranker's scores, or falling numbers in retrieval order."""
+    ) -> Scores:
+        """Return the ranker's scores, or falling numbers in retrieval order, which no ranker's version stands for."""
         if self.installation.settings.ranker is not None and len(candidates):
             scores = self.installation.engine.score(request, candidates, features, fallbacks)
             if scores is not None:
-                return scores.values
+                return scores
             if not any(fallback.step == "score" for fallback in fallbacks):
                 fallbacks.append(Fallback("score", "explorank", "no trained ranker", "retrieval order"))
-        return np.arange(len(candidates), 0, -1, dtype=np.float64)
+        return Scores(np.arange(len(candidates), 0, -1, dtype=np.float64))
 
     def _policy_features(
         self, features: Features, scores: FloatArray, fallbacks: list[Fallback]
@@ -304,7 +305,7 @@ class Stage:
         self,
         request: RankingRequest,
         candidates: Candidates,
-        scores: FloatArray,
+        scores: Scores,
         matrix: FeatureArray | None,
         fallbacks: list[Fallback],
     ) -> Decision:
@@ -312,12 +313,19 @@ class Stage:
         installation = self.installation
         ranking = RankingBatch(
             item_ids=candidates.item_ids,
-            scores=scores,
+            scores=scores.values,
+            uncertainty=scores.uncertainty,
             features=matrix,
             feature_names=installation.exploration_features.names_of(matrix),
         )
         record, logged = installation.decider.decide(
-            request, ranking, request.slots, seed_of(request.decision_id), fallbacks, candidates
+            request,
+            ranking,
+            request.slots,
+            seed_of(request.decision_id),
+            fallbacks,
+            candidates,
+            scores.version,
         )
         return Decision.of(record, logged=logged)
 

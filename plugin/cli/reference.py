@@ -6,7 +6,6 @@ Use: `python -m explorank.cli.reference > docs/cli.md`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import typer
 from typer.core import TyperGroup
@@ -53,9 +52,5 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _lines() -> Iterator[str]:
-    yield reference()
-
-
 if __name__ == "__main__":
-    sys.stdout.writelines(_lines())
+    sys.stdout.write(reference())

@@ -154,9 +154,7 @@ def running(server: uvicorn.Server) -> Iterator[int]:
 
 
 @pytest.fixture
-def work_through(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Any]:
+def work_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Work through a page of the repository in a folder; return the reader."""
     before = set(sys.modules)
 

@@ -27,10 +27,21 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert fragment in map(anchor, HEADING.findall(target.read_text(encoding="utf-8"))), fragment
 
 
-@pytest.mark.parametrize("page", ["howto-host", "howto-policy"])
-def test_the_how_to_runs(page: str, work_through: Any) -> None:
+@pytest.mark.parametrize("page", ["data", "howto-host", "howto-policy"])
+def test_the_code_runs(page: str, work_through: Any) -> None:
     assert "python" in work_through(f"docs/{page}.md").ran
 
 
-def test_the_how_to_for_plugins_runs(work_through: Any, installation: Path) -> None:
-    assert "python" in work_through("docs/howto-plugin.md", installation).ran
+@pytest.mark.parametrize("page", ["howto-plugin", "operations"])
+def test_the_code_runs_in_an_installation(
+    page: str, work_through: Any, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for scope in ("RANK", "REWARD", "ADMIN"):
+        monkeypatch.setenv(f"EXPLORANK_{scope}_TOKEN", f"a-token-for-{scope}")
+    assert "python" in work_through(f"docs/{page}.md", installation).ran
+
+
+def test_no_page_is_left_out() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = {path for path, _ in LINK.findall(index)}
+    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= linked

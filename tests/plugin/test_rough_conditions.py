@@ -80,11 +80,10 @@ def test_a_plugin_that_raises_costs_its_own_part_and_is_named(open_books: OpenSt
     assert stage.decision(decision.decision_id).fallbacks == decision.fallbacks
 
 
-def test_what_another_plugin_made_good_is_said_so(open_books: OpenStage) -> None:
-    for hook in ("score", "explore"):
-        decision = open_books({"folder": ".explorank"}, plugins=[broken_in(hook)]).rank(user_id="reader-1")
-        assert decision.fallbacks[0].action == "the next plugin answered"
-        break  # one stage per log folder
+@pytest.mark.parametrize("hook", ["score", "explore"])
+def test_what_another_plugin_made_good_is_said_so(open_books: OpenStage, hook: str) -> None:
+    decision = open_books(plugins=[broken_in(hook)]).rank(user_id="reader-1")
+    assert decision.fallbacks[0].action == "the next plugin answered"
 
 
 @pytest.mark.parametrize("hook", SILENT_HOOKS)
@@ -98,10 +97,20 @@ def test_a_plugin_that_raises_beside_the_request_changes_nothing(open_books: Ope
     stage.close()
 
 
-def test_a_plugin_that_raises_while_told_of_an_error_is_not_told_again(open_stage: OpenStage) -> None:
-    stage = open_stage(plugins=[broken_in("stage_error"), broken_in("enrich_request")])
-    # Both are named Broken in their classes, so one of them is refused; the other still answers.
-    assert stage.explore(ITEMS, SCORES, slots=2).items
+def test_who_raises_while_told_of_an_error_stops_nothing(open_stage: OpenStage) -> None:
+    class Alarm:
+        told: ClassVar[list[str]] = []
+
+        @hookimpl
+        def ranking_stage_error(self, plugin: str, stage: str) -> None:
+            self.told.append(f"{plugin} in {stage}")
+            raise RuntimeError("nobody answers the telephone")
+
+    stage = open_stage(plugins=[Alarm(), broken_in("enrich_request")])
+    decision = stage.explore(ITEMS, SCORES, slots=2)
+    assert len(decision.items) == 2
+    assert steps(decision) == [("enrich_request", "Broken")]
+    assert Alarm.told == ["Broken in enrich_request"]
 
 
 @pytest.mark.parametrize("hook", REQUEST_HOOKS)
