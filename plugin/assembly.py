@@ -61,11 +61,7 @@ class Installation:
     def scale(self) -> Mapping[str, tuple[float, float]]:
         """The training mean and standard deviation of each of the ranker's columns."""
         ranker = self.ranker.get()
-        manifest = None if ranker is None else ranker.manifest
-        if manifest is None or manifest.feature_mean is None or manifest.feature_std is None:
-            return {}
-        scales = zip(manifest.feature_mean, manifest.feature_std, strict=True)
-        return dict(zip(manifest.feature_names, scales, strict=True))
+        return {} if ranker is None else ranker.manifest.scale
 
     def refresh(self) -> None:
         """Take up newly published artefacts now, rather than within a second."""

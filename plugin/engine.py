@@ -121,7 +121,7 @@ class Engine:
             if values.shape != (n,):
                 raise InvalidBatch(f"the ranker returned {values.shape} scores for {n} candidates")
             if not np.isfinite(values).all():
-                item = candidates.item_ids[int(np.argmin(np.isfinite(values)))]
+                item = str(candidates.item_ids[int(np.argmin(np.isfinite(values)))])
                 raise InvalidBatch(f"the ranker's score of item {item!r} is not finite")
             if scores.uncertainty is not None and np.shape(scores.uncertainty) != (n,):
                 raise InvalidBatch(

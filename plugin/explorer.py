@@ -149,5 +149,5 @@ class Explorer:
                     eligible &= guard_mask(guard, request, ranking, order[:slot], slot, note_guard_error)
             if not eligible[row]:
                 raise InvalidBatch(
-                    f"a slate with item {ranking.item_ids[row]!r} in slot {slot}, which a guard forbids there"
+                    f"a slate with item {str(ranking.item_ids[row])!r} in slot {slot}, which a guard forbids there"
                 )

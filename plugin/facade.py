@@ -9,7 +9,7 @@ from typing import Any
 
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks import hookimpl
-from explorank.hooks.errors import LogUnavailable
+from explorank.hooks.errors import InvalidFeedback, LogUnavailable
 from explorank.hooks.types import (
     BoolArray,
     Candidates,
@@ -92,7 +92,7 @@ class ExplorankPlugin:
         for impression in impressions:
             try:
                 installation.log.append_impression(impression)
-            except LogUnavailable:
+            except (InvalidFeedback, LogUnavailable):
                 logger.exception("the impression of decision %s is lost", impression.decision_id)
         installation.learner.notify()
         installation.engine.observe_impressions(impressions)
@@ -101,15 +101,21 @@ class ExplorankPlugin:
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
         """Make the rewards durable, each once, and learn from them; what could not be written is logged as lost."""
         installation = self.stage.installation
+        if new := self._stored(rewards):
+            installation.learner.notify()
+            installation.engine.observe_rewards(new)
+
+    def _stored(self, rewards: Sequence[Reward]) -> list[Reward]:
+        """Return those that are new and durable now."""
         try:
-            accepted = installation.log.append_rewards(rewards)
-        except LogUnavailable:
+            accepted = self.stage.installation.log.append_rewards(rewards)
+        except (InvalidFeedback, LogUnavailable) as error:
+            if isinstance(error, InvalidFeedback) and len(rewards) > 1:
+                # One that no log could store must not take the others with it.
+                return [new for reward in rewards for new in self._stored([reward])]
             logger.exception("the rewards %s are lost", [reward.reward_id for reward in rewards])
-            return
-        installation.learner.notify()
-        installation.engine.observe_rewards(
-            [reward for reward, is_new in zip(rewards, accepted, strict=True) if is_new]
-        )
+            return []
+        return [reward for reward, is_new in zip(rewards, accepted, strict=True) if is_new]
 
 
 def plugin(settings: str | Path | Settings, *, plugins: Sequence[object] = ()) -> ExplorankPlugin:

@@ -84,7 +84,8 @@ def build(folder: Path) -> None:
 
     def run(*arguments: str) -> None:
         config = [] if arguments[0] == "init" else ["--config", str(folder / "explorank.yaml")]
-        app([*arguments, *config], standalone_mode=False)
+        if app([*arguments, *config], standalone_mode=False):
+            sys.exit(f"explorank {arguments[0]} failed")
 
     run("init", str(folder))
     for name, table in tables().items():

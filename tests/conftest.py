@@ -25,22 +25,26 @@ def installation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (shared / "installation.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            draft = shared / "installation.draft"
-            draft.mkdir()
+            # Built where it stays: Feast registers the parquet files under their absolute paths.
+            folder.mkdir()
             done = subprocess.run(
-                [sys.executable, str(BUILD), str(draft)],
+                [sys.executable, str(BUILD), str(folder)],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=300,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             )
+            if done.returncode != 0:
+                shutil.rmtree(folder)
             assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-            draft.rename(folder)
     return folder
 
 
 @pytest.fixture
 def installation(installation_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the prepared folder for one test to serve from and write to."""
+    """A copy of the prepared folder for one test to serve from and write to.
+
+    Applying its Feast repository anew takes `FeatureAccess.reset` first: its registry is the original's.
+    """
     return Path(shutil.copytree(installation_folder, tmp_path / "installation"))

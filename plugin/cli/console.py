@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -22,12 +23,22 @@ Report = Callable[[int, int], None]
 """Called with how much is done and how much there is."""
 
 
+class _Done(ProgressColumn):
+    """How much is done, where anybody knows how much there is."""
+
+    def render(self, task: Task) -> str:
+        return "" if task.total is None else f"{task.completed:,.0f}/{task.total:,.0f}"
+
+
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """Show a progress bar while the block runs; yields the function to report to."""
+    """Show a progress bar while the block runs; yields the function to report to.
+
+    Where standard error is no terminal, nothing is shown.
+    """
     columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), _Done(), TimeElapsedColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bars:
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bars:
         task = bars.add_task(title, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

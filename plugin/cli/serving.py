@@ -62,15 +62,21 @@ def serve(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Serve the stage over HTTP until interrupted."""
-    from explorank.host import Limits, Tokens
-    from explorank.host import serve as serve_http
+    from explorank.host import Limits, Tokens, build_server
     from explorank.settings import load_settings
     from explorank.stage import load
 
     settings = load_settings(config)
     server = settings.server
-    address, listening = host or server.host, port or server.port
+    address, listening = host or server.host, server.port if port is None else port
     stage = load(settings)
+    app = build_server(
+        stage,
+        address,
+        listening,
+        tokens=Tokens.of(server.tokens),
+        limits=Limits(body_bytes=settings.limits.body_bytes, slots=settings.limits.slots),
+    )
     for part, problem in stage.readiness().items():
         errors.print(f"[yellow]not ready[/yellow] {escape(part)}: {escape(problem)}")
     bearer = (
@@ -84,13 +90,7 @@ def serve(
         highlight=False,
         soft_wrap=True,
     )
-    serve_http(
-        stage,
-        address,
-        listening,
-        tokens=Tokens.of(server.tokens),
-        limits=Limits(body_bytes=settings.limits.body_bytes, slots=settings.limits.slots),
-    )
+    app.run()
 
 
 class Switch(StrEnum):

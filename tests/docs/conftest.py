@@ -118,7 +118,7 @@ class Reader:
     def _explorank(self, arguments: list[str]) -> None:
         from explorank.cli.app import app
 
-        app(arguments, standalone_mode=False)
+        assert not app(arguments, standalone_mode=False), arguments  # an exit code, if there is one
 
     def _shell(self, line: str, block: Block) -> None:
         if self._port is not None:

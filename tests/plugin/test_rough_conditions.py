@@ -37,6 +37,7 @@ OpenStage = Callable[..., Stage]
 
 ITEMS = [f"i{number}" for number in range(10)]
 SCORES = np.linspace(1.0, 0.1, 10)
+TAKEN_UP_S = 5.0  # it takes one second; the rest is for busy machines
 NO_EXPLORATION = {"exploration": {"mode": "off"}}
 
 
@@ -235,7 +236,7 @@ class SlowRanker(LightGBMRanker):
     """Takes longer than it may."""
 
     def score(self, features: FeatureArray) -> FloatArray:
-        time.sleep(0.4)
+        time.sleep(1.5)
         return super().score(features)
 
 
@@ -265,15 +266,13 @@ class BadRankers:
     ("ranker", "told"),
     [("slow", "budget of 50 ms"), ("raising", "no room for the trees"), ("nan", "not finite")],
 )
-def test_a_ranker_that_fails_leaves_retrieval_order(
-    open_books: OpenStage, ranker: str, told: str
-) -> None:
+def test_a_ranker_that_fails_leaves_retrieval_order(open_books: OpenStage, ranker: str, told: str) -> None:
     stage = open_books(
         {"ranker": {"use": ranker, "budget_ms": 50.0}, **NO_EXPLORATION}, plugins=[BadRankers()]
     )
     started = time.perf_counter()
     decision = stage.rank(user_id="reader-1")
-    assert time.perf_counter() - started < 0.35
+    assert time.perf_counter() - started < 1.2
     (fallback,) = decision.fallbacks
     assert (fallback.step, fallback.action) == ("score", "retrieval order")
     assert told in fallback.reason
@@ -282,9 +281,7 @@ def test_a_ranker_that_fails_leaves_retrieval_order(
     assert list(decision.items) == record.item_ids[:10].tolist()
 
 
-def test_without_a_trained_ranker_retrieval_order_is_shown(
-    open_books: OpenStage, installation: Path
-) -> None:
+def test_without_a_trained_ranker_retrieval_order_is_shown(open_books: OpenStage, installation: Path) -> None:
     shutil.rmtree(installation / ".explorank" / "artefacts" / "ranker")
     stage = open_books()
     decision = stage.rank(user_id="reader-1")
@@ -424,9 +421,7 @@ def test_a_guard_that_fails_closed_shows_nothing(
 @pytest.mark.parametrize("mode", ["off", "shadow", "live"])
 @pytest.mark.parametrize("where", ["eligible", "snapshot"])
 @pytest.mark.parametrize("static", [False, True])
-def test_a_guard_that_fails_open_is_named(
-    open_stage: OpenStage, static: bool, where: str, mode: str
-) -> None:
+def test_a_guard_that_fails_open_is_named(open_stage: OpenStage, static: bool, where: str, mode: str) -> None:
     guard = {"use": "broken", "static": static, "where": where, "fails": "open"}
     stage = open_stage({"guards": [guard], "exploration": {"mode": mode}}, plugins=[Guards()])
     decision = stage.explore(ITEMS, SCORES, slots=3)
@@ -487,9 +482,8 @@ def test_a_locked_log_means_the_baseline_until_it_is_free(open_stage: OpenStage,
 def test_feedback_that_cannot_be_stored_says_so(open_stage: OpenStage, tmp_path: Path) -> None:
     stage = open_stage(ALL_EXPLORE)
     decision = stage.explore(ITEMS, SCORES, slots=3)
-    with locked(tmp_path / ".explorank" / "log" / "segment-0.db"):
-        with pytest.raises(OSError, match="locked"):
-            stage.reward(decision.decision_id, slot=0)
+    with locked(tmp_path / ".explorank" / "log" / "segment-0.db"), pytest.raises(OSError, match="locked"):
+        stage.reward(decision.decision_id, slot=0)
     assert stage.reward(decision.decision_id, slot=0)  # the failed one was not acknowledged
 
 
@@ -661,7 +655,7 @@ def test_a_new_version_is_taken_up_without_a_restart(open_books: OpenStage, inst
     stage = open_books(NO_EXPLORATION)
     assert "sea-99" not in stage.rank(slots=100).items
     publish_catalogue(installation, extra="sea-99")
-    assert within(2.0, lambda: "sea-99" in stage.rank(slots=100).items)
+    assert within(TAKEN_UP_S, lambda: "sea-99" in stage.rank(slots=100).items)
 
 
 def test_going_back_to_an_older_version_is_taken_up_too(open_books: OpenStage, installation: Path) -> None:
@@ -670,7 +664,7 @@ def test_going_back_to_an_older_version_is_taken_up_too(open_books: OpenStage, i
     stage = open_books(NO_EXPLORATION)
     assert "sea-99" in stage.rank(slots=100).items
     store.set_current("catalogue", store.versions("catalogue")[0])
-    assert within(2.0, lambda: "sea-99" not in stage.rank(slots=100).items)
+    assert within(TAKEN_UP_S, lambda: "sea-99" not in stage.rank(slots=100).items)
 
 
 def test_requests_go_on_while_versions_change(open_books: OpenStage, installation: Path) -> None:

@@ -144,9 +144,7 @@ def test_more_slots_than_candidates_answers_all_candidates(open_books: OpenStage
 
 
 def test_asking_retrievers_for_more_than_the_catalogue_holds(open_books: OpenStage) -> None:
-    retrievers = [
-        {"use": name, "k": 5_000} for name in ("similar_to_history", "popular", "new_items")
-    ]
+    retrievers = [{"use": name, "k": 5_000} for name in ("similar_to_history", "popular", "new_items")]
     stage = open_books({"retrieval": {"retrievers": retrievers, "candidates": 5_000}})
     decision = stage.rank(user_id="reader-1", slots=100)
     assert len(decision.items) == 59
@@ -198,9 +196,7 @@ def test_a_host_brings_candidates_scores_and_features(open_stage: OpenStage) -> 
     assert_consistent(stage, decision, 4)
     record = stage.decision(decision.decision_id)
     assert record.request.user_id == "7"
-    np.testing.assert_array_equal(
-        record.features, features.astype(np.float32)[record.feature_rows]
-    )
+    np.testing.assert_array_equal(record.features, features.astype(np.float32)[record.feature_rows])
 
 
 def test_features_of_blocked_items_do_not_shift_those_of_others(open_stage: OpenStage) -> None:
@@ -387,9 +383,7 @@ def test_a_reward_moves_the_policy_and_the_next_decision_says_so(open_stage: Ope
 
 
 def test_shown_slots_without_reward_earn_the_default_at_the_horizon(open_stage: OpenStage) -> None:
-    stage = open_stage(
-        {"exploration": {"policy": {"use": "beta_thompson"}}, "feedback": {"horizon_s": 60.0}}
-    )
+    stage = open_stage({"exploration": {"policy": {"use": "beta_thompson"}}, "feedback": {"horizon_s": 60.0}})
     learner = stage.installation.learner
     decision = stage.explore(ITEMS, SCORES, slots=4)
     stage.shown(decision.decision_id, decision.items[:3])

@@ -79,4 +79,5 @@ class Softmax:
         weights = np.zeros(len(self.scores))
         with np.errstate(over="ignore", under="ignore"):  # a difference beyond the range has probability 0
             weights[eligible] = np.exp((self.scores[eligible] - best) / self.temperature)
-        return weights / weights.sum()
+        distribution: FloatArray = weights / weights.sum()
+        return distribution
