@@ -171,6 +171,10 @@ class Features:
         """Return column `name`, (n,)."""
         return self.values[:, self.names.index(name)]
 
+    def by_name(self) -> dict[str, FeatureArray]:
+        """Return the columns, (n,) each, by their names."""
+        return dict(zip(self.names, self.values.T, strict=True))
+
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Features:
         """Return the features at `rows`, a mask or indices."""
         return Features(self.names, self.values[rows])

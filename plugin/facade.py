@@ -101,9 +101,17 @@ class ExplorankPlugin:
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
         """Make the rewards durable, each once, and learn from them; what could not be written is logged as lost."""
         installation = self.stage.installation
-        if new := self._stored(rewards):
+        if new := self._stored([reward for reward in rewards if self._fits(reward)]):
             installation.learner.notify()
             installation.engine.observe_rewards(new)
+
+    def _fits(self, reward: Reward) -> bool:
+        try:
+            self.stage.check_reward(reward.kind, reward.value)
+        except InvalidFeedback:
+            logger.exception("the reward %s is refused", reward.reward_id)
+            return False
+        return True
 
     def _stored(self, rewards: Sequence[Reward]) -> list[Reward]:
         """Return those that are new and durable now."""

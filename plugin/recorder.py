@@ -73,7 +73,7 @@ class Recorder:
         propensities nobody can ever read must not be one that explored.
         """
         try:
-            self._log.append_decision(record)
+            self._append(record)
         except (InvalidBatch, LogUnavailable) as error:
             # What cannot be stored is this one request's trouble (a context that is no JSON, say), not the log's.
             self.trouble = str(error) if isinstance(error, LogUnavailable) else None
@@ -87,6 +87,13 @@ class Recorder:
             if len(self._recent) > _REMEMBERED:
                 self._recent.popitem(last=False)
         return record, True
+
+    def _append(self, record: DecisionRecord) -> None:
+        if not self._log.append_decision(record):
+            raise InvalidBatch(
+                f"The log holds a decision {record.decision_id} already, and rewards could not tell the two apart. "
+                "Give each request an id of its own (`explorank.seeds.new_decision_id`)."
+            )
 
     def answered(self, decision_id: str) -> Answered:
         """Return what a decision answered; raise `UnknownDecision` where no log holds it."""

@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike
 from explorank.assembly import Installation, assemble
 from explorank.decision import Decision
 from explorank.errors import InvalidRequest
-from explorank.fallbacks import collecting_fallbacks
+from explorank.fallbacks import collecting_fallbacks, note_guard_error
 from explorank.health import readiness, status
 from explorank.hooks.errors import InvalidBatch, InvalidFeedback
 from explorank.hooks.feedback import KillSwitch
+from explorank.hooks.guards import with_snapshots
 from explorank.hooks.types import (
     Candidates,
     DecisionRecord,
@@ -69,14 +70,14 @@ class Stage:
         request = self._request(user_id, slots, surface, context, exclude, similar_to)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
-            request = installation.engine.enrich_request(request, fallbacks)
+            request = self._enriched(request, fallbacks)
             limit = installation.settings.retrieval.candidates
             found = installation.engine.retrieve(request, limit, limit, fallbacks)
             candidates = found.take(installation.engine.filter(request, found, fallbacks))
             features = installation.engine.enrich(request, candidates, fallbacks)
             scores = self._scores(request, candidates, features, fallbacks)
             matrix = self._policy_features(features, scores.values, fallbacks)
-            return self._decide(request, candidates, scores, matrix, fallbacks)
+            return self._decide(request, candidates, features, scores, matrix, fallbacks)
 
     def explore(
         self,
@@ -100,18 +101,18 @@ class Stage:
         batch = self._host_batch(item_ids, scores, features)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
-            request = installation.engine.enrich_request(request, fallbacks)
+            request = self._enriched(request, fallbacks)
             found = Candidates.of(batch.item_ids, "host")
             allowed = installation.engine.filter(request, found, fallbacks)
             candidates, kept = found.take(allowed), batch.score_values[allowed]
+            columns = Features.empty(len(candidates))
+            matrix: FeatureArray | None = None
             if batch.features is not None:
-                matrix: FeatureArray | None = batch.features[allowed]
+                matrix = batch.features[allowed]
             elif installation.exploration_features.dim:
                 columns = installation.engine.enrich(request, candidates, fallbacks)
                 matrix = self._policy_features(columns, kept, fallbacks)
-            else:
-                matrix = None
-            return self._decide(request, candidates, Scores(kept), matrix, fallbacks)
+            return self._decide(request, candidates, columns, Scores(kept), matrix, fallbacks)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Stage:
         installation = self.installation
         answered = installation.recorder.answered(decision_id)
         slot = answered.slot_of(decision_id, None if item_id is None else str(item_id), slot)
-        self._check_value(kind, value)
+        self.check_reward(kind, value)
         reward = Reward(
             decision_id=decision_id,
             slot=slot,
@@ -251,6 +252,11 @@ class Stage:
             similar_to=None if similar_to is None else str(similar_to),
         )
 
+    def _enriched(self, request: RankingRequest, fallbacks: list[Fallback]) -> RankingRequest:
+        """Return the request with what plugins know of it and what guards read, once for all steps."""
+        request = self.installation.engine.enrich_request(request, fallbacks)
+        return with_snapshots(self.installation.guards, request, note_guard_error)
+
     def _host_batch(
         self, item_ids: Sequence[Id], scores: ArrayLike, features: ArrayLike | None
     ) -> RankingBatch:
@@ -305,17 +311,19 @@ class Stage:
         self,
         request: RankingRequest,
         candidates: Candidates,
+        columns: Features,
         scores: Scores,
         matrix: FeatureArray | None,
         fallbacks: list[Fallback],
     ) -> Decision:
-        """Explore, make the record durable, answer."""
+        """Explore, make the record durable, answer. Guards read `columns` and the sources by name."""
         installation = self.installation
         ranking = RankingBatch(
             item_ids=candidates.item_ids,
             scores=scores.values,
             uncertainty=scores.uncertainty,
             features=matrix,
+            columns={**columns.by_name(), "source_bits": candidates.source_bits},
             feature_names=installation.exploration_features.names_of(matrix),
         )
         record, logged = installation.decider.decide(
@@ -329,7 +337,8 @@ class Stage:
         )
         return Decision.of(record, logged=logged)
 
-    def _check_value(self, kind: str, value: float) -> None:
+    def check_reward(self, kind: str, value: float) -> None:
+        """Raise `InvalidFeedback` for a kind that is not configured or a value out of its range."""
         kinds = self.installation.settings.feedback.rewards
         rule = kinds.get(kind)
         if rule is None:

@@ -140,13 +140,13 @@ class DecisionLog:
             raise _sqlite.unavailable(self.path, error) from error
         self._checkpointer.start()
 
-    def append_decision(self, record: DecisionRecord) -> None:
-        """Make a decision durable; one whose id the segment holds already stays as it was.
+    def append_decision(self, record: DecisionRecord) -> bool:
+        """Make a decision durable; False says that the segment holds its id already and kept what it had.
 
         Raises `InvalidBatch` where it cannot be stored at all, `LogUnavailable` where it was not stored.
         """
         row = (record.decision_id, float(record.request.time), encode(record))
-        self._append(_DECISION, [row])
+        return self._append(_DECISION, [row])[0]
 
     def append_impression(self, impression: Impression) -> None:
         """Make the host's word on what it displayed durable.

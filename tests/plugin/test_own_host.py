@@ -278,3 +278,40 @@ def test_the_host_may_exclude_and_explore_on_some_surfaces_only(make_plugin: Mak
 def test_a_class_cannot_be_registered_by_mistake() -> None:
     with pytest.raises(TypeError):
         explorank.plugin()  # type: ignore[call-arg] - it needs settings
+
+
+def test_a_decision_id_used_twice_gets_the_baseline_and_keeps_the_first_record(
+    make_plugin: MakePlugin, tmp_path: Path
+) -> None:
+    plugin = make_plugin()
+    explore = manager_with(plugin).hook.ranking_explore
+    first = explore(request=request_of("same"), ranking=RANKING, n_slots=3, seed=1)
+    second = explore(request=request_of("same"), ranking=RANKING, n_slots=3, seed=2)
+    assert (second.propensities == 1.0).all()
+    assert second.order.tolist() == [0, 1, 2]
+    (logged,) = read_log(tmp_path / "state" / "log")
+    np.testing.assert_array_equal(logged.record.slate.order, first.order)
+
+
+def test_a_reward_out_of_range_is_refused_alone(
+    make_plugin: MakePlugin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = manager_with(make_plugin())
+    slate = manager.hook.ranking_explore(request=request_of("d"), ranking=RANKING, n_slots=3, seed=1)
+    items = [str(ITEMS[row]) for row in slate.order]
+    rewards = [
+        Reward(
+            decision_id="d",
+            slot=slot,
+            item_id=items[slot],
+            kind=kind,
+            value=value,
+            reward_id=f"{slot}{kind}",
+            time=NOW,
+        )
+        for slot, kind, value in ((0, "click", 7.0), (1, "clap", 1.0), (2, "click", 1.0))
+    ]
+    with caplog.at_level(logging.CRITICAL):
+        manager.hook.ranking_observe_rewards(rewards=rewards)
+    (logged,) = read_log(tmp_path / "state" / "log")
+    assert [reward.slot for reward in logged.rewards] == [2]

@@ -12,6 +12,7 @@ import pytest
 
 from explorank import Decision, Stage
 from explorank.errors import InvalidFeedback, InvalidRequest, UnknownDecision
+from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import replay, target_propensities
 
 OpenStage = Callable[..., Stage]
@@ -465,3 +466,24 @@ def test_status_is_plain_json(open_books: OpenStage) -> None:
     assert {plugin["state"] for plugin in told["plugins"]} == {"active"}
     assert told["versions"]["ranker"]
     assert told["versions"]["catalogue"]
+
+
+def test_guards_read_feature_columns_and_sources_by_name(open_books: OpenStage) -> None:
+    """A slot guard sees what the ranker sees, so that a rule over features needs no lookup of its own."""
+    seen: dict[str, Any] = {}
+
+    class Reads:
+        def eligible(self, request, batch, placed, slot):
+            seen.update(batch.columns)
+            return np.ones(len(batch), dtype=bool)
+
+    class Plugin:
+        @hookimpl
+        def ranking_register_components(self, registry):
+            registry.guard("reads", Reads)
+
+    stage = open_books({"guards": [{"use": "reads"}]}, plugins=[Plugin()])
+    decision = stage.rank(user_id="reader-1", slots=3)
+    n = len(stage.decision(decision.decision_id).item_ids)
+    assert {"similarity", "item_events", "source_bits"} <= seen.keys()
+    assert all(len(column) == n for column in seen.values())
