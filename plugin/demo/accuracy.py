@@ -4,7 +4,7 @@ Protocol: one global split in time; 80 % of the interactions lie before it. Ever
 the past alone. Each user with a liked interaction in the future is asked about once: at the split, or for
 somebody with fewer than ten earlier events, right after their tenth. Features are as of that moment. The
 whole catalogue but for what the user already met is ranked, and what they liked from then on is relevant.
-Intervals are percentile bootstraps over users.
+Retrieval alone orders by similarity to what the user liked. Intervals are percentile bootstraps over users.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Accuracy:
     """Of the difference to popularity for the same users, which is surer than the two intervals apart."""
 
 
-def test_queries(data: DemoData) -> pd.DataFrame:
+def held_out_queries(data: DemoData) -> pd.DataFrame:
     """Return one query per user: `user_id`, `event_timestamp`, `liked` and `seen` before, `positives` after."""
     rows = []
     split = pd.Timestamp(data.split)
@@ -55,7 +55,11 @@ def test_queries(data: DemoData) -> pd.DataFrame:
             liked = tuple(before["item_id"][before["value"] >= data.positive_from])
             rows.append((str(user_id), asked, liked, tuple(before["item_id"]), positives))
     if not rows:
-        raise DataError(f"No user of {data.name} has {_WARMUP} interactions and a liked one after the split.")
+        raise DataError(
+            f"No user of {data.name} has {_WARMUP} interactions and, after them and after {split:%Y-%m-%d %H:%M} (80 % "
+            f"of the interactions lie before), one of at least {data.positive_from:g}, so there is nobody to "
+            "measure on. Bring longer histories, or lower --positive-from."
+        )
     return pd.DataFrame(rows, columns=["user_id", "event_timestamp", "liked", "seen", "positives"])
 
 
@@ -81,7 +85,7 @@ def measure_accuracy(
     scored = _scored(queries, candidates, access, catalogue, ranker, vectors)
     orders = {
         "popular": [popular] * len(queries),
-        "retrieval alone (similar to the user's history)": similar,
+        "retrieval alone": similar,
         "retrieval + LightGBM": [
             np.concatenate([ids[np.argsort(-scores, kind="stable")], popular])
             for ids, scores in zip(candidates, scored, strict=True)

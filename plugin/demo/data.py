@@ -11,6 +11,7 @@ import pandas as pd
 
 from explorank.errors import DataError
 from explorank.pipeline.tables import past_interactions, read_table
+from explorank.retrieval.features.tables import text_ids
 
 MOVIELENS_POSITIVE_FROM = 4.0
 
@@ -27,6 +28,14 @@ class DemoData:
     positive_from: float
     split: datetime
     """80 % of the interactions lie before it."""
+
+    @property
+    def item_texts(self) -> dict[str, str]:
+        """What to call each item: its title or text, or its id where those are missing."""
+        column = "title" if "title" in self.items else "text"
+        ids = text_ids(self.items["item_id"], "items", "item_id")
+        texts = self.items[column].fillna("").astype(str)
+        return {item: text or item for item, text in zip(ids.tolist(), texts, strict=True)}
 
     @property
     def past(self) -> pd.DataFrame:
@@ -76,12 +85,9 @@ def movielens() -> DemoData:
 
 def own_data(interactions: Path, items: Path, users: Path | None, positive_from: float | None) -> DemoData:
     """Return the tables at those paths; without `positive_from` the median value counts as liked."""
-    events = read_table(interactions)
-    if positive_from is None:
-        positive_from = float(events["value"].median()) if "value" in events else 1.0
     return _split(
         interactions.stem,
-        events,
+        read_table(interactions),
         read_table(items),
         None if users is None else read_table(users),
         positive_from,
@@ -93,7 +99,7 @@ def _split(
     interactions: pd.DataFrame,
     items: pd.DataFrame,
     users: pd.DataFrame | None,
-    positive_from: float,
+    positive_from: float | None,
 ) -> DemoData:
     events = past_interactions(interactions)
     split = events["timestamp"].iloc[int(0.8 * len(events))]
@@ -106,6 +112,6 @@ def _split(
         interactions=events,
         items=items,
         users=users,
-        positive_from=positive_from,
+        positive_from=float(events["value"].median()) if positive_from is None else positive_from,
         split=split.to_pydatetime(),
     )

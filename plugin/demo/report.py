@@ -1,4 +1,4 @@
-"""The demo's report: one self-contained HTML file, and the same in the terminal."""
+"""The demo's report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from explorank import __version__
 from explorank.demo import accuracy, simulation
 from explorank.demo.result import DemoResult
 from explorank.demo.simulation import SLOTS, Run
+from explorank.demo.visitors import MIN_RATED
 
 _COLOURS = ("#6b7280", "#d97706", "#2563eb", "#059669", "#7c3aed")
 
@@ -32,75 +30,17 @@ def write_html(result: DemoResult, path: Path) -> None:
             accuracy_protocol=_protocol(accuracy.__doc__),
             simulation_protocol=_protocol(simulation.__doc__),
             accuracy_plot=_accuracy_plot(result),
-            reward_plot=_curves(result.runs, "cumulative_reward", "liked items shown, minus no exploration"),
-            coverage_plot=_curves(result.runs, "coverage", "share of rated items shown to anybody"),
-            seeds=len({run.seed for run in result.runs}),
+            reward_plot=result.runs
+            and _curves(result.runs, "cumulative_reward", "liked items shown, minus no exploration"),
+            coverage_plot=result.runs
+            and _curves(result.runs, "coverage", "share of rated items shown to anybody"),
+            min_rated=MIN_RATED,
+            seeds=result.seeds,
             slots=SLOTS,
             version=__version__,
         ),
         encoding="utf-8",
     )
-
-
-def print_accuracy(result: DemoResult, console: Console) -> None:
-    """Print the accuracy table."""
-    table = Table(
-        "ranking",
-        "NDCG@10",
-        "more than popular",
-        "recall@10",
-        title="What users liked later (mean and 95 % interval)",
-    )
-    for part in result.accuracy:
-        table.add_row(part.name, str(part.ndcg), str(part.ndcg_gain), str(part.recall))
-    console.print(table)
-    console.print(
-        f"{result.test_users} users, global split at {result.split}, whole catalogue but for what they knew.",
-        style="dim",
-    )
-
-
-def print_simulation(result: DemoResult, console: Console) -> None:
-    """Print the simulation's table."""
-    table = Table(
-        "policy", "liked items shown", "more than without", "coverage", title="Exploration loop, a simulation"
-    )
-    for contestant in result.contestants():
-        table.add_row(
-            contestant.name,
-            f"{contestant.reward.mean:,.0f} [{contestant.reward.low:,.0f}, {contestant.reward.high:,.0f}]",
-            f"{contestant.gain.mean:+,.0f} [{contestant.gain.low:+,.0f}, {contestant.gain.high:+,.0f}]",
-            str(contestant.coverage),
-        )
-    console.print(table)
-    console.print(
-        f"{len({run.seed for run in result.runs})} seeds, {result.visitors} users, {len(result.runs[0].coverage):,} "
-        f"visits of {SLOTS} slots; rewards are real ratings, visits are made up.",
-        style="dim",
-    )
-
-
-def print_decision(result: DemoResult, console: Console) -> None:
-    """Print the decision that is shown in full."""
-    decision = result.decision
-    if decision is None:
-        return
-    console.print(
-        f"decision {decision.decision_id} for user {escape(decision.user_id)}: {decision.candidates} candidates, "
-        f"policy {decision.policy} version {decision.policy_version}, mode {decision.mode}"
-    )
-    table = Table("slot", "item", "score", "baseline rank", "propensity", "method", "sources")
-    for item in decision.items:
-        table.add_row(
-            str(item.slot),
-            escape(item.text[:48]),
-            f"{item.score:.3f}",
-            "-" if item.baseline_rank is None else str(item.baseline_rank),
-            f"{item.propensity:.4f}",
-            item.method,
-            ", ".join(item.sources),
-        )
-    console.print(table)
 
 
 def _protocol(docstring: str | None) -> str:

@@ -30,10 +30,11 @@ class ShownItem:
     item_id: str
     text: str
     score: float
+    score_rank: int
+    """Counted from 1 over all candidates."""
     propensity: float
     method: str
     sources: tuple[str, ...]
-    baseline_rank: int | None
     features: dict[str, float]
 
 
@@ -78,10 +79,13 @@ class DemoResult:
     test_users: int = 0
     runs: list[Run] = field(default_factory=list)
     visitors: int = 0
-    shadow_note: str = ""
-    feedback_note: str = ""
     decision: ShownDecision | None = None
     commands: list[str] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> int:
+        """How often the simulation was repeated."""
+        return len({run.seed for run in self.runs})
 
     def contestants(self) -> list[Contestant]:
         """Return the policies' figures; intervals are bootstraps over seeds."""

@@ -5,19 +5,25 @@ yet; a slate of five is drawn from those, and an item earns 1 where its real rat
 Each user comes as often as half of their items last, in an order that the seed shuffles. Scores and features
 are those of the ranker as of the moment the user is asked about; only rewards teach the policies, in batches.
 It is a simulation: the visits are made up, and the candidates are items the user chose to rate.
+
+No policy but the linear ones learns how the features bear on a rating, and the ranker was trained to tell
+liked items from the rest of the catalogue, not liked from disliked ratings. So part of linear Thompson's gain
+is learning and no exploration: "linear, greedy" learns the same and always shows what it believes best.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.demo.visitors import Visitor
 from explorank.hooks.exploration import (
     BetaThompson,
+    Contest,
     EpsilonGreedy,
     Greedy,
     LinearThompson,
@@ -26,19 +32,10 @@ from explorank.hooks.exploration import (
     RewardBatch,
     build_slate,
 )
+from explorank.hooks.types import BoolArray
 
 SLOTS = 5
 _BATCH_VISITS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Visitor:
-    """One user's rated items: what the policies see and what each would earn."""
-
-    item_ids: NDArray[np.str_]  # (n,)
-    scores: NDArray[np.float64]  # (n,)
-    features: NDArray[np.float32]  # (n, d)
-    rewards: NDArray[np.float64]  # (n,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +48,48 @@ class Run:
     coverage: NDArray[np.float64]  # (visits,) share of the rated items shown to anybody so far
 
 
+@dataclass(frozen=True)
+class GreedyLinear(Policy[Any]):
+    """Learns what linear Thompson learns, and shows what it believes best: the gain that needs no exploration."""
+
+    name: ClassVar[str] = "greedy_linear"
+    needs_features: ClassVar[bool] = True
+
+    model: LinearThompson
+
+    def initial_state(self) -> Any:
+        """Return the model's prior."""
+        return self.model.initial_state()
+
+    def contest(
+        self, state: Any, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
+    ) -> Contest:
+        """Return a greedy contest over the expected rewards."""
+        assert batch.features is not None  # noqa: S101 - visitors have features
+        believed = batch.features.astype(np.float64) @ state.mean
+        greedy = Greedy()
+        return greedy.contest(greedy.initial_state(), replace(batch, scores=believed), eligible, rng)
+
+    def learn(self, state: Any, rewards: RewardBatch) -> Any:
+        """Return the model's posterior."""
+        return self.model.learn(state, rewards)
+
+    def pack(self, state: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the model's state, taken apart."""
+        return self.model.pack(state)
+
+    def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> Any:
+        """Return the model's state, put together."""
+        return self.model.unpack(meta, packed)
+
+
 def contestants(dim: int) -> Mapping[str, Policy[Any]]:
     """Return the policies by the names they are shown under."""
     return {
         "no exploration": Greedy(),
         "ε-greedy": EpsilonGreedy(epsilon=0.1),
         "Beta Thompson": BetaThompson(),
+        "linear, greedy": GreedyLinear(LinearThompson(dim=dim)),
         "linear Thompson": LinearThompson(dim=dim),
     }
 

@@ -14,6 +14,7 @@ from explorank.errors import DataError
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
 from explorank.retrieval import Catalogue, Encoder
+from explorank.retrieval.features.tables import text_ids
 from explorank.settings import Settings
 
 
@@ -26,7 +27,7 @@ def build_catalogue(
 ) -> tuple[str, Catalogue]:
     """Return the published version and the catalogue of `items`, or of the feature repository's.
 
-    `items` is a table with `item_id`, `text` and optionally `popularity` and `first_seen` (Unix seconds).
+    `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
     `until` ignores what the repository knows of later times. Embeddings are cached by content, so that only
     new texts are encoded. Needs the extra `train`.
     """
@@ -48,14 +49,16 @@ def build_catalogue(
 
 
 def _of_table(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if missing := [name for name in ("item_id", "text") if name not in table]:
+    text = next((name for name in ("text", "title") if name in table), None)
+    if "item_id" not in table or text is None:
         raise DataError(
-            f"{path} lacks the columns {missing}; a catalogue needs an id and a text for each item."
+            f"{path} lacks `item_id`, or `text` (or `title`); it has {', '.join(map(str, table.columns))}. A catalogue "
+            "needs an id and a text for each item: rename the columns."
         )
     return pd.DataFrame(
         {
-            "item_id": table["item_id"].astype(str),
-            "text": table["text"].fillna("").astype(str),
+            "item_id": text_ids(table["item_id"], "items", "item_id"),
+            "text": table[text].fillna("").astype(str),
             "popularity": table.get("popularity", 0.0),
             "first_seen": table.get("first_seen", float("nan")),
         }
@@ -67,7 +70,9 @@ def _of_repository(settings: Settings, until: datetime | None) -> pd.DataFrame:
     content = read_table(data / "item_content.parquet")
     statistics = read_table(data / "item_statistics.parquet")
     if until is not None:
+        content = content[content["event_timestamp"] <= until]
         statistics = statistics[statistics["event_timestamp"] <= until]
+    content = content.sort_values("event_timestamp", kind="stable").drop_duplicates("item_id", keep="last")
     newest = (
         statistics.sort_values("event_timestamp", kind="stable")
         .groupby("item_id")

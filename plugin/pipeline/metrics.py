@@ -38,7 +38,12 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self:.3f}"
+
+    def __format__(self, spec: str) -> str:
+        """Format the three numbers by `spec`; a bare sign or nothing means three decimals."""
+        spec = f"{spec}.3f" if spec in {"", "+"} else spec
+        return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def bootstrap(values: NDArray[np.float64], *, seed: int, resamples: int = 2_000) -> Interval:

@@ -6,7 +6,9 @@ positives are what the user liked next. Features as of the query's time then lea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 
 from explorank.errors import DataError
 from explorank.retrieval import Catalogue, interest_vector
+
+_Query: TypeAlias = tuple[str, pd.Timestamp, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,30 +43,12 @@ def ranking_queries(interactions: pd.DataFrame, options: QueryOptions, *, seed: 
     no user has enough events.
     """
     generator = np.random.default_rng(seed)
-    rows: list[tuple[str, pd.Timestamp, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = []
+    rows: list[_Query] = []
     for user_id, events in interactions.sort_values("timestamp", kind="stable").groupby("user_id", sort=True):
-        items = events["item_id"].to_numpy()
-        liked = events["value"].to_numpy() >= options.positive_from
-        times = events["timestamp"].to_numpy()
-        cuts = np.arange(options.warmup, len(items), options.stride)
+        cuts = np.arange(options.warmup, len(events), options.stride)
         if len(cuts) > options.per_user:
             cuts = np.sort(generator.choice(cuts, options.per_user, replace=False))
-        for cut in cuts:
-            known = times < times[cut]  # events of the same instant are not known yet
-            first = int(known.sum())
-            following = slice(first, first + options.horizon)
-            positives = tuple(dict.fromkeys(items[following][liked[following]]))
-            if first >= options.warmup and positives:
-                before = items[:first]
-                rows.append(
-                    (
-                        str(user_id),
-                        events["timestamp"].iloc[cut],
-                        tuple(before[liked[:first]]),
-                        tuple(before),
-                        positives,
-                    )
-                )
+        rows.extend(_queries_at(cuts, str(user_id), events, options))
     if not rows:
         raise DataError(
             f"No user has {options.warmup} interactions and a liked one after them, so there is nothing to learn a "
@@ -72,6 +58,22 @@ def ranking_queries(interactions: pd.DataFrame, options: QueryOptions, *, seed: 
     frame = pd.DataFrame(rows, columns=["user_id", "event_timestamp", "liked", "seen", "positives"])
     frame = frame.drop_duplicates(["user_id", "event_timestamp"])
     return frame.sort_values("event_timestamp", kind="stable", ignore_index=True)
+
+
+def _queries_at(
+    cuts: NDArray[np.int64], user_id: str, events: pd.DataFrame, options: QueryOptions
+) -> Iterator[_Query]:
+    items = events["item_id"].to_numpy()
+    liked = events["value"].to_numpy() >= options.positive_from
+    times = events["timestamp"].to_numpy("datetime64[us]")
+    for cut in cuts:
+        first = int((times < times[cut]).sum())  # events of the same instant are not known yet
+        following = slice(first, first + options.horizon)
+        positives = tuple(dict.fromkeys(items[following][liked[following]]))
+        if first >= options.warmup and positives:
+            before = items[:first]
+            asked = events["timestamp"].iloc[cut]
+            yield user_id, asked, tuple(before[liked[:first]]), tuple(before), positives
 
 
 def interest_vectors(queries: pd.DataFrame, catalogue: Catalogue, decay: float) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,9 @@ def read_table(path: Path) -> pd.DataFrame:
         if path.suffix in {".parquet", ".pq"}:
             return pd.read_parquet(path)
         if path.suffix in {".csv", ".tsv"}:
-            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",")
+            # As text, so that an id such as 007 stays what it is.
+            ids: dict[Hashable, type[str]] = {"user_id": str, "item_id": str}
+            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=ids)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"{path} could not be read as a table: {error}. Check the path and the file."

@@ -43,7 +43,9 @@ class TrainOptions:
             "lambda_l2": 10.0,
         }
     )
-    """LightGBM's own. Small and shrunken trees: counts drift with time, and deep ones learn their thresholds."""
+    """LightGBM's own. Small and shrunken trees: counts drift with time, and deep ones learn their thresholds.
+    On few rows `min_data_in_leaf` is lowered to 2 % of them.
+    """
     rounds: int = 400
     seed: int = 0
 
@@ -82,14 +84,13 @@ def train_ranker(
         )
     catalogue = Catalogue.load(current[1])
     access = feature_access(settings)
-    queries = ranking_queries(interactions, options.queries, seed=options.seed)
-    queries = queries.tail(options.max_queries).reset_index(drop=True)
+    queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors)
     labels = rows["label"].to_numpy()
-    split = int(len(queries) * (1 - options.validation_share))
-    train, valid = (rows["query"] < split).to_numpy(), (rows["query"] >= split).to_numpy()
+    train = (rows["query"] < split).to_numpy()
+    valid = ~train
+    names, matrix = feature_matrix(access, catalogue, rows, vectors)
     times = queries["event_timestamp"]
     ranker = LightGBMRanker.fit(
         matrix[train],
@@ -98,7 +99,7 @@ def train_ranker(
         groups=_group_sizes(rows["query"][train]),
         valid=(matrix[valid], labels[valid], _group_sizes(rows["query"][valid])),
         training_window=(times.iloc[0].timestamp(), times.iloc[-1].timestamp()),
-        params=options.params,
+        params=_fitting(options.params, int(train.sum())),
         num_boost_round=options.rounds,
         seed=options.seed,
         progress=progress,
@@ -112,6 +113,22 @@ def train_ranker(
         features=names,
         validation_ndcg_at_10=_mean_ndcg(ranker.score(matrix[valid]), rows[valid]),
     )
+
+
+def _past_requests(
+    interactions: pd.DataFrame, catalogue: Catalogue, options: TrainOptions
+) -> tuple[pd.DataFrame, int]:
+    """Return the queries that teach something, the latest, and how many of them come before validation."""
+    queries = ranking_queries(interactions, options.queries, seed=options.seed)
+    queries = queries[[bool(catalogue.item_known(taken).any()) for taken in queries["positives"]]]
+    queries = queries.tail(options.max_queries).reset_index(drop=True)
+    split = int(len(queries) * (1 - options.validation_share))
+    if not 0 < split < len(queries):
+        raise DataError(
+            f"{len(queries)} past requests after which items of the catalogue were liked are too few to train on the "
+            "earlier and to stop on the later ones. Bring more interactions, or build the catalogue of their items."
+        )
+    return queries, split
 
 
 def feature_matrix(
@@ -131,6 +148,11 @@ def feature_matrix(
     cosines[(positions < 0) | (norms[query] == 0)] = np.nan
     matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
     return (*names, SIMILARITY), matrix
+
+
+def _fitting(params: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    wanted = params.get("min_data_in_leaf")
+    return {**params} if wanted is None else {**params, "min_data_in_leaf": min(wanted, max(1, rows // 50))}
 
 
 def _group_sizes(query: pd.Series[int]) -> NDArray[np.int64]:

@@ -1,0 +1,84 @@
+"""The interest that follows each event equals the one computed anew from all events."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from explorank.builtin.interest import LiveInterest, RecentItems
+from explorank.retrieval import Catalogue, interest_vector
+
+DECAY = 0.8
+ITEMS = [f"i{number}" for number in range(6)]
+CATALOGUE = Catalogue.build(ITEMS, np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32))
+
+
+def of(*items: str) -> np.ndarray:
+    return interest_vector(CATALOGUE.vectors[CATALOGUE.rows(items)], DECAY)
+
+
+@pytest.fixture
+def interest() -> LiveInterest:
+    return LiveInterest(DECAY)
+
+
+@given(st.lists(st.sampled_from(ITEMS[:3]), max_size=4), st.lists(st.sampled_from(ITEMS[3:]), max_size=8))
+def test_following_events_equals_computing_anew(stored: list[str], events: list[str]) -> None:
+    following, late = LiveInterest(DECAY), LiveInterest(DECAY)
+    following.vector("u", stored, CATALOGUE)
+
+    for item in events:
+        following.observe("u", item, CATALOGUE)
+        late.observe("u", item, CATALOGUE)
+
+    vector, anew = following.vector("u", stored, CATALOGUE), late.vector("u", stored, CATALOGUE)
+    if not stored and not events:
+        assert vector is None
+        assert anew is None
+        return
+    assert vector is not None
+    assert anew is not None
+    np.testing.assert_allclose(vector, of(*stored, *events), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(anew, of(*stored, *events), rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_stored_history_has_caught_up_with_counts_once(interest: LiveInterest) -> None:
+    interest.vector("u", ["i0"], CATALOGUE)
+    interest.observe("u", "i4", CATALOGUE)
+    interest.observe("u", "i5", CATALOGUE)
+
+    caught_up = interest.vector("u", ["i0", "i4"], CATALOGUE)
+
+    np.testing.assert_allclose(caught_up, of("i0", "i4", "i5"), rtol=1e-5)
+
+
+def test_another_catalogue_starts_anew(interest: LiveInterest) -> None:
+    before = interest.vector("u", ["i0", "i1"], CATALOGUE)
+    turned = Catalogue.build(ITEMS, -CATALOGUE.vectors)
+
+    np.testing.assert_allclose(interest.vector("u", ["i0", "i1"], turned), -before, rtol=1e-5)
+
+
+def test_unknown_items_say_nothing(interest: LiveInterest) -> None:
+    assert interest.vector("u", ["gone"], CATALOGUE) is None
+    interest.observe("u", "gone", CATALOGUE)
+    assert interest.vector("u", ["gone"], CATALOGUE) is None
+    np.testing.assert_allclose(interest.vector("u", ["gone", "i2"], CATALOGUE), of("i2"), rtol=1e-6)
+
+
+def test_an_anonymous_visitor_is_computed_each_time(interest: LiveInterest) -> None:
+    np.testing.assert_allclose(interest.vector(None, ["i1", "i2"], CATALOGUE), of("i1", "i2"), rtol=1e-6)
+    assert interest.vector(None, [], CATALOGUE) is None
+
+
+def test_recent_items_are_bounded_per_user_and_over_users() -> None:
+    recent = RecentItems(users=2, items_per_user=3)
+    for item in ("a", "b", "c", "d"):
+        recent.add("first", item)
+    recent.add("second", "x")
+    recent.add("first", "e")
+    recent.add("third", "y")
+
+    assert recent.of("first") == ("c", "d", "e")
+    assert recent.of("second") == ()  # silent for the longest
+    assert recent.of("third") == ("y",)

@@ -1,0 +1,167 @@
+"""The built-in plugins behind their hooks, in a running stage on the prepared installation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from explorank import Stage
+from explorank.builtin.rankers import RankersPlugin
+from explorank.hooks import hookimpl
+from explorank.hooks.types import Candidates, Features, RankingRequest
+from explorank.rankers import LightGBMRanker
+
+OpenStage = Callable[..., Stage]
+
+
+class Spy:
+    """Notes what reaches the scoring step."""
+
+    request: RankingRequest
+    candidates: Candidates
+    features: Features
+
+    @hookimpl(tryfirst=True)
+    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
+        self.request, self.candidates, self.features = request, candidates, features
+
+
+@pytest.fixture
+def spy() -> Spy:
+    return Spy()
+
+
+@pytest.fixture
+def stage(open_books: OpenStage, spy: Spy) -> Stage:
+    return open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}}, plugins=[spy])
+
+
+def test_the_history_and_what_was_liked_of_it_travel_in_the_context(
+    stage: Stage, spy: Spy, installation_folder
+) -> None:
+    events = pd.read_parquet(installation_folder / "interactions.parquet").sort_values("timestamp")
+    own = events[events["user_id"] == "reader-4"]
+
+    stage.rank(user_id="reader-4", slots=3)
+
+    assert spy.request.context["history"] == tuple(own["item_id"])
+    assert spy.request.context["liked"] == tuple(own["item_id"][own["value"] >= 4.0])
+
+
+def test_an_unknown_user_has_item_columns_and_missing_user_columns(stage: Stage, spy: Spy) -> None:
+    stage.rank(user_id="nobody", slots=3)
+
+    user = [name for name in spy.features.names if name.startswith("user_")]
+    assert user
+    for name in user:
+        assert np.isnan(spy.features.column(name)).all()
+    assert np.isnan(spy.features.column("similarity")).all()
+    assert not np.isnan(spy.features.column("item_pages")).any()
+
+
+def test_similar_to_is_answered_and_measured_against_that_item(stage: Stage, spy: Spy) -> None:
+    stage.rank(similar_to="sea-3", slots=3)
+
+    catalogue = stage.installation.catalogue.get()
+    assert catalogue is not None
+    ids = spy.candidates.item_ids.tolist()
+    anchor = catalogue.vectors[catalogue.rows(["sea-3"])[0]]
+    cosines = catalogue.vectors[catalogue.rows(ids)] @ anchor
+    np.testing.assert_allclose(spy.features.column("similarity"), cosines, rtol=1e-5)
+    assert "sea-3" not in ids
+
+
+def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Spy) -> None:
+    decision = stage.rank(user_id="reader-9", slots=3)
+    before = dict(zip(spy.candidates.item_ids.tolist(), spy.features.column("similarity"), strict=True))
+    taken = decision.items[0]
+
+    stage.reward(decision.decision_id, item_id=taken)
+    stage.rank(user_id="reader-9", slots=3)
+
+    after = dict(zip(spy.candidates.item_ids.tolist(), spy.features.column("similarity"), strict=True))
+    assert after[taken] > before[taken]
+
+
+def test_what_was_rewarded_just_now_counts_as_seen(open_books: OpenStage) -> None:
+    stage = open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}, "guards": [{"use": "already_seen"}]})
+    decision = stage.rank(user_id="reader-9", slots=3)
+
+    stage.reward(decision.decision_id, item_id=decision.items[0])
+
+    assert decision.items[0] not in stage.rank(user_id="reader-9", slots=60).items
+
+
+def test_blocked_items_never_reach_scoring(stage: Stage, spy: Spy) -> None:
+    stage.rank(similar_to="chess-8", slots=5)
+
+    assert "chess-9" not in spy.candidates.item_ids.tolist()
+
+
+# ---- the ranker's columns -------------------------------------------------------------------------------
+
+
+class Watching:
+    """What `Services.ranker` is to the plugin: something that gives the newest ranker."""
+
+    def __init__(self, ranker: LightGBMRanker | None) -> None:
+        self.ranker = ranker
+
+    def get(self) -> LightGBMRanker | None:
+        return self.ranker
+
+
+def trained(names: list[str], seed: int) -> LightGBMRanker:
+    random = np.random.default_rng(seed)
+    matrix = random.normal(size=(200, len(names))).astype(np.float32)
+    return LightGBMRanker.fit(
+        matrix, (matrix[:, 0] > 0).astype(float), feature_names=names, objective="binary", num_boost_round=5
+    )
+
+
+def plugin_with(ranker: LightGBMRanker | None) -> tuple[RankersPlugin, Watching]:
+    plugin, watching = RankersPlugin(), Watching(ranker)
+    services: Any = type("Services", (), {"ranker": watching})()
+    plugin.ranking_startup(services)
+    return plugin, watching
+
+
+def test_columns_are_found_by_name_whatever_their_order() -> None:
+    ranker = trained(["a", "b"], seed=1)
+    plugin, _ = plugin_with(ranker)
+    values = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
+
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        names = tuple(np.array(["a", "b", "other"])[order].tolist())
+        scores = plugin.ranking_score(Features(names, values[:, order]))
+        assert scores is not None
+        np.testing.assert_array_equal(scores.values, ranker.score(values[:, :2]))
+        assert scores.version == ranker.manifest.version
+
+
+def test_a_new_ranker_with_other_columns_is_taken_up() -> None:
+    plugin, watching = plugin_with(trained(["a", "b"], seed=1))
+    features = Features(("a", "b", "c"), np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32))
+    plugin.ranking_score(features)
+    watching.ranker = newer = trained(["c", "a"], seed=2)
+
+    scores = plugin.ranking_score(features)
+
+    assert scores is not None
+    np.testing.assert_array_equal(scores.values, newer.score(features.values[:, [2, 0]]))
+
+
+def test_without_a_ranker_there_are_no_scores() -> None:
+    features = Features(("a",), np.zeros((2, 1), np.float32))
+
+    assert plugin_with(None)[0].ranking_score(features) is None
+    assert RankersPlugin().ranking_score(features) is None
+
+
+def test_a_missing_column_is_named() -> None:
+    plugin, _ = plugin_with(trained(["a", "b"], seed=1))
+
+    with pytest.raises(Exception, match="missing b"):
+        plugin.ranking_score(Features(("a",), np.zeros((2, 1), np.float32)))
