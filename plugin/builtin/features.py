@@ -38,18 +38,23 @@ class FeaturesPlugin:
 
     @hookimpl
     def ranking_enrich_request(self, request: RankingRequest) -> Mapping[str, Any] | None:
-        """Add the user's row, their history and what they liked of it, oldest first; nothing for the unknown."""
+        """Add the user's row, their history and what they liked, oldest first; nothing for an anonymous visitor.
+
+        A session that the host brings as `history` stays as it is, and counts as liked after the stored one.
+        """
         if self._access is None or request.user_id is None:
             return None
         user = self._access.user(request.user_id)
         _note_failed(user.failed_views)
-        liked = user.history_values >= self._positive_from
+        liked: tuple[str, ...] = user.history
+        if len(user.history_values) == len(user.history):
+            liked = tuple(compress(user.history, user.history_values >= self._positive_from))
+        session = tuple(map(str, request.context.get("history", ())))
         return {
             USER: user,
+            "stored_history": user.history,
             "history": user.history,
-            "liked": tuple(compress(user.history, liked))
-            if len(liked) == len(user.history)
-            else user.history,
+            "liked": (*liked, *session),
         }
 
     @hookimpl

@@ -9,9 +9,10 @@ import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.interest import LiveInterest
+from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Candidates, FeatureArray, Features, RankingRequest, Reward
+from explorank.hooks.types import Candidates, Fallback, FeatureArray, Features, RankingRequest, Reward
 from explorank.retrieval import Catalogue, NewItems, Popular, RetrievalQuery, Retriever, SimilarToHistory
 from explorank.services import Services
 from explorank.settings import Settings, resolve_component
@@ -50,7 +51,7 @@ class RetrievalPlugin:
         """Add what the user did since their features were materialised."""
         if request.user_id is None:
             return None
-        return {"seen": self._interest.recent.of(request.user_id)}
+        return {"recent": self._interest.recent.of(request.user_id)}
 
     @hookimpl
     def ranking_retrieve(self, request: RankingRequest, k: int) -> Candidates | None:
@@ -65,11 +66,7 @@ class RetrievalPlugin:
             exclude=request.exclude,
             time=request.time,
         )
-        found = (
-            Candidates.of(ids, retriever.name, scores)
-            for retriever, own_k in self._retrievers
-            for ids, scores in (retriever.retrieve(catalogue, query, min(k, own_k)),)
-        )
+        found = (_found(retriever, catalogue, query, min(k, own_k)) for retriever, own_k in self._retrievers)
         return Candidates.union(found)
 
     @hookimpl
@@ -102,6 +99,16 @@ class RetrievalPlugin:
             return self._user_vector(request, catalogue)
         row = int(catalogue.rows([request.similar_to])[0])
         return None if row < 0 else catalogue.vectors[row]
+
+
+def _found(retriever: Retriever, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Candidates:
+    """Return what one retriever finds; one that fails finds nothing and costs the others nothing."""
+    try:
+        ids, scores = retriever.retrieve(catalogue, query, k)
+        return Candidates.of(ids, retriever.name, scores)
+    except Exception as error:  # whatever a retriever raises, the others answer
+        note_fallback(Fallback("retrieve", retriever.name, f"{type(error).__name__}: {error}", "skipped"))
+        return Candidates.of((), retriever.name)
 
 
 def similarity(anchor: FeatureArray | None, item_ids: Sequence[str], catalogue: Catalogue) -> FeatureArray:

@@ -211,7 +211,7 @@ def test_a_context_key_that_two_plugins_set_is_named(open_books: OpenStage) -> N
     class Rival:
         @hookimpl
         def ranking_enrich_request(self) -> dict[str, Any]:
-            return {"seen": ("sea-1",)}
+            return {"recent": ("sea-1",)}
 
     decision = open_books(plugins=[Rival()]).rank(user_id="reader-1")
     assert len(decision.items) == 10

@@ -165,3 +165,49 @@ def test_a_missing_column_is_named() -> None:
 
     with pytest.raises(Exception, match="missing b"):
         plugin.ranking_score(Features(("a",), np.zeros((2, 1), np.float32)))
+
+
+def test_a_session_of_a_known_user_follows_their_stored_likes(stage: Stage, spy: Spy) -> None:
+    stage.rank(user_id="reader-4", slots=3)
+    stored = spy.request.context["liked"]
+
+    decision = stage.rank(user_id="reader-4", slots=3, context={"history": ["sea-1", "sea-2"]})
+
+    assert spy.request.context["history"] == ["sea-1", "sea-2"]
+    assert spy.request.context["liked"] == (*stored, "sea-1", "sea-2")
+    assert decision.fallbacks == ()
+
+
+def test_the_seen_guard_knows_the_stored_history_beside_a_session(open_books: OpenStage, spy: Spy) -> None:
+    stage = open_books({"guards": [{"use": "already_seen"}]}, plugins=[spy])
+    stage.rank(user_id="reader-4", slots=3, context={"history": ["sea-1"]})
+
+    met = {"sea-1", *spy.request.context["stored_history"]}
+    assert len(met) > 1
+    assert met.isdisjoint(spy.candidates.item_ids.tolist())
+
+
+class Broken:
+    """A retriever of a third party that fails."""
+
+    name = "broken"
+
+    def retrieve(self, catalogue, query, k):
+        raise ConnectionError("no answer")
+
+
+class BrokenPlugin:
+    @hookimpl
+    def ranking_register_components(self, registry):
+        registry.retriever("broken", Broken)
+
+
+def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) -> None:
+    retrievers = [{"use": "broken"}, {"use": "popular", "k": 20}]
+    stage = open_books({"retrieval": {"retrievers": retrievers}}, plugins=[BrokenPlugin()])
+    decision = stage.rank(user_id="reader-4", slots=3)
+
+    assert len(decision.items) == 3
+    (fallback,) = decision.fallbacks
+    assert (fallback.step, fallback.plugin, fallback.action) == ("retrieve", "broken", "skipped")
+    assert "no answer" in fallback.reason
