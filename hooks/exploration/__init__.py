@@ -1,24 +1,46 @@
 """Exploration: policies, and the slates that they draw slot by slot."""
 
 from explorank.hooks.exploration.beta_thompson import BetaThompson
+from explorank.hooks.exploration.bootstrapped_thompson import BootstrappedThompson
+from explorank.hooks.exploration.disjoint_lin_ucb import DisjointLinUCB
+from explorank.hooks.exploration.disjoint_linear_thompson import DisjointLinearThompson
 from explorank.hooks.exploration.epsilon_greedy import EpsilonGreedy
+from explorank.hooks.exploration.exp3 import EXP3
+from explorank.hooks.exploration.gaussian_thompson import GaussianThompson
 from explorank.hooks.exploration.greedy import Greedy
+from explorank.hooks.exploration.lin_ucb import LinUCB
 from explorank.hooks.exploration.linear_thompson import LinearThompson
+from explorank.hooks.exploration.logistic_thompson import LogisticThompson
+from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
+from explorank.hooks.exploration.softmax import Softmax
+from explorank.hooks.exploration.square_cb import SquareCB
+from explorank.hooks.exploration.ucb1 import UCB1
 from explorank.hooks.exploration.uniform import Uniform
 from explorank.hooks.types import RankingBatch, RewardBatch, Slate
 
 __all__ = [
+    "EXP3",
+    "UCB1",
     "BetaThompson",
+    "BootstrappedThompson",
     "Contest",
+    "DisjointLinUCB",
+    "DisjointLinearThompson",
     "EpsilonGreedy",
+    "GaussianThompson",
     "Greedy",
+    "LinUCB",
     "LinearThompson",
+    "LogisticThompson",
+    "PlackettLuce",
     "Policy",
     "RankingBatch",
     "RewardBatch",
     "Slate",
+    "Softmax",
+    "SquareCB",
     "Uniform",
     "build_slate",
     "slate_log_propensity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from explorank.hooks.errors import InvalidPolicy
+from explorank.hooks.exploration.options import check_share
 from explorank.hooks.exploration.stateless import StatelessPolicy
 
 
@@ -31,11 +31,7 @@ class EpsilonGreedy(StatelessPolicy):
 
     def __post_init__(self) -> None:
         """Check ε."""
-        if not 0.0 <= self.epsilon <= 1.0:
-            raise InvalidPolicy(
-                f"`epsilon` of {self.name} is {self.epsilon!r}; it is a probability, from 0 to 1, and no "
-                "slot could be drawn with it. Try 0.1."
-            )
+        check_share(self.name, "epsilon", self.epsilon, example=0.1)
 
     @property
     def exploration_floor(self) -> float:

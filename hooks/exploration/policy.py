@@ -57,6 +57,8 @@ class Policy(ABC, Generic[S]):
     """The name in YAML and in the log."""
     needs_features: ClassVar[bool] = False
     """Whether `contest` and `learn` need `batch.features`; a batch without them is refused."""
+    learns_from: ClassVar[frozenset[str]] = frozenset()
+    """The optional columns of `RewardBatch` that `learn` needs; a batch without one of them is refused."""
 
     @property
     def exploration_floor(self) -> float:

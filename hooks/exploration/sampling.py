@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray
@@ -77,7 +78,7 @@ def ranked(scores: FloatArray, keys: FloatArray) -> IndexArray:
     return order
 
 
-def top(values: FloatArray, keys: FloatArray, count: int) -> IndexArray:
+def top(values: NDArray[np.floating[Any]], keys: FloatArray, count: int) -> IndexArray:
     """Return the positions, ascending, of the `count` largest values; the smaller key wins a tie."""
     if len(values) <= count:
         return np.arange(len(values))

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.hooks.exploration.policy import Policy, unpacked_version
+from explorank.hooks.exploration.mixture import WinnerMixture
+from explorank.hooks.exploration.policy import Contest, Policy, unpacked_version
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 
@@ -19,29 +20,17 @@ class Stateless:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreMixture:
-    """The best scores share 1 - `uniform` of the probability, all eligible candidates share `uniform`."""
-
-    batch: RankingBatch
-    uniform: float
-
-    def distribution(self, eligible: BoolArray) -> FloatArray:
-        """Return (1 - u) · [i is best] / #{best} + u / #{eligible}, (n,) float64."""
-        scores = self.batch.score_values
-        winners = eligible & (scores == np.max(scores, where=eligible, initial=-np.inf))
-        distribution: FloatArray = winners * ((1.0 - self.uniform) / np.count_nonzero(winners))
-        distribution[eligible] += self.uniform / np.count_nonzero(eligible)
-        return distribution
-
-
 @dataclass(frozen=True)
 class StatelessPolicy(Policy[Stateless]):
-    """A policy whose distribution has a closed form in the scores: the best, mixed with its floor."""
+    """A policy whose distribution has a closed form in the scores."""
 
     def initial_state(self) -> Stateless:
         """Return version 0."""
         return Stateless()
+
+    def closed_form(self, scores: FloatArray) -> Contest:
+        """Return the closed form over `scores` (n,); unless overridden, the best, mixed with the floor."""
+        return WinnerMixture(scores, uniform=self.exploration_floor)
 
     def contest(
         self,
@@ -49,9 +38,9 @@ class StatelessPolicy(Policy[Stateless]):
         batch: RankingBatch,
         eligible: BoolArray,  # noqa: ARG002 - no pool is formed
         rng: np.random.Generator,  # noqa: ARG002 - the distribution has a closed form
-    ) -> ScoreMixture:
+    ) -> Contest:
         """Return the closed form over this request's scores."""
-        return ScoreMixture(batch, uniform=self.exploration_floor)
+        return self.closed_form(batch.score_values)
 
     def learn(self, state: Stateless, rewards: RewardBatch) -> Stateless:  # noqa: ARG002 - nothing to learn
         """Return the next version; rewards change nothing here."""

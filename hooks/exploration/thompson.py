@@ -12,9 +12,10 @@ happened, given the seed's draws. Over all seeds the mean of p̂ is Thompson's o
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.exploration.sampling import top
@@ -24,8 +25,8 @@ from explorank.hooks.types import BoolArray, FloatArray, IndexArray
 class Posterior(Protocol):
     """What a request needs of a posterior: optimistic values to form a pool, and draws to play in it."""
 
-    def optimistic(self, rows: IndexArray) -> FloatArray:
-        """Return mean + 2 standard deviations of each of `rows`, (len(rows),)."""
+    def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
+        """Return mean + 2 standard deviations of each of `rows`, (len(rows),); rounding may be rough."""
 
     def draws(self, rows: IndexArray) -> FloatArray:
         """Return M joint draws for `rows`, (M, len(rows)); a pure function, equal rows equal draws."""
@@ -33,6 +34,8 @@ class Posterior(Protocol):
 
 class ThompsonContest:
     """The `Contest` of every Thompson policy: one pool and one set of draws for all slots.
+
+    An index policy plays in it with a single draw, its index.
 
     The pool is the best `pool` candidates by mean + 2 sd among those eligible at the first explored slot.
     Should guards let in newcomers at a later slot, or leave nobody of the pool, that slot's pool is formed
@@ -58,14 +61,18 @@ class ThompsonContest:
     def distribution(self, eligible: BoolArray) -> FloatArray:
         """Return p̂ over the eligible members of the pool, (n,) float64."""
         members, values = self._members, self._values
-        still = np.flatnonzero(eligible[members])
-        if len(still) == 0 or np.count_nonzero(eligible > self._expected):
+        present = eligible[members]
+        here = int(np.count_nonzero(present))
+        if here == 0 or np.count_nonzero(eligible > self._expected):
             members, values = self._play(eligible)
-        elif len(still) < len(members):
-            members, values = members[still], values[:, still]
+            present, here = eligible[members], len(members)
+        elif here < len(members):
+            # Cheaper than to take the columns that are left; who is gone wins no draw.
+            values = values.copy()
+            values[:, ~present] = -np.inf
         wins = np.bincount(values.argmax(axis=1), minlength=len(members))
         distribution = np.zeros(len(eligible))
-        distribution[members] = (1.0 - self._floor) / len(values) * wins + self._floor / len(members)
+        distribution[members] = (1.0 - self._floor) / len(values) * wins + present * (self._floor / here)
         return distribution
 
     def _play(self, eligible: BoolArray) -> tuple[IndexArray, FloatArray]:
@@ -80,16 +87,21 @@ class ThompsonContest:
 
 def check_options(name: str, floor: float, pool: int, draws: int) -> None:
     """Raise `InvalidPolicy` for options that no Thompson policy can work with."""
-    if not 0.0 < floor <= 1.0:
-        raise InvalidPolicy(
-            f"`floor` of {name} is {floor!r}; it must be above 0 and at most 1. At 0 an item of the pool "
-            "that no draw chose could not have been shown: its importance weight has no bound, and the log "
-            "does not tell the pool. Choose a small floor, such as 0.001, for almost plain Thompson sampling."
-        )
-    if pool < 1:
-        raise InvalidPolicy(f"`pool` of {name} is {pool!r}; at least 1 candidate must be in it. Try 50.")
+    check_pool(name, floor, pool)
     if draws < 1:
         raise InvalidPolicy(
             f"`draws` of {name} is {draws!r}; at least 1 posterior draw decides. Try 256: fewer make "
             "propensities coarser, never wrong."
         )
+
+
+def check_pool(name: str, floor: float, pool: int) -> None:
+    """Raise `InvalidPolicy` for a floor and a pool that no contest can work with."""
+    if not 0.0 < floor <= 1.0:
+        raise InvalidPolicy(
+            f"`floor` of {name} is {floor!r}; it must be above 0 and at most 1. At 0 an item of the pool "
+            "that never wins could not have been shown: its importance weight has no bound, and the log does "
+            "not tell the pool. Choose a small floor, such as 0.001, to stay close to the plain policy."
+        )
+    if pool < 1:
+        raise InvalidPolicy(f"`pool` of {name} is {pool!r}; at least 1 candidate must be in it. Try 50.")

@@ -2,8 +2,8 @@
 
 - `python`: run in one namespace per page; a block that begins with a comment naming a `.py` file is that file.
 - `yaml`: a whole `explorank.yaml`, or sections of one; it must load. A first comment naming a file writes it.
-- `sh`: `explorank` runs in this process, `curl` against a server that `explorank serve` starts here. `make` and
-  `pip` change the environment and are run elsewhere.
+- `sh`: `explorank` runs in this process, `pytest` in one of its own, `curl` against a server that `explorank
+  serve` starts here. `make` and `pip` change the environment and are run elsewhere.
 - Every other block is for reading; one that begins with a comment naming a file is written.
 """
 
@@ -110,6 +110,8 @@ class Reader:
                 self._serve()
             elif command[0] == "explorank":
                 self._explorank(command[1:])
+            elif command[0] == "pytest":
+                self._shell(shlex.join([sys.executable, "-m", *command]), block)
             elif command[0] == "python":
                 runpy.run_path(command[1], run_name="__main__")
             else:

@@ -8,12 +8,23 @@ import pytest
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.evaluation import replay, target_propensities
 from explorank.hooks.exploration import (
+    EXP3,
+    UCB1,
     BetaThompson,
+    BootstrappedThompson,
+    DisjointLinearThompson,
+    DisjointLinUCB,
     EpsilonGreedy,
+    GaussianThompson,
     Greedy,
     LinearThompson,
+    LinUCB,
+    LogisticThompson,
+    PlackettLuce,
     RankingBatch,
     RewardBatch,
+    Softmax,
+    SquareCB,
     Uniform,
     build_slate,
 )
@@ -26,11 +37,27 @@ POLICIES = {
     "epsilon 0": EpsilonGreedy(epsilon=0.0),
     "greedy": Greedy(),
     "uniform": Uniform(),
+    "softmax": Softmax(floor=0.1),
+    "plackett-luce": PlackettLuce(),
+    # Scores that are not the best have a probability too small for a float, until the best are placed.
+    "plackett-luce, faint": PlackettLuce(temperature=1e-3),
+    "square": SquareCB(gamma=50.0),
+    "ucb": UCB1(),
+    "ucb, no floor": UCB1(floor=0.0),
+    "exp3": EXP3(),
+    "gaussian": GaussianThompson(pool=10, draws=32),
     "beta": BetaThompson(pool=10, draws=32),
     "linear": LinearThompson(dim=DIM, pool=10, draws=32, floor=1e-6),
+    "linear ucb": LinUCB(dim=DIM, pool=10),
+    "disjoint ucb": DisjointLinUCB(dim=DIM, pool=10),
+    "disjoint linear": DisjointLinearThompson(dim=DIM, pool=10, draws=32),
+    "bootstrapped": BootstrappedThompson(dim=DIM, pool=10),
+    "logistic": LogisticThompson(dim=DIM, pool=10, draws=32),
     # Fewer contenders than slots: the pool runs dry and is formed anew.
     "beta, small pool": BetaThompson(pool=2, draws=32),
     "linear, small pool": LinearThompson(dim=DIM, pool=2, draws=32),
+    "linear ucb, small pool": LinUCB(dim=DIM, pool=2),
+    "disjoint linear, small pool": DisjointLinearThompson(dim=DIM, pool=2, draws=32),
 }
 
 
@@ -45,16 +72,17 @@ class Alternating:
 def learnt(policy, seed=0):
     rng = np.random.default_rng(seed)
     rows = rng.integers(N, size=100)
-    rewards = RewardBatch(np.array([f"i{row}" for row in rows]), rng.random(100), rng.random((100, DIM)))
+    ids, values, features = np.array([f"i{row}" for row in rows]), rng.random(100), rng.random((100, DIM))
+    rewards = RewardBatch(ids, values, features, propensities=rng.uniform(0.1, 0.9, 100))
     return policy.learn(policy.initial_state(), rewards)
 
 
-def record_of(policy, state, seed, explore_slots=None, guards=(), n_slots=6, keep_features=True):
+def record_of(policy, state, seed, explore_slots=None, guards=(), n_slots=6, keep_features=True, scores=None):
     rng = np.random.default_rng(100 + seed)
     batch = RankingBatch(
         np.array([f"i{row}" for row in range(N)]),
         rng.standard_normal((N, DIM)),
-        rng.integers(4, size=N).astype(float),  # ties
+        rng.integers(4, size=N).astype(float) if scores is None else scores,  # ties
     )
     slate = build_slate(policy, state, batch, n_slots, explore_slots, guards, seed=seed)
     needed = slate.support.any(axis=0)
@@ -87,6 +115,19 @@ def test_the_logging_policy_gets_back_what_it_logged(policy, explore_slots, guar
             logged = getattr(record.slate, field.name)
             assert np.array_equal(getattr(again, field.name), logged), field.name
         assert target_propensities(record, policy, state).tolist() == record.slate.propensities.tolist()
+
+
+def test_items_that_gain_a_probability_as_leaders_are_placed_are_replayed():
+    """250 apart at temperature 1: the fourth is no part of the first slot's support, but of the second's."""
+    policy = PlackettLuce()
+    state = policy.initial_state()
+    record = record_of(policy, state, 0, scores=-250.0 * np.arange(N))
+    assert record.slate.order.tolist() == [0, 1, 2, 3, 4, 5]
+    assert record.slate.support[0].nonzero()[0].tolist() == [0, 1, 2]
+    assert record.slate.support[2].nonzero()[0].tolist() == [2, 3, 4]
+    again = replay(record, policy, state)
+    assert again.support.tolist() == record.slate.support.tolist()
+    assert target_propensities(record, policy, state).tolist() == record.slate.propensities.tolist()
 
 
 def test_a_slate_that_the_guards_cut_short_is_rebuilt():

@@ -7,13 +7,24 @@ import numpy as np
 import pytest
 
 from explorank.hooks.exploration import (
+    EXP3,
+    UCB1,
     BetaThompson,
+    BootstrappedThompson,
+    DisjointLinearThompson,
+    DisjointLinUCB,
     EpsilonGreedy,
+    GaussianThompson,
     Greedy,
     LinearThompson,
+    LinUCB,
+    LogisticThompson,
+    PlackettLuce,
     Policy,
     RankingBatch,
     RewardBatch,
+    Softmax,
+    SquareCB,
     Uniform,
 )
 
@@ -21,8 +32,19 @@ POLICIES = {
     policy.name: policy
     for policy in (
         EpsilonGreedy(epsilon=0.6),
+        Softmax(temperature=2.0, floor=0.1),
+        PlackettLuce(temperature=2.0),
+        SquareCB(gamma=1.0),
+        UCB1(floor=0.5),
+        GaussianThompson(floor=0.4, draws=16),
+        EXP3(gamma=0.4, eta=0.2),
         BetaThompson(floor=0.4, draws=16),
         LinearThompson(dim=3, floor=0.4, draws=16),
+        LinUCB(dim=3, floor=0.8),
+        DisjointLinUCB(dim=3, floor=0.8),
+        DisjointLinearThompson(dim=3, floor=0.4, draws=16),
+        LogisticThompson(dim=3, floor=0.4, draws=16),
+        BootstrappedThompson(dim=3, floor=0.7, replicates=16),
         Greedy(),
         Uniform(),
     )
@@ -43,7 +65,8 @@ def case_of(policy: Policy[Any]) -> Case:
     # The two best scores tie, so that Greedy too has something to draw.
     batch = RankingBatch(ids, features, scores=[0.5, 2.0, 2.0, -1.0, 0.0])
     rows = rng.integers(5, size=12)
-    rewards = RewardBatch(ids[rows], rng.random(12), features[rows])
+    values = rng.random(12)
+    rewards = RewardBatch(ids[rows], values, features[rows], propensities=rng.uniform(0.2, 0.9, 12))
     return Case(policy, policy.learn(policy.initial_state(), rewards), batch)
 
 

@@ -31,40 +31,6 @@ def test_weights_and_examination_scale_a_reward():
     assert posterior(policy, state) == {"a": (2.0, 1.25)}
 
 
-def test_arms_appear_with_their_first_reward():
-    policy = BetaThompson()
-    state = policy.initial_state()
-    assert state.item_ids.tolist() == []
-    state = policy.learn(state, RewardBatch(["b"], [1.0]))
-    state = policy.learn(state, RewardBatch(["a much longer id", "b", "a"], [1.0, 0.0, 0.5]))
-    assert state.item_ids.tolist() == ["b", "a much longer id", "a"]
-    assert posterior(policy, state)["b"] == (2.0, 2.0)
-
-
-def test_learning_is_pure_and_does_not_depend_on_how_it_is_batched():
-    policy, rng = BetaThompson(), np.random.default_rng(0)
-    ids, values = rng.choice(list("abcdefgh"), 200), rng.random(200)
-    whole = policy.learn(policy.initial_state(), RewardBatch(ids, values))
-    state = policy.initial_state()
-    for start in range(0, 200, 7):
-        before = policy.dumps(state)
-        following = policy.learn(state, RewardBatch(ids[start : start + 7], values[start : start + 7]))
-        assert policy.dumps(state) == before
-        state = following
-    assert state.version == 29
-    assert state.item_ids.tolist() == whole.item_ids.tolist()
-    np.testing.assert_allclose(state.successes, whole.successes, rtol=1e-12)
-    np.testing.assert_allclose(state.failures, whole.failures, rtol=1e-12)
-
-
-def test_an_empty_batch_only_moves_the_version():
-    policy = BetaThompson()
-    state = policy.learn(policy.initial_state(), RewardBatch(["a"], [1.0]))
-    following = policy.learn(state, RewardBatch([], []))
-    assert following.version == 2
-    assert posterior(policy, following) == posterior(policy, state)
-
-
 @pytest.mark.parametrize(
     ("rewards", "complaint"),
     [
@@ -81,15 +47,6 @@ def test_rewards_without_a_meaning_are_refused(rewards, complaint):
     state = policy.learn(policy.initial_state(), RewardBatch(["z"], [1.0]))
     with pytest.raises(InvalidBatch, match=complaint):
         policy.learn(state, rewards)
-
-
-def test_ids_may_be_numbers_or_text_held_as_objects():
-    policy = BetaThompson()
-    state = policy.learn(policy.initial_state(), RewardBatch([7, 7, 9], [1.0, 1.0, 0.0]))
-    assert posterior(policy, state) == {7: (3.0, 1.0), 9: (1.0, 2.0)}
-    objects = np.array(["a", "bb"], dtype=object)
-    state = policy.learn(policy.initial_state(), RewardBatch(objects, [1.0, 0.0]))
-    assert policy.loads(policy.dumps(state)).item_ids.tolist() == ["a", "bb"]
 
 
 def test_what_was_learnt_is_what_is_shown():

@@ -7,13 +7,24 @@ import numpy as np
 import pytest
 
 from explorank.hooks import arrays
-from explorank.hooks.errors import CorruptState, InvalidPolicy
+from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration import (
+    EXP3,
+    UCB1,
     BetaThompson,
+    BootstrappedThompson,
+    DisjointLinearThompson,
+    DisjointLinUCB,
     EpsilonGreedy,
+    GaussianThompson,
     Greedy,
     LinearThompson,
+    LinUCB,
+    LogisticThompson,
+    PlackettLuce,
     RewardBatch,
+    Softmax,
+    SquareCB,
     Uniform,
     build_slate,
     builtin,
@@ -32,7 +43,7 @@ def test_a_saved_state_is_the_same_state(case, tmp_path):
         assert ours.order.tolist() == theirs.order.tolist()
         assert ours.propensities.tolist() == theirs.propensities.tolist()
     # And learning goes on from it.
-    rewards = RewardBatch(["a", "z"], [1.0, 0.0], np.ones((2, 3)))
+    rewards = RewardBatch(["a", "z"], [1.0, 0.0], np.ones((2, 3)), propensities=[0.5, 0.25])
     assert case.policy.dumps(case.policy.learn(loaded, rewards)) == case.policy.dumps(
         case.policy.learn(case.state, rewards)
     )
@@ -77,8 +88,47 @@ def test_a_state_of_another_policy_is_refused(case):
             )
         ],
         *[
+            (policy, {"version": 1}, {"item_ids": np.array(["a"]), "counts": counts, "totals": totals})
+            for policy in (UCB1(), GaussianThompson())
+            for counts, totals in (
+                (np.array([-1.0]), np.array([-1.0])),
+                (np.ones(1), np.array([np.inf])),
+                (np.ones((1, 1)), np.ones(1)),
+            )
+        ],
+        (UCB1(), {"version": 1}, {"item_ids": np.array([["a"]]), "counts": np.ones(1), "totals": np.ones(1)}),
+        (EXP3(), {"version": 1}, {"item_ids": np.array(["a"]), "gains": np.array([-1.0])}),
+        *[
             (LinearThompson(dim=2), {"version": 1}, {"precision": precision, "information": np.zeros(2)})
             for precision in (np.eye(3), -np.eye(2), np.full((2, 2), np.nan))
+        ],
+        *[
+            (
+                BootstrappedThompson(dim=1, replicates=2),
+                {"version": 1, "rewards": rewards},
+                {"precision": precision, "information": np.ones((2, 1))},
+            )
+            for rewards, precision in (
+                (4, np.ones((3, 1, 1))),
+                (4, np.zeros((2, 1, 1))),
+                (4, np.full((2, 1, 1), np.nan)),
+                (-1, np.ones((2, 1, 1))),
+                (None, np.ones((2, 1, 1))),
+            )
+        ],
+        *[
+            (
+                DisjointLinUCB(dim=2),
+                {"version": 1},
+                dict(zip(("item_ids", "gram", "information"), sums, strict=True)),
+            )
+            for sums in (
+                (np.array(["a", "a"]), np.ones((2, 3)), np.ones((2, 2))),
+                (np.array(["a"]), np.ones((1, 6)), np.ones((1, 3))),
+                (np.array(["a"]), np.ones((2, 3)), np.ones((2, 2))),
+                (np.array(["a"]), np.array([[-9.0, 0.0, 1.0]]), np.ones((1, 2))),
+                (np.array(["a"]), np.ones((1, 3)), np.array([[np.nan, 1.0]])),
+            )
         ],
     ],
 )
@@ -96,7 +146,7 @@ def test_the_prior_is_no_part_of_a_beta_state():
 
 
 def test_policies_without_a_state_count_their_batches():
-    for policy in (EpsilonGreedy(), Greedy(), Uniform()):
+    for policy in (EpsilonGreedy(), Softmax(), PlackettLuce(), SquareCB(gamma=1.0), Greedy(), Uniform()):
         state = policy.learn(policy.initial_state(), RewardBatch(["a"], [1.0]))
         assert (policy.initial_state().version, state.version) == (0, 1)
 
@@ -119,14 +169,56 @@ def test_every_policy_is_registered_under_its_name():
     builtin.ranking_register_components(registry)
     assert registry.policies == {
         "epsilon_greedy": EpsilonGreedy,
+        "softmax": Softmax,
+        "plackett_luce": PlackettLuce,
+        "square_cb": SquareCB,
+        "ucb1": UCB1,
         "beta_thompson": BetaThompson,
+        "gaussian_thompson": GaussianThompson,
+        "exp3": EXP3,
         "linear_thompson": LinearThompson,
+        "lin_ucb": LinUCB,
+        "disjoint_lin_ucb": DisjointLinUCB,
+        "disjoint_linear_thompson": DisjointLinearThompson,
+        "logistic_thompson": LogisticThompson,
+        "bootstrapped_thompson": BootstrappedThompson,
         "greedy": Greedy,
         "uniform": Uniform,
     }
 
 
-@pytest.mark.parametrize("policy", [EpsilonGreedy, BetaThompson, LinearThompson, Greedy, Uniform])
+def test_a_policy_asks_for_the_columns_it_learns_from_and_for_no_others(case):
+    """What `learns_from` declares is what `learn` refuses to do without, naming it."""
+    declared = {name: np.full(2, 0.5) for name in case.policy.learns_from}
+    features = np.ones((2, 3)) if case.policy.needs_features else None
+    rewards = RewardBatch(["a", "z"], [1.0, 0.0], features, **declared)
+    assert case.policy.learn(case.state, rewards).version == 2
+    for name in declared:
+        with pytest.raises(InvalidBatch, match=f"{case.policy.name}.*`{name}`"):
+            case.policy.learn(case.state, dataclasses.replace(rewards, **{name: None}))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        EpsilonGreedy,
+        Softmax,
+        PlackettLuce,
+        SquareCB,
+        UCB1,
+        BetaThompson,
+        GaussianThompson,
+        EXP3,
+        LinearThompson,
+        LinUCB,
+        DisjointLinUCB,
+        DisjointLinearThompson,
+        LogisticThompson,
+        BootstrappedThompson,
+        Greedy,
+        Uniform,
+    ],
+)
 def test_a_policy_documents_its_propensity_its_source_and_each_option(policy):
     assert "Propensity:" in policy.__doc__
     assert "Source:" in policy.__doc__

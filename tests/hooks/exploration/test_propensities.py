@@ -14,12 +14,18 @@ import pytest
 from scipy import integrate, stats
 
 from explorank.hooks.exploration import (
+    EXP3,
+    UCB1,
     BetaThompson,
     EpsilonGreedy,
+    GaussianThompson,
     Greedy,
     LinearThompson,
+    PlackettLuce,
     RankingBatch,
     RewardBatch,
+    Softmax,
+    SquareCB,
     Uniform,
     build_slate,
     slate_log_propensity,
@@ -109,6 +115,14 @@ def test_an_estimate_logged_beside_a_plain_draw_would_be_found_out():
         (EpsilonGreedy(epsilon=0.4), [0.1, 0.4, 0.4, 0.1]),
         (Greedy(), [0.0, 0.5, 0.5, 0.0]),
         (Uniform(), [0.25, 0.25, 0.25, 0.25]),
+        # Of 1 + e + e + 1/e, four fifths, and a fifth of a quarter each.
+        (Softmax(floor=0.2), 0.05 + 0.8 * np.exp([0.0, 1.0, 1.0, -1.0]) / (1 + 2 * math.e + 1 / math.e)),
+        # Gaps of 1 and 2: 1 / (4 + 8) and 1 / (4 + 16); the two best share the rest of 1.
+        (SquareCB(gamma=8.0), [1 / 12, 26 / 60, 26 / 60, 1 / 20]),
+        (SquareCB(gamma=8.0, floor=0.6), [11 / 60, 97 / 300, 97 / 300, 17 / 100]),
+        # Nothing is known of any item.
+        (UCB1(floor=0.1), [0.25, 0.25, 0.25, 0.25]),
+        (EXP3(), [0.25, 0.25, 0.25, 0.25]),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -145,6 +159,36 @@ def test_frequencies_of_whole_slates_match_the_closed_form():
         assert math.prod(slate.propensities) == pytest.approx(expected[pair], rel=1e-12)
     observed = [counts[pair] for pair in expected]
     assert stats.chisquare(observed, [SEEDS * share for share in expected.values()]).pvalue > FALSE_ALARM
+
+
+SCORES = np.array([0.0, 2.0, 1.0, -1.0])
+
+
+def _plackett_luce(order, temperature):
+    """Return the probability of the ordered slate, by the formula."""
+    left, probability = list(range(4)), 1.0
+    for row in order:
+        strengths = np.exp(SCORES[left] / temperature)
+        probability *= strengths[left.index(row)] / strengths.sum()
+        left.remove(row)
+    return probability
+
+
+def test_plackett_luce_draws_rankings_as_sorting_with_gumbel_noise_does():
+    policy, batch = PlackettLuce(temperature=1.5), RankingBatch(list("abcd"), scores=SCORES)
+    expected = {order: _plackett_luce(order, 1.5) for order in itertools.permutations(range(4), 3)}
+    assert sum(expected.values()) == pytest.approx(1.0)
+    drawn = Counter()
+    for seed in range(SEEDS):
+        slate = build_slate(policy, policy.initial_state(), batch, 3, seed=seed)
+        order = tuple(slate.order.tolist())
+        drawn[order] += 1
+        assert math.prod(slate.propensities) == pytest.approx(expected[order], rel=1e-12)
+    noise = np.random.default_rng(0).gumbel(size=(SEEDS, 4))
+    sorted_noise = Counter(map(tuple, np.argsort(-(SCORES / 1.5 + noise))[:, :3].tolist()))
+    for counts in (drawn, sorted_noise):
+        observed = [counts[order] for order in expected]
+        assert stats.chisquare(observed, [SEEDS * share for share in expected.values()]).pvalue > FALSE_ALARM
 
 
 def _winning_share(policy, state, batch, seeds):
@@ -190,6 +234,21 @@ def test_linear_draws_win_as_often_as_the_closed_form_says(ratio):
     exact = stats.norm.cdf(gap @ mean / math.sqrt(gap @ covariance @ gap))
     wins, draws = _winning_share(policy, state, RankingBatch(["a", "b"], features), seeds=1600)
     assert stats.binomtest(wins, draws, float(exact)).pvalue > FALSE_ALARM / 2
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1e3, 1e6])
+def test_normal_draws_win_as_often_as_the_closed_form_says(ratio):
+    """Two arms N(m, v) and N(m', v'): the first wins with probability Φ((m - m') / sqrt(v + v'))."""
+    policy = GaussianThompson(prior_mean=0.5, floor=0.02, draws=250)
+    ids = np.array(["a", "b"])
+    rewards = RewardBatch(ids, [0.9, 0.2], weights=[3.0, 3.0 * ratio])
+    state = policy.learn(policy.initial_state(), rewards)
+    # The posterior of a: precision 1 + 3, mean (0.5 + 3 · 0.9) / 4; of b with 3 · ratio for 3.
+    weights = np.array([3.0, 3.0 * ratio])
+    mean, variance = (0.5 + weights * [0.9, 0.2]) / (1 + weights), 1 / (1 + weights)
+    exact = stats.norm.cdf((mean[0] - mean[1]) / math.sqrt(variance.sum()))
+    wins, draws = _winning_share(policy, state, RankingBatch(ids), seeds=800)
+    assert stats.binomtest(wins, draws, float(exact)).pvalue > FALSE_ALARM / 3
 
 
 def _log_propensities_of_all_slates(case, slots, seed, **options):

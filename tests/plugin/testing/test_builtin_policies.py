@@ -1,0 +1,149 @@
+"""Every built-in policy is held to what third parties are held to."""
+
+from explorank.hooks.exploration import (
+    EXP3,
+    UCB1,
+    BetaThompson,
+    BootstrappedThompson,
+    DisjointLinearThompson,
+    DisjointLinUCB,
+    EpsilonGreedy,
+    GaussianThompson,
+    Greedy,
+    LinearThompson,
+    LinUCB,
+    LogisticThompson,
+    PlackettLuce,
+    Softmax,
+    SquareCB,
+    Uniform,
+    builtin,
+)
+from explorank.hooks.registry import Registry
+from explorank.testing import PolicyTests
+
+
+class Suite(PolicyTests):
+    seeds = 1_000
+    few_seeds = 8
+
+
+class TestEpsilonGreedy(Suite):
+    invalid_options = ({"epsilon": -0.1}, {"epsilon": 1.1}, {"epsilon": float("nan")})
+
+    def make_policy(self):
+        return EpsilonGreedy(epsilon=0.5)
+
+
+class TestGreedy(Suite):
+    def make_policy(self):
+        return Greedy()
+
+
+class TestUniform(Suite):
+    def make_policy(self):
+        return Uniform()
+
+
+class TestSoftmax(Suite):
+    invalid_options = ({"temperature": 0.0}, {"floor": 1.1})
+
+    def make_policy(self):
+        return Softmax(temperature=0.7, floor=0.1)
+
+
+class TestPlackettLuce(Suite):
+    invalid_options = ({"temperature": 0.0},)
+
+    def make_policy(self):
+        return PlackettLuce(temperature=0.7)
+
+
+class TestSquareCB(Suite):
+    invalid_options = ({"gamma": 0.0}, {"floor": -0.1})
+
+    def make_policy(self):
+        return SquareCB(gamma=3.0)
+
+
+class TestUCB1(Suite):
+    invalid_options = ({"alpha": 0.0}, {"floor": 2.0})
+
+    def make_policy(self):
+        return UCB1(floor=0.3)
+
+
+class TestEXP3(Suite):
+    invalid_options = ({"gamma": 0.0}, {"eta": -1.0})
+
+    def make_policy(self):
+        return EXP3(gamma=0.3, eta=0.2)
+
+
+class TestBetaThompson(Suite):
+    invalid_options = ({"floor": 0.0}, {"pool": 0}, {"draws": 0}, {"prior_alpha": 0.0}, {"prior_beta": -1.0})
+
+    def make_policy(self):
+        return BetaThompson(floor=0.2, draws=16)
+
+
+class TestGaussianThompson(Suite):
+    invalid_options = ({"noise": 0.0}, {"prior_precision": 0.0}, {"prior_mean": float("inf")})
+
+    def make_policy(self):
+        return GaussianThompson(floor=0.2, draws=16)
+
+
+class TestLinearThompson(Suite):
+    invalid_options = ({"dim": 0}, {"floor": 1.1}, {"pool": 0}, {"draws": 0}, {"noise": 0.0})
+
+    def make_policy(self):
+        return LinearThompson(dim=4, floor=0.2, draws=16)
+
+
+class TestLinearThompsonThatForgets(Suite):
+    invalid_options = ({"half_life": 0.0},)
+
+    def make_policy(self):
+        return LinearThompson(dim=4, floor=0.2, draws=16, half_life=20.0)
+
+
+class TestLinUCB(Suite):
+    invalid_options = ({"alpha": -1.0}, {"floor": 0.0}, {"prior_precision": 0.0})
+
+    def make_policy(self):
+        return LinUCB(dim=4, floor=0.3)
+
+
+class TestDisjointLinUCB(Suite):
+    invalid_options = ({"alpha": -1.0}, {"floor": 0.0})
+
+    def make_policy(self):
+        return DisjointLinUCB(dim=4, floor=0.3)
+
+
+class TestDisjointLinearThompson(Suite):
+    invalid_options = ({"draws": 0}, {"noise": 0.0})
+
+    def make_policy(self):
+        return DisjointLinearThompson(dim=4, floor=0.2, draws=16)
+
+
+class TestLogisticThompson(Suite):
+    invalid_options = ({"dim": 0}, {"prior_precision": 0.0})
+
+    def make_policy(self):
+        return LogisticThompson(dim=4, floor=0.2, draws=16)
+
+
+class TestBootstrappedThompson(Suite):
+    invalid_options = ({"replicates": 1}, {"replicates": 65}, {"floor": 0.0})
+
+    def make_policy(self):
+        return BootstrappedThompson(dim=4, replicates=16, floor=0.2)
+
+
+def test_no_policy_is_left_out():
+    registry = Registry()
+    builtin.ranking_register_components(registry)
+    assert {suite().make_policy().name for suite in Suite.__subclasses__()} == set(registry.names("policy"))
