@@ -241,6 +241,17 @@ class RankingBatch:
         assert self.scores is not None  # noqa: S101 - __post_init__ filled it
         return self.scores
 
+    def column(self, name: str) -> NDArray[Any]:
+        """Return column `name`, or the uncertainty, (n,); raise `InvalidBatch` where there is none."""
+        if name == "uncertainty" and self.uncertainty is not None:
+            return np.asarray(self.uncertainty)
+        if name not in self.columns:
+            raise InvalidBatch(
+                f"The candidates have no column {name!r} (there are {sorted(self.columns)}), and a policy "
+                "reads it. Supply it with the candidates, or set the policy up without it."
+            )
+        return np.asarray(self.columns[name])
+
 
 def _require_finite(name: str, values: NDArray[Any], ids: Ids) -> None:
     # One sum finds any NaN or infinity without allocating a mask; finite values may still overflow it.
@@ -275,6 +286,10 @@ class Slate:
     seed: int = 0
     floor: float = 0.0
     """The share of an explored slot's probability that is spread evenly over its support."""
+    strategies: tuple[str, ...] = ()
+    """(k,) which strategy chose the item, empty text where none did; `()` where the policy has none."""
+    reads: tuple[str, ...] = ()
+    """What the policy read of the batch beside scores and needed features; the record keeps it."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -370,6 +385,8 @@ class DecisionRecord:
     feature_names: tuple[str, ...] = ()
     feature_rows: IndexArray = field(default_factory=lambda: np.zeros(0, np.int64))  # (p,) rows of item_ids
     features: FeatureArray = field(default_factory=lambda: np.zeros((0, 0), np.float32))  # (p, d) as served
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=_empty)  # each (p,)
+    """What a policy read by name, of the rows in `feature_rows`."""
     shadow: Slate | None = None
     """The slate that exploration would have shown, where the mode or the arm kept it back."""
     sources: tuple[tuple[str, ...], ...] = ()  # (k,) of the shown items

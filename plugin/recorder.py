@@ -113,14 +113,17 @@ def record_of(
 ) -> DecisionRecord:
     """Return the record of a decision over `ranking`; `candidates` adds the sources, in the same order.
 
-    Features are kept for every item that could have been shown, since nobody else remembers them as served.
+    Features, and the columns that a policy read, are kept for every item that could have been shown, since
+    nobody else remembers them as served.
     """
     slate, shadow = explored.slate, explored.shadow
     kept = np.zeros(len(ranking), np.bool_)
+    read: set[str] = set()
     for drawn in (slate, shadow):
         if drawn is not None:
             kept |= drawn.support.any(axis=0)
             kept[drawn.order] = True
+            read.update(drawn.reads)
     rows = np.flatnonzero(kept)
     no_features = np.zeros((len(rows), 0), np.float32)
     return DecisionRecord(
@@ -134,6 +137,7 @@ def record_of(
         feature_names=ranking.feature_names,
         feature_rows=rows,
         features=no_features if ranking.features is None else ranking.features[rows],
+        columns={name: ranking.column(name)[rows] for name in sorted(read - {"features"})},
         shadow=shadow,
         sources=tuple(
             () if candidates is None else candidates.sources_of(row) for row in slate.order.tolist()

@@ -1,9 +1,9 @@
 """Replay: what a frozen policy does with a decision, from the decision's record alone.
 
 A record holds every candidate's id and score, who was eligible at each slot, and the features of every item
-that had a probability above 0 at some slot or was shown. Items outside that support have no features, so a
-policy is replayed *over the logged support*: at an explored slot it chooses among the items that could have
-been drawn there, as if the guards had allowed no others.
+that had a probability above 0 at some slot or was shown, with the columns that the policy read of them.
+Items outside that support have neither, so a policy is replayed *over the logged support*: at an explored
+slot it chooses among the items that could have been drawn there, as if the guards had allowed no others.
 
 For the policy that made the slate nothing changes. A closed form has its support in the eligible items that
 it gives a probability to; a Thompson policy's floor makes its support the whole eligible pool, and a pool
@@ -45,7 +45,7 @@ def target_propensities(
     distribution depends on its draws may be averaged over several seeds. Entries after an impossible item
     are 0.
 
-    Raises `InvalidBatch` where the policy needs features that the record does not hold.
+    Raises `InvalidBatch` where the policy needs features or columns that the record does not hold.
     """
     seed = record.slate.seed if draws_seed is None else draws_seed
     return _process(record, policy, state, seed).conditionals(record.slate.order)
@@ -58,7 +58,7 @@ def replay(record: DecisionRecord, policy: Policy[Any], state: Any) -> Slate:
     it is what they would have shown, over the logged support; it is shorter than the logged slate where the
     items it chose earlier leave a slot without any.
 
-    Raises `InvalidBatch` where the policy needs features that the record does not hold.
+    Raises `InvalidBatch` where the policy needs features or columns that the record does not hold.
     """
     return _process(record, policy, state, record.slate.seed).run(len(record.slate))
 
@@ -82,13 +82,25 @@ class _Logged:
 def _process(record: DecisionRecord, policy: Policy[Any], state: Any, seed: int) -> SlotProcess:
     slate = record.slate
     explored = frozenset(slot for slot, method in enumerate(slate.method) if method == "explore")
+    reads_features = policy.needs_features or "features" in policy.reads
     batch = RankingBatch(
         record.item_ids,
-        features=_features(record, policy.name) if policy.needs_features and explored else None,
+        features=_features(record, policy.name) if reads_features and explored else None,
         scores=record.scores,
+        columns=_columns(record, policy.reads),
         feature_names=record.feature_names,
     )
     return SlotProcess(policy, state, batch, _Logged(slate), explored, seed)
+
+
+def _columns(record: DecisionRecord, names: tuple[str, ...]) -> dict[str, FloatArray]:
+    """Return those of the columns that were logged, (n,) each, zeros where none will be read."""
+    columns: dict[str, FloatArray] = {}
+    for name in names:
+        if name in record.columns:
+            columns[name] = np.zeros(len(record.item_ids))
+            columns[name][record.feature_rows] = record.columns[name]
+    return columns
 
 
 def _features(record: DecisionRecord, policy: str) -> FeatureArray:

@@ -5,15 +5,18 @@ from explorank.hooks.exploration.bootstrapped_thompson import BootstrappedThomps
 from explorank.hooks.exploration.disjoint_lin_ucb import DisjointLinUCB
 from explorank.hooks.exploration.disjoint_linear_thompson import DisjointLinearThompson
 from explorank.hooks.exploration.epsilon_greedy import EpsilonGreedy
+from explorank.hooks.exploration.examination import Cascade, PositionBased
 from explorank.hooks.exploration.exp3 import EXP3
 from explorank.hooks.exploration.gaussian_thompson import GaussianThompson
 from explorank.hooks.exploration.greedy import Greedy
 from explorank.hooks.exploration.lin_ucb import LinUCB
 from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
+from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
+from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
 from explorank.hooks.exploration.square_cb import SquareCB
 from explorank.hooks.exploration.ucb1 import UCB1
@@ -25,6 +28,7 @@ __all__ = [
     "UCB1",
     "BetaThompson",
     "BootstrappedThompson",
+    "Cascade",
     "Contest",
     "DisjointLinUCB",
     "DisjointLinearThompson",
@@ -34,11 +38,14 @@ __all__ = [
     "LinUCB",
     "LinearThompson",
     "LogisticThompson",
+    "NeuralLinear",
     "PlackettLuce",
     "Policy",
+    "PositionBased",
     "RankingBatch",
     "RewardBatch",
     "Slate",
+    "SlotStrategies",
     "Softmax",
     "SquareCB",
     "Uniform",

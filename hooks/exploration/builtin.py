@@ -15,7 +15,9 @@ from explorank.hooks.exploration.greedy import Greedy
 from explorank.hooks.exploration.lin_ucb import LinUCB
 from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
+from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
+from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
 from explorank.hooks.exploration.square_cb import SquareCB
 from explorank.hooks.exploration.ucb1 import UCB1
@@ -44,6 +46,8 @@ def ranking_register_components(registry: Registry) -> None:
         DisjointLinearThompson,
         LogisticThompson,
         BootstrappedThompson,
+        NeuralLinear,
+        SlotStrategies,
         Greedy,
         Uniform,
     ):

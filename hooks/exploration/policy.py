@@ -10,14 +10,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState
-from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
+from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
+
+NOBODY: Final[IndexArray] = np.zeros(0, np.int64)
+"""The slate above the top slot."""
 
 
 class State(Protocol):
@@ -46,6 +49,24 @@ class Contest(Protocol):
         """
 
 
+class SlateContest(Contest, Protocol):
+    """A contest whose answer also depends on the slot and on the slate above it.
+
+    A policy with `sees_slate` makes them. Asked for a mask alone, they answer for the top slot.
+    """
+
+    def distribution(self, eligible: BoolArray, slot: int = 0, placed: IndexArray = NOBODY) -> FloatArray:
+        """Return the probabilities, (n,) float64, as `Contest` demands; `placed` (slot,) holds rows."""
+
+    def strategy(
+        self, row: int, uniform: float, eligible: BoolArray, slot: int = 0, placed: IndexArray = NOBODY
+    ) -> str:
+        """Return which strategy chose `row`, given that it was drawn; empty where none did.
+
+        `uniform` in [0, 1) picks one, where several could have, with its probability given the row.
+        """
+
+
 @dataclass(frozen=True)
 class Policy(ABC, Generic[S]):
     """The base of every policy. Subclasses are frozen dataclasses; their fields are the YAML options."""
@@ -59,6 +80,8 @@ class Policy(ABC, Generic[S]):
     """Whether `contest` and `learn` need `batch.features`; a batch without them is refused."""
     learns_from: ClassVar[frozenset[str]] = frozenset()
     """The optional columns of `RewardBatch` that `learn` needs; a batch without one of them is refused."""
+    sees_slate: ClassVar[bool] = False
+    """Whether its contests are `SlateContest`s, which are told the slot and the slate above it."""
 
     @property
     def exploration_floor(self) -> float:
@@ -67,6 +90,14 @@ class Policy(ABC, Generic[S]):
         A positive floor bounds every importance weight by the support's size over the floor.
         """
         return 0.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What `contest` reads of the batch beside scores and the features that it needs; recorded for replay.
+
+        Names of columns, `uncertainty`, or `features` where only some options need them.
+        """
+        return ()
 
     @abstractmethod
     def initial_state(self) -> S:

@@ -2,18 +2,19 @@
 
 One generator per request, seeded, is consumed in a fixed order: a tie-breaking key per candidate, whatever
 the policy's contest draws when the first explored slot is reached, then one uniform number per explored
-slot. Nothing depends on how many slots were asked for, so that a prefix of a slate has the same process.
+slot, and where the policy sees the slate a second one, for the strategy behind the choice. Nothing depends
+on how many slots were asked for, so that a prefix of a slate has the same process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
 from explorank.hooks.errors import InvalidBatch
-from explorank.hooks.exploration.policy import Contest, Policy
+from explorank.hooks.exploration.policy import Contest, Policy, SlateContest
 from explorank.hooks.exploration.sampling import Distribution, ranked
 from explorank.hooks.types import (
     BoolArray,
@@ -70,21 +71,25 @@ class SlotProcess:
         eligible = np.zeros((length, n), np.bool_)
         support = np.zeros((length, n), np.bool_)
         methods: list[SlotMethod] = []
+        strategies: list[str] = []
         for slot in range(length):
-            allowed = self._eligibility.at(slot, _frozen(order[:slot]))
+            placed = _frozen(order[:slot])
+            allowed = self._eligibility.at(slot, placed)
             choosing = self._contenders(slot, allowed)
             if not np.count_nonzero(choosing):
                 break
             if slot in self._explored:
-                distribution = self._distribution(choosing)
+                distribution = self._distribution(choosing, slot, placed)
                 row = distribution.draw(self._rng.random())
                 propensities[slot] = distribution.propensity(row)
                 support[slot] = distribution.support
                 methods.append("explore")
+                strategies.append(self._strategy(row, choosing, slot, placed))
             else:
                 row = self._best(choosing)
                 support[slot, row] = True
                 methods.append("score")
+                strategies.append("")
             eligible[slot] = allowed
             order[slot] = row
         filled = len(methods)
@@ -98,6 +103,8 @@ class SlotProcess:
             support=support[:filled],
             seed=self._seed,
             floor=self._policy.exploration_floor,
+            strategies=tuple(strategies) if self._policy.sees_slate else (),
+            reads=() if self._contest is None else self._policy.reads,
         )
 
     def conditionals(self, order: Sequence[int] | IndexArray) -> FloatArray:
@@ -105,11 +112,12 @@ class SlotProcess:
         rows = _rows(order, len(self._batch))
         probabilities = np.zeros(len(rows))
         for slot, row in enumerate(rows.tolist()):
-            choosing = self._contenders(slot, self._eligibility.at(slot, _frozen(rows[:slot])))
+            placed = _frozen(rows[:slot])
+            choosing = self._contenders(slot, self._eligibility.at(slot, placed))
             if not choosing[row]:
                 break
             if slot in self._explored:
-                probabilities[slot] = self._distribution(choosing).propensity(row)
+                probabilities[slot] = self._distribution(choosing, slot, placed).propensity(row)
             else:
                 probabilities[slot] = float(self._best(choosing) == row)
             if probabilities[slot] == 0.0:
@@ -119,10 +127,19 @@ class SlotProcess:
     def _contenders(self, slot: int, eligible: BoolArray) -> BoolArray:
         return self._eligibility.contending(slot, eligible) if slot in self._explored else eligible
 
-    def _distribution(self, choosing: BoolArray) -> Distribution:
+    def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> Distribution:
         if self._contest is None:
             self._contest = self._policy.contest(self._state, self._batch, choosing, self._rng)
-        return Distribution.of(self._contest.distribution(choosing), choosing, self._policy.name)
+        if self._policy.sees_slate:
+            answer = cast("SlateContest", self._contest).distribution(choosing, slot, placed)
+        else:
+            answer = self._contest.distribution(choosing)
+        return Distribution.of(answer, choosing, self._policy.name)
+
+    def _strategy(self, row: int, choosing: BoolArray, slot: int, placed: IndexArray) -> str:
+        if not self._policy.sees_slate:
+            return ""
+        return cast("SlateContest", self._contest).strategy(row, self._rng.random(), choosing, slot, placed)
 
     def _best(self, eligible: BoolArray) -> int:
         if self._ranked is None:

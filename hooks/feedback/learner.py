@@ -482,6 +482,7 @@ def _batch(outcomes: Sequence[Outcome]) -> RewardBatch:
         decision_ids=np.array([outcome.decision_id for outcome in outcomes]),
         slots=np.array([outcome.slot for outcome in outcomes], dtype=np.int64),
         propensities=np.array([outcome.propensity for outcome in outcomes]),
+        strategies=np.array([outcome.strategy for outcome in outcomes], dtype=np.str_),
         times=np.array([outcome.time for outcome in outcomes]),
     )
 

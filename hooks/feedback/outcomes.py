@@ -67,6 +67,8 @@ class Outcome:
     """When the decision was made."""
     closed_at: float
     """When the last reward came, or the horizon."""
+    strategy: str = ""
+    """Which strategy chose the item; empty where none did."""
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class OpenDecision:
     propensities: FloatArray  # (k,)
     features: FeatureArray  # (k, d)
     featured: NDArray[np.bool_]  # (k,) whether the row of `features` was served
+    strategies: tuple[str, ...] = ()  # (k,), or () where the policy has none
     shown: set[int] = field(default_factory=set)
     closed: set[int] = field(default_factory=set)
     earned: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -104,6 +107,7 @@ class OpenDecision:
             propensities=record.slate.propensities,
             features=features,
             featured=rows >= 0,
+            strategies=record.slate.strategies,
         )
 
     @property
@@ -162,6 +166,7 @@ class OpenDecision:
             features=self.features[slot] if self.featured[slot] else None,
             time=self.time,
             closed_at=closed_at,
+            strategy=self.strategies[slot] if self.strategies else "",
         )
 
     def dumps(self) -> bytes:
@@ -174,6 +179,7 @@ class OpenDecision:
             "earned": list(self.earned.items()),
             "reward_ids": sorted(self.reward_ids),
             "order_changed": self.order_changed,
+            "strategies": self.strategies,
         }
         named = {
             "item_ids": self.item_ids,
@@ -196,6 +202,7 @@ class OpenDecision:
                 earned=dict(meta["earned"]),
                 reward_ids=set(meta["reward_ids"]),
                 order_changed=meta["order_changed"],
+                strategies=tuple(meta["strategies"]),
                 **named,
             )
         except (KeyError, TypeError) as error:

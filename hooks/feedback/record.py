@@ -36,6 +36,7 @@ def encode(record: DecisionRecord) -> bytes:
         "baseline_order": record.baseline_order,
         "feature_rows": record.feature_rows,
         "features": record.features,
+        **{f"column.{name}": column for name, column in record.columns.items()},
     }
     request = record.request
     meta: dict[str, Any] = {
@@ -56,6 +57,7 @@ def encode(record: DecisionRecord) -> bytes:
         "slate": _encode_slate("slate", record.slate, named),
         "shadow": None if record.shadow is None else _encode_slate("shadow", record.shadow, named),
         "feature_names": record.feature_names,
+        "columns": list(record.columns),
         "sources": record.sources,
         "fallbacks": [(f.step, f.plugin, f.reason, f.action) for f in record.fallbacks],
         "versions": dict(record.versions),
@@ -90,6 +92,7 @@ def decode(data: bytes) -> DecisionRecord:
         feature_names=tuple(meta["feature_names"]),
         feature_rows=named["feature_rows"],
         features=named["features"],
+        columns={name: named[f"column.{name}"] for name in meta["columns"]},
         shadow=None if meta["shadow"] is None else _decode_slate("shadow", meta["shadow"], named, n),
         sources=tuple(tuple(names) for names in meta["sources"]),
         fallbacks=tuple(Fallback(*parts) for parts in meta["fallbacks"]),
@@ -109,6 +112,8 @@ def _encode_slate(name: str, slate: Slate, named: dict[str, NDArray[Any]]) -> di
         "policy_version": slate.policy_version,
         "seed": str(slate.seed),  # may be wider than the 64 bits of a JSON integer here
         "floor": slate.floor,
+        "strategies": slate.strategies,
+        "reads": slate.reads,
     }
 
 
@@ -123,6 +128,8 @@ def _decode_slate(name: str, meta: dict[str, Any], named: dict[str, NDArray[Any]
         support=np.unpackbits(named[f"{name}.support"], axis=1, count=n).view(np.bool_),
         seed=int(meta["seed"]),
         floor=meta["floor"],
+        strategies=tuple(meta["strategies"]),
+        reads=tuple(meta["reads"]),
     )
 
 

@@ -383,6 +383,30 @@ def test_a_reward_moves_the_policy_and_the_next_decision_says_so(open_stage: Ope
     np.testing.assert_allclose(propensities, later.propensities, rtol=1e-12)
 
 
+def test_slots_learn_which_strategy_earned(open_books: OpenStage) -> None:
+    """Strategies read the ranker's columns; the log names who chose each item, and has what replay needs."""
+    strategies = ["score", "similarity", "-item_events", "random"]
+    policy = {"use": "slot_strategies", "strategies": strategies, "floor": 0.01}
+    stage = open_books({"exploration": {"slots": "all", "policy": policy}})
+    learner = stage.installation.learner
+    before = learner.snapshot
+    decision = stage.rank(user_id="reader-1", slots=3)
+    record = stage.decision(decision.decision_id)
+    assert record.columns.keys() == {"similarity", "item_events"}
+    named = record.slate.strategies
+    assert set(named) <= {*strategies, ""}
+    again = target_propensities(record, stage.installation.policy, before)
+    np.testing.assert_allclose(again, decision.propensities, rtol=1e-12)
+    assert replay(record, stage.installation.policy, before).strategies == named
+    stage.shown(decision.decision_id, decision.items)
+    for slot in range(3):
+        stage.reward(decision.decision_id, slot=slot)
+    learner.step(record.request.time + 1e9)
+    state = learner.snapshot
+    counted = dict(zip(state.item_ids.tolist(), state.counts.tolist(), strict=True))
+    assert counted == {f"{slot}:{name}": 1.0 for slot, name in enumerate(named) if name}
+
+
 def test_shown_slots_without_reward_earn_the_default_at_the_horizon(open_stage: OpenStage) -> None:
     stage = open_stage({"exploration": {"policy": {"use": "beta_thompson"}}, "feedback": {"horizon_s": 60.0}})
     learner = stage.installation.learner

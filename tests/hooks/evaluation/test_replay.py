@@ -20,9 +20,11 @@ from explorank.hooks.exploration import (
     LinearThompson,
     LinUCB,
     LogisticThompson,
+    NeuralLinear,
     PlackettLuce,
     RankingBatch,
     RewardBatch,
+    SlotStrategies,
     Softmax,
     SquareCB,
     Uniform,
@@ -42,6 +44,8 @@ POLICIES = {
     # Scores that are not the best have a probability too small for a float, until the best are placed.
     "plackett-luce, faint": PlackettLuce(temperature=1e-3),
     "square": SquareCB(gamma=50.0),
+    "slot_strategies": SlotStrategies(("score", "price", "-price"), draws=32),
+    "neural_linear": NeuralLinear(dim=DIM, pool=10, draws=32),
     "ucb": UCB1(),
     "ucb, no floor": UCB1(floor=0.0),
     "exp3": EXP3(),
@@ -73,7 +77,14 @@ def learnt(policy, seed=0):
     rng = np.random.default_rng(seed)
     rows = rng.integers(N, size=100)
     ids, values, features = np.array([f"i{row}" for row in rows]), rng.random(100), rng.random((100, DIM))
-    rewards = RewardBatch(ids, values, features, propensities=rng.uniform(0.1, 0.9, 100))
+    rewards = RewardBatch(
+        ids,
+        values,
+        features,
+        propensities=rng.uniform(0.1, 0.9, 100),
+        slots=np.arange(100) % 6,
+        strategies=np.repeat(["score", "price", "-price", ""], 25),
+    )
     return policy.learn(policy.initial_state(), rewards)
 
 
@@ -83,6 +94,7 @@ def record_of(policy, state, seed, explore_slots=None, guards=(), n_slots=6, kee
         np.array([f"i{row}" for row in range(N)]),
         rng.standard_normal((N, DIM)),
         rng.integers(4, size=N).astype(float) if scores is None else scores,  # ties
+        columns={"price": np.random.default_rng(seed).integers(9, size=N)},
     )
     slate = build_slate(policy, state, batch, n_slots, explore_slots, guards, seed=seed)
     needed = slate.support.any(axis=0)
@@ -98,6 +110,7 @@ def record_of(policy, state, seed, explore_slots=None, guards=(), n_slots=6, kee
         baseline_order=slate.order,
         feature_rows=rows,
         features=batch.features[rows],
+        columns={"price": batch.columns["price"][rows]},
     )
 
 
@@ -201,3 +214,21 @@ def test_another_policy_draws_from_the_logged_support():
     for slot, row in enumerate(other.order):
         assert record.slate.support[slot, row]
     assert len(set(other.order.tolist())) == len(other.order)
+
+
+def test_a_column_that_the_record_lacks_is_named():
+    record = replace(record_of(Uniform(), Uniform().initial_state(), 0), columns={})
+    for strategy, lacking in (("price", "no column 'price'"), ("uncertain", "no column 'uncertainty'")):
+        target = SlotStrategies(("score", strategy))
+        with pytest.raises(InvalidBatch, match=lacking):
+            target_propensities(record, target, target.initial_state())
+    without = record_of(Uniform(), Uniform().initial_state(), 0, keep_features=False)
+    diverse = SlotStrategies(("diverse",))
+    with pytest.raises(InvalidBatch, match="no features of item"):
+        target_propensities(without, diverse, diverse.initial_state())
+
+
+def test_a_slate_that_does_not_explore_reads_no_columns():
+    policy = SlotStrategies(("score", "price"))
+    assert record_of(policy, policy.initial_state(), 0, explore_slots=[]).slate.reads == ()
+    assert record_of(policy, policy.initial_state(), 0, explore_slots=[1]).slate.reads == ("price",)

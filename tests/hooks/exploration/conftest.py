@@ -19,10 +19,12 @@ from explorank.hooks.exploration import (
     LinearThompson,
     LinUCB,
     LogisticThompson,
+    NeuralLinear,
     PlackettLuce,
     Policy,
     RankingBatch,
     RewardBatch,
+    SlotStrategies,
     Softmax,
     SquareCB,
     Uniform,
@@ -45,6 +47,8 @@ POLICIES = {
         DisjointLinearThompson(dim=3, floor=0.4, draws=16),
         LogisticThompson(dim=3, floor=0.4, draws=16),
         BootstrappedThompson(dim=3, floor=0.7, replicates=16),
+        NeuralLinear(dim=3, floor=0.4, draws=16),
+        SlotStrategies(("score", "random", "-price"), floor=0.4, draws=16),
         Greedy(),
         Uniform(),
     )
@@ -63,10 +67,18 @@ def case_of(policy: Policy[Any]) -> Case:
     ids = np.array(["a", "b", "c", "d", "e"])
     features = rng.standard_normal((5, 3))
     # The two best scores tie, so that Greedy too has something to draw.
-    batch = RankingBatch(ids, features, scores=[0.5, 2.0, 2.0, -1.0, 0.0])
+    prices = {"price": np.array([3.0, 1.0, 4.0, 1.0, 5.0])}
+    batch = RankingBatch(ids, features, scores=[0.5, 2.0, 2.0, -1.0, 0.0], columns=prices)
     rows = rng.integers(5, size=12)
     values = rng.random(12)
-    rewards = RewardBatch(ids[rows], values, features[rows], propensities=rng.uniform(0.2, 0.9, 12))
+    rewards = RewardBatch(
+        ids[rows],
+        values,
+        features[rows],
+        propensities=rng.uniform(0.2, 0.9, 12),
+        slots=np.arange(12) % 3,
+        strategies=np.array(["score", "random", "-price", ""])[np.arange(12) % 4],
+    )
     return Case(policy, policy.learn(policy.initial_state(), rewards), batch)
 
 

@@ -21,8 +21,10 @@ from explorank.hooks.exploration import (
     LinearThompson,
     LinUCB,
     LogisticThompson,
+    NeuralLinear,
     PlackettLuce,
     RewardBatch,
+    SlotStrategies,
     Softmax,
     SquareCB,
     Uniform,
@@ -43,7 +45,14 @@ def test_a_saved_state_is_the_same_state(case, tmp_path):
         assert ours.order.tolist() == theirs.order.tolist()
         assert ours.propensities.tolist() == theirs.propensities.tolist()
     # And learning goes on from it.
-    rewards = RewardBatch(["a", "z"], [1.0, 0.0], np.ones((2, 3)), propensities=[0.5, 0.25])
+    rewards = RewardBatch(
+        ["a", "z"],
+        [1.0, 0.0],
+        np.ones((2, 3)),
+        propensities=[0.5, 0.25],
+        slots=[0, 1],
+        strategies=["score", "random"],
+    )
     assert case.policy.dumps(case.policy.learn(loaded, rewards)) == case.policy.dumps(
         case.policy.learn(case.state, rewards)
     )
@@ -182,6 +191,8 @@ def test_every_policy_is_registered_under_its_name():
         "disjoint_linear_thompson": DisjointLinearThompson,
         "logistic_thompson": LogisticThompson,
         "bootstrapped_thompson": BootstrappedThompson,
+        "neural_linear": NeuralLinear,
+        "slot_strategies": SlotStrategies,
         "greedy": Greedy,
         "uniform": Uniform,
     }
@@ -215,6 +226,7 @@ def test_a_policy_asks_for_the_columns_it_learns_from_and_for_no_others(case):
         DisjointLinearThompson,
         LogisticThompson,
         BootstrappedThompson,
+        SlotStrategies,
         Greedy,
         Uniform,
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_an_open_decision_survives_the_bytes(records: ModuleType, decision: Open
     assert values(again.close(RULES)) == values(decision.close(RULES)) == {1: 1.0}
     with pytest.raises(CorruptState):
         OpenDecision.loads(b"nonsense")
+
+
+def test_an_outcome_names_the_strategy_that_chose_the_item(records: ModuleType) -> None:
+    record = records.make_record()
+    chosen = replace(record, slate=replace(record.slate, strategies=("newest", "", "score")))
+    decision = OpenDecision.loads(OpenDecision.of(chosen).dumps())
+    decision.observe_impression(records.impression())
+    assert [outcome.strategy for outcome in decision.close(RULES)] == ["newest", "", "score"]
+    without = OpenDecision.of(record)
+    without.observe_impression(records.impression())
+    assert [outcome.strategy for outcome in without.close(RULES)] == ["", "", ""]
 
 
 def test_which_decisions_teach(records: ModuleType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,8 @@ def slates(draw: st.DrawFn, n: int) -> Slate:
         support=draw(masks),
         seed=draw(st.integers(0, 2**128)),
         floor=draw(st.floats(0, 1)),
+        strategies=draw(st.just(()) | st.tuples(*[text] * k)),
+        reads=tuple(draw(st.lists(text, max_size=2))),
     )
 
 
@@ -76,6 +79,13 @@ def decisions(draw: st.DrawFn) -> DecisionRecord:
         feature_names=names,
         feature_rows=rows,
         features=draw(hnp.arrays(np.float32, (len(rows), len(names)))),
+        columns=draw(
+            st.dictionaries(
+                text,
+                st.sampled_from([np.float32, np.int64]).flatmap(lambda kind: hnp.arrays(kind, len(rows))),
+                max_size=2,
+            )
+        ),
         shadow=draw(st.none() | slates(n)),
         sources=tuple(tuple(draw(st.lists(text, max_size=2))) for _ in range(len(slate))),
         fallbacks=tuple(draw(st.lists(st.builds(Fallback, text, text, text, text), max_size=2))),
@@ -90,6 +100,10 @@ def assert_same(left: Any, right: Any) -> None:
         assert type(left) is type(right)
         for field in dataclasses.fields(left):
             assert_same(getattr(left, field.name), getattr(right, field.name))
+    elif isinstance(left, Mapping):
+        assert left.keys() == right.keys()
+        for name in left:
+            assert_same(left[name], right[name])
     elif isinstance(left, np.ndarray):
         assert left.dtype == right.dtype
         assert left.shape == right.shape

@@ -1,5 +1,9 @@
 """Every built-in policy is held to what third parties are held to."""
 
+from dataclasses import replace
+
+import numpy as np
+
 from explorank.hooks.exploration import (
     EXP3,
     UCB1,
@@ -13,7 +17,9 @@ from explorank.hooks.exploration import (
     LinearThompson,
     LinUCB,
     LogisticThompson,
+    NeuralLinear,
     PlackettLuce,
+    SlotStrategies,
     Softmax,
     SquareCB,
     Uniform,
@@ -141,6 +147,54 @@ class TestBootstrappedThompson(Suite):
 
     def make_policy(self):
         return BootstrappedThompson(dim=4, replicates=16, floor=0.2)
+
+
+class TestNeuralLinear(Suite):
+    invalid_options = (
+        {"dim": 0},
+        {"noise": 0.0},
+        {"noise": 1e200},
+        {"noise_shape": 1.0},
+        {"prior_precision": 0.0},
+        {"floor": 0.0},
+    )
+
+    def make_policy(self):
+        return NeuralLinear(dim=4, representation="tower-3", floor=0.2, draws=16)
+
+
+class TestSlotStrategies(Suite):
+    strategies = ("score", "newest", "popular", "uncertain", "diverse", "-price", "random")
+    invalid_options = (
+        {"strategies": ()},
+        {"strategies": ("score", "score")},
+        {"strategies": ("-",)},
+        {"floor": 0.0},
+        {"draws": 0},
+        {"noise": 0.0},
+        {"noise": 1e-200},
+        {"prior_mean": float("nan")},
+    )
+
+    def make_policy(self):
+        return SlotStrategies(self.strategies, floor=0.2, draws=16)
+
+    def make_batch(self, policy, n):
+        rng = np.random.default_rng(5)
+        return replace(
+            super().make_batch(policy, n),
+            features=rng.integers(3, size=(n, 2)),
+            uncertainty=rng.integers(4, size=n) / 4.0,
+            columns={name: rng.integers(4, size=n) for name in ("first_seen", "popularity", "price")},
+        )
+
+    def rewards(self, policy, m):
+        named = np.array([*self.strategies, ""])
+        return replace(super().rewards(policy, m), strategies=named[np.arange(m) % len(named)])
+
+
+class TestSlotStrategiesThatChooseOneItemEach(TestSlotStrategies):
+    strategies = ("score", "newest", "-price", "diverse")
 
 
 def test_no_policy_is_left_out():

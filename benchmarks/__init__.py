@@ -1,0 +1,1 @@
+"""Measurements of Explorank, each beside what it is measured against; run from the repository's root."""
