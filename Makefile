@@ -31,7 +31,7 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 	@# Type checkers and grimp don't follow an editable install of mapped folders: they read a copy.
 	@rm -rf build/lib build/bdist.* build/typed
 	@$(PIP) install -q --no-deps --target build/typed .
-	@MYPYPATH=build/typed $(BIN)/mypy --no-error-summary -p explorank
+	@MYPYPATH=build/typed $(BIN)/mypy --no-error-summary -p explorank -p benchmarks
 	@echo "check: import contracts"
 	@PYTHONPATH=build/typed $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
 	@echo "check: wheel"
