@@ -124,7 +124,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     artefacts = ArtefactStore(settings.folder_path / "artefacts")
     catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
-    features = ExplorationFeatures(exploration_columns(settings, ranker.get()))
+    features = ExplorationFeatures(exploration_columns(settings, ranker.get))
     policy = build_policy(settings, registry, features.dim)
     clock = _clock(settings)
     log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
@@ -133,12 +133,13 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     engine, recorder = Engine(manager), Recorder(log)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")
     explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
+    fingerprint = settings.fingerprint  # hashed once: settings never change, and each decision records it
 
     def versions() -> dict[str, str]:
         newest_ranker, newest_catalogue = ranker.get(), catalogue.get()
         return {
             "explorank": __version__,
-            "settings": settings.fingerprint,
+            "settings": fingerprint,
             "ranker": "" if newest_ranker is None else newest_ranker.manifest.version,
             "catalogue": "" if newest_catalogue is None else newest_catalogue.version,
             "exploration_features": features.version,

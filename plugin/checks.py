@@ -16,6 +16,7 @@ from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
+from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.settings import Settings, resolve_component
 
@@ -56,9 +57,11 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _components(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
-    current = ArtefactStore(settings.folder_path / "artefacts").current(RANKER)
-    ranker = None if current is None else load_ranker(settings, registry)(current[1])
-    policy = build_policy(settings, registry, ExplorationFeatures(exploration_columns(settings, ranker)).dim)
+    def newest() -> Ranker | None:
+        current = ArtefactStore(settings.folder_path / "artefacts").current(RANKER)
+        return None if current is None else load_ranker(settings, registry)(current[1])
+
+    policy = build_policy(settings, registry, ExplorationFeatures(exploration_columns(settings, newest)).dim)
     guards = [resolve_component("guard", component, registry) for component in settings.guards]
     for component in settings.retrieval.retrievers:
         resolve_component("retriever", component, registry)
@@ -121,7 +124,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
     )
-    unknown = sorted(set(exploration_columns(settings, ranker)) - available - {SCORE})
+    unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE})
     if unknown:
         yield CheckResult(
             "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"

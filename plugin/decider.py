@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from explorank.engine import Engine
 from explorank.explorer import Explored, Explorer
+from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
 from explorank.recorder import Recorder, record_of
 
@@ -41,8 +42,8 @@ class Decider:
         where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
         baseline: an exploration whose propensities nobody can ever read would be wasted.
         """
-        explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
-
+        with collecting_fallbacks(fallbacks):
+            explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
         versions = self.versions()
         if ranker_version is not None:
             versions = {**versions, "ranker": ranker_version}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,14 +19,15 @@ CONSTANT = "constant"
 _CLIP = 5.0  # standard deviations; one absurd value must not rule a linear model
 
 
-def exploration_columns(settings: Settings, ranker: Ranker | None) -> tuple[str, ...]:
-    """Return the columns that `exploration.features` names; `"*"` is the score and all of the ranker's.
+def exploration_columns(settings: Settings, newest: Callable[[], Ranker | None]) -> tuple[str, ...]:
+    """Return the columns that `exploration.features` names; `"*"` is the score and all of the `newest` ranker's.
 
-    Raises `SettingsError` for `"*"` where no ranker is trained.
+    The ranker is only asked for where it matters. Raises `SettingsError` for `"*"` where no ranker is trained.
     """
     configured = settings.exploration.features
     if configured != "*":
         return configured
+    ranker = newest()
     if ranker is None:
         raise SettingsError(
             f'{settings.source}: `exploration.features: "*"` means all columns of the trained ranker, and none is '

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from explorank.engine import Engine
-from explorank.fallbacks import collecting_fallbacks, note_guard_error
+from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration import Greedy, Policy, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
@@ -80,11 +80,10 @@ class Explorer:
         fallbacks: list[Fallback],
     ) -> Explored:
         """Return the slate to show; it holds only what every guard allows, on every path."""
-        with collecting_fallbacks(fallbacks):
-            request = with_snapshots(self._guards, request, note_guard_error)
+        request = with_snapshots(self._guards, request, note_guard_error)
         mode = self.mode_of(request)
         arm = self.arm_of(request) if mode == "live" else "baseline"
-        baseline = self._baseline(request, ranking, n_slots, seed, fallbacks)
+        baseline = self._baseline(request, ranking, n_slots, seed)
         explores = mode in {"shadow", "apprentice"} or (mode == "live" and arm == "explore")
         if not explores or not len(ranking) or n_slots == 0:
             return Explored(baseline, mode, arm, baseline)
@@ -92,41 +91,32 @@ class Explorer:
             reason = f"{self._policy.name} needs features (n, d) and this request has none"
             fallbacks.append(Fallback("explore", "explorank", reason, "score order"))
             return Explored(baseline, mode, arm, baseline)
-        with collecting_fallbacks(fallbacks):
-            slate = self._engine.explore(
-                request,
-                ranking,
-                n_slots,
-                seed,
-                lambda slate: self._check(slate, request, ranking, n_slots),
-                fallbacks,
-            )
+        slate = self._engine.explore(
+            request,
+            ranking,
+            n_slots,
+            seed,
+            lambda slate: self._check(slate, request, ranking, n_slots),
+            fallbacks,
+        )
         if slate is None:
             return Explored(baseline, mode, arm, baseline, propensity_known=mode != "live")
         if mode != "live":
             return Explored(baseline, mode, arm, baseline, shadow=slate)
         return Explored(slate, mode, arm, baseline)
 
-    def _baseline(
-        self,
-        request: RankingRequest,
-        ranking: RankingBatch,
-        n_slots: int,
-        seed: int,
-        fallbacks: list[Fallback],
-    ) -> Slate:
-        with collecting_fallbacks(fallbacks):
-            return build_slate(
-                _BASELINE,
-                _BASELINE_STATE,
-                ranking,
-                n_slots,
-                explore_slots=(),
-                guards=self._guards,
-                request=request,
-                seed=seed,
-                on_guard_error=note_guard_error,
-            )
+    def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Slate:
+        return build_slate(
+            _BASELINE,
+            _BASELINE_STATE,
+            ranking,
+            n_slots,
+            explore_slots=(),
+            guards=self._guards,
+            request=request,
+            seed=seed,
+            on_guard_error=note_guard_error,
+        )
 
     def _check(self, slate: Slate, request: RankingRequest, ranking: RankingBatch, n_slots: int) -> None:
         """Raise `InvalidBatch` for a slate that breaks the contract or holds what a guard forbids."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from explorank.errors import InvalidBatch
-from explorank.exploration_features import ExplorationFeatures
+from explorank.errors import InvalidBatch, SettingsError
+from explorank.exploration_features import ExplorationFeatures, exploration_columns
 from explorank.hooks.types import Features
+from explorank.rankers import LightGBMRanker
+from explorank.settings import parse_settings
 
 FEATURES = Features(
     ("pages", "age", "flat"),
@@ -100,3 +102,22 @@ def test_a_hosts_own_columns_are_numbered() -> None:
     features = ExplorationFeatures(("a", "b"))
     assert features.names_of(np.zeros((2, 3), np.float32)) == ("constant", "a", "b")
     assert features.names_of(np.zeros((2, 2), np.float32)) == ("column_0", "column_1")
+
+
+def test_a_star_is_the_score_and_all_columns_of_the_newest_ranker() -> None:
+    rows = np.random.default_rng(0).random((200, 2), dtype=np.float32)
+    ranker = LightGBMRanker.fit(
+        rows, (rows[:, 0] > 0.5).astype(int), feature_names=["a", "b"], objective="binary"
+    )
+    starred = parse_settings({"version": 1, "exploration": {"features": "*"}})
+    assert exploration_columns(starred, lambda: ranker) == ("score", "a", "b")
+    with pytest.raises(SettingsError, match="explorank train"):
+        exploration_columns(starred, lambda: None)
+
+
+def test_named_columns_need_no_ranker() -> None:
+    def unasked() -> None:
+        raise AssertionError
+
+    named = parse_settings({"version": 1, "exploration": {"features": ["score", "b"]}})
+    assert exploration_columns(named, unasked) == ("score", "b")
