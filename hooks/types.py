@@ -204,6 +204,10 @@ class RankingBatch:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=_empty)  # each (n,)
     """Whatever else guards and policies read, by name: `sources`, `age_s`, `category`, …"""
     feature_names: tuple[str, ...] = ()
+    offsets: FloatArray | None = None  # (n,) finite
+    """What is expected of each candidate before the policy has learnt anything, in the reward's unit: g(score).
+
+    A policy that learns residuals adds its own expectation to it; others leave it alone."""
 
     def __post_init__(self) -> None:
         """Bring the arrays to their dtypes and check them."""
@@ -225,6 +229,12 @@ class RankingBatch:
         _require_finite("scores", scores, ids)
         if features is not None:
             _require_finite("features", features, ids)
+        if self.offsets is not None:
+            offsets = np.asarray(self.offsets, dtype=np.float64)
+            if offsets.shape != (n,):
+                raise InvalidBatch(f"`offsets` has shape {offsets.shape} for {n} items; it must be ({n},).")
+            _require_finite("offsets", offsets, ids)
+            object.__setattr__(self, "offsets", offsets)
         for name, column in self.columns.items():
             if len(column) != n:
                 raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")

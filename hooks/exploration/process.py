@@ -32,8 +32,11 @@ class Eligibility(Protocol):
     def at(self, slot: int, placed: IndexArray) -> BoolArray:
         """Return who is eligible, (n,) bool, those already `placed` left out; the caller owns it."""
 
-    def contending(self, slot: int, eligible: BoolArray) -> BoolArray:
-        """Return the part of `eligible` that a policy chooses from where the slot explores."""
+    def contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:
+        """Return the part of `eligible` that a policy chooses from where the slot explores.
+
+        `None` says that the slot does not explore after all, and holds the best by score.
+        """
 
 
 class SlotProcess:
@@ -75,10 +78,10 @@ class SlotProcess:
         for slot in range(length):
             placed = _frozen(order[:slot])
             allowed = self._eligibility.at(slot, placed)
-            choosing = self._contenders(slot, allowed)
+            explores, choosing = self._choosing(slot, allowed)
             if not np.count_nonzero(choosing):
                 break
-            if slot in self._explored:
+            if explores:
                 distribution = self._distribution(choosing, slot, placed)
                 row = distribution.draw(self._rng.random())
                 propensities[slot] = distribution.propensity(row)
@@ -113,10 +116,10 @@ class SlotProcess:
         probabilities = np.zeros(len(rows))
         for slot, row in enumerate(rows.tolist()):
             placed = _frozen(rows[:slot])
-            choosing = self._contenders(slot, self._eligibility.at(slot, placed))
+            explores, choosing = self._choosing(slot, self._eligibility.at(slot, placed))
             if not choosing[row]:
                 break
-            if slot in self._explored:
+            if explores:
                 probabilities[slot] = self._distribution(choosing, slot, placed).propensity(row)
             else:
                 probabilities[slot] = float(self._best(choosing) == row)
@@ -124,8 +127,10 @@ class SlotProcess:
                 break
         return probabilities
 
-    def _contenders(self, slot: int, eligible: BoolArray) -> BoolArray:
-        return self._eligibility.contending(slot, eligible) if slot in self._explored else eligible
+    def _choosing(self, slot: int, eligible: BoolArray) -> tuple[bool, BoolArray]:
+        """Return whether the slot explores, and who it chooses from."""
+        contending = self._eligibility.contending(slot, eligible) if slot in self._explored else None
+        return (False, eligible) if contending is None else (True, contending)
 
     def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> Distribution:
         if self._contest is None:

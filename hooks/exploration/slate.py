@@ -31,6 +31,7 @@ def build_slate(
     request: RankingRequest | None = None,
     seed: int = 0,
     *,
+    explorable: BoolArray | None = None,
     on_guard_error: OnGuardError | None = None,
 ) -> Slate:
     """Return a slate of at most `n_slots`, drawn slot by slot, with the probability of each choice.
@@ -41,6 +42,9 @@ def build_slate(
     the best score, ties broken by the seed, with propensity 1. The slate ends at the first slot for which
     nobody is eligible. The same arguments give the same slate.
 
+    `explorable` (n,) bool narrows what an explored slot chooses from, beside the guards; the others are shown
+    by score only. An explored slot for which no explorable candidate is left is filled by score.
+
     A guard that fails allows nothing, or everything where it says `fails = "open"`; `on_guard_error` is told
     its name and the exception. `request.exclude` is honoured like a guard.
 
@@ -50,7 +54,7 @@ def build_slate(
     if n_slots < 0:
         raise InvalidBatch(f"`n_slots` is {n_slots}; a slate has 0 slots or more.")
     explored = _explored(explore_slots, n_slots)
-    eligibility = _Guarded(guards, request, batch, n_slots, on_guard_error)
+    eligibility = _Guarded(guards, request, batch, n_slots, explorable, on_guard_error)
     return SlotProcess(policy, state, batch, eligibility, explored, seed).run(n_slots)
 
 
@@ -64,6 +68,7 @@ def slate_log_propensity(
     request: RankingRequest | None = None,
     seed: int = 0,
     *,
+    explorable: BoolArray | None = None,
     on_guard_error: OnGuardError | None = None,
 ) -> float:
     """Return the log-probability that `build_slate` with this seed's draws fills its first slots so.
@@ -73,7 +78,7 @@ def slate_log_propensity(
     slates sum to 1.
     """
     explored = _explored(explore_slots, len(order))
-    eligibility = _Guarded(guards, request, batch, len(order), on_guard_error)
+    eligibility = _Guarded(guards, request, batch, len(order), explorable, on_guard_error)
     process = SlotProcess(policy, state, batch, eligibility, explored, seed)
     with np.errstate(divide="ignore"):
         return float(np.log(process.conditionals(order)).sum())
@@ -88,8 +93,15 @@ class _Guarded:
         request: RankingRequest | None,
         batch: RankingBatch,
         n_slots: int,
+        explorable: BoolArray | None,
         on_error: OnGuardError | None,
     ) -> None:
+        if explorable is not None and (explorable.shape != (len(batch),) or explorable.dtype != np.bool_):
+            raise InvalidBatch(
+                f"`explorable` is {explorable.dtype} of shape {explorable.shape} for {len(batch)} candidates; "
+                f"it must be bool of shape ({len(batch)},), one entry per candidate."
+            )
+        self._explorable = explorable
         asked = RankingRequest(decision_id="", slots=n_slots) if request is None else request
         self._request = with_snapshots(guards, asked, on_error)
         self._batch = batch
@@ -104,8 +116,11 @@ class _Guarded:
             eligible &= guard_mask(guard, self._request, self._batch, placed, slot, self._on_error)
         return eligible
 
-    def contending(self, slot: int, eligible: BoolArray) -> BoolArray:  # noqa: ARG002 - all of them, always
-        return eligible
+    def contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:  # noqa: ARG002 - all slots alike
+        if self._explorable is None:
+            return eligible
+        contending: BoolArray = eligible & self._explorable
+        return contending if np.count_nonzero(contending) else None
 
 
 def _explored(explore_slots: Iterable[int] | None, n_slots: int) -> Collection[int]:

@@ -392,3 +392,55 @@ def test_negative_arguments_are_refused(arguments, complaint):
 def test_an_order_that_names_no_rows_is_refused(order):
     with pytest.raises(InvalidBatch, match="rows of 2 candidates"):
         slate_log_propensity(Greedy(), Greedy().initial_state(), RankingBatch(["a", "b"]), order)
+
+
+def test_only_explorable_candidates_are_explored(case):
+    explorable = np.zeros(len(case.batch), np.bool_)
+    explorable[[1, 3]] = True
+    slates = [
+        build_slate(case.policy, case.state, case.batch, 4, explorable=explorable, seed=seed)
+        for seed in range(60)
+    ]
+    best = Greedy()
+    for slate in slates:
+        # Two can be explored, in the two slots at the top; then the best by score follow.
+        assert slate.method == ("explore", "explore", "score", "score")
+        assert sorted(slate.order[:2].tolist()) == [1, 3]
+        assert slate.support[0].sum() <= 2
+        assert slate.propensities[2:].tolist() == [1.0, 1.0]
+        rest = build_slate(
+            best,
+            best.initial_state(),
+            case.batch,
+            4,
+            explorable=~explorable,
+            explore_slots=(),
+            seed=slate.seed,
+        )
+        placed = slate.order[:2].tolist()
+        left = [row for row in rest.order.tolist() if row not in placed]
+        assert slate.order[2] == left[0]
+
+
+def test_a_slate_with_explorable_candidates_has_the_propensity_it_logs(case):
+    explorable = np.arange(len(case.batch)) % 2 == 0
+    for seed in range(20):
+        slate = build_slate(case.policy, case.state, case.batch, 3, explorable=explorable, seed=seed)
+        log = slate_log_propensity(
+            case.policy, case.state, case.batch, slate.order, explorable=explorable, seed=seed
+        )
+        assert log == pytest.approx(np.log(slate.propensities).sum(), abs=1e-12)
+
+
+@pytest.mark.parametrize("explorable", [np.ones(2, np.bool_), np.ones(3)])
+def test_an_explorable_mask_of_another_shape_or_type_is_refused(explorable):
+    batch = RankingBatch(np.arange(3))
+    with pytest.raises(InvalidBatch, match="explorable"):
+        build_slate(Uniform(), Uniform().initial_state(), batch, 1, explorable=explorable)
+
+
+def test_offsets_are_checked_like_scores():
+    with pytest.raises(InvalidBatch, match=r"`offsets` has shape \(2,\)"):
+        RankingBatch(np.arange(3), offsets=np.zeros(2))
+    with pytest.raises(InvalidBatch, match="`offsets` of item 1 is not finite"):
+        RankingBatch(np.arange(2), offsets=np.array([0.0, np.nan]))
