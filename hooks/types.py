@@ -405,6 +405,8 @@ class DecisionRecord:
     """Of the ranker, index, settings, guards and package."""
     propensity_known: bool = True
     """False where a fallback makes the propensity unknown; evaluation leaves such a decision out."""
+    held_back: str = ""
+    """Why a limit kept the request from exploring, where one did; it then got the baseline."""
 
     @property
     def decision_id(self) -> str:

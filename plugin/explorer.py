@@ -14,6 +14,7 @@ from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration import Greedy, Policy, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
 from explorank.hooks.guards import Guard, guard_mask, static_mask, with_snapshots
+from explorank.hooks.limits import Gate, refusal
 from explorank.hooks.types import Arm, Fallback, Mode, RankingBatch, RankingRequest, Slate
 from explorank.settings import ExplorationSettings
 
@@ -34,6 +35,8 @@ class Explored:
     """What exploration would have shown, where it was computed and kept back."""
     propensity_known: bool = True
     """False where exploration failed in a way that may depend on what it drew."""
+    held_back: str = ""
+    """Why a limit kept the request from exploring; empty where none did."""
 
     def kept_back(self) -> Explored:
         """Return the same decision with the baseline shown."""
@@ -50,12 +53,14 @@ class Explorer:
         policy: Policy[Any],
         guards: Sequence[Guard],
         kill_switch: KillSwitch,
+        gates: Sequence[Gate] = (),
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._policy = policy
         self._guards = tuple(guards)
         self._kill_switch = kill_switch
+        self._gates = tuple(gates)
 
     def mode_of(self, request: RankingRequest) -> Mode:
         """Return the mode that holds for this request; the kill switch and foreign surfaces mean `off`."""
@@ -87,6 +92,8 @@ class Explorer:
         explores = mode in {"shadow", "apprentice"} or (mode == "live" and arm == "explore")
         if not explores or not len(ranking) or n_slots == 0:
             return Explored(baseline, mode, arm, baseline)
+        if mode == "live" and (reason := refusal(self._gates, request)) is not None:
+            return Explored(baseline, mode, arm, baseline, held_back=reason)
         if ranking.features is None and self._policy.needs_features:
             reason = f"{self._policy.name} needs features (n, d) and this request has none"
             fallbacks.append(Fallback("explore", "explorank", reason, "score order"))

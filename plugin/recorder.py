@@ -145,4 +145,5 @@ def record_of(
         fallbacks=tuple(fallbacks),
         versions=versions,
         propensity_known=explored.propensity_known,
+        held_back=explored.held_back,
     )

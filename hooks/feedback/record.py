@@ -62,6 +62,7 @@ def encode(record: DecisionRecord) -> bytes:
         "fallbacks": [(f.step, f.plugin, f.reason, f.action) for f in record.fallbacks],
         "versions": dict(record.versions),
         "propensity_known": record.propensity_known,
+        "held_back": record.held_back,
     }
     try:
         return arrays.dumps(meta, named)
@@ -98,6 +99,7 @@ def decode(data: bytes) -> DecisionRecord:
         fallbacks=tuple(Fallback(*parts) for parts in meta["fallbacks"]),
         versions=meta["versions"],
         propensity_known=meta["propensity_known"],
+        held_back=meta["held_back"],
     )
 
 

@@ -118,6 +118,8 @@ class LoggedDecisionAnswer(Answer):
     versions: dict[str, str]
     propensity_known: bool
     """False where a fallback makes the propensity unknown; evaluation leaves such a decision out."""
+    held_back: str
+    """Why a limit kept the request from exploring; empty where none did."""
 
 
 class ShownAnswer(Answer):
@@ -221,6 +223,7 @@ def logged_decision(record: DecisionRecord) -> dict[str, Any]:
         ],
         "versions": dict(record.versions),
         "propensity_known": record.propensity_known,
+        "held_back": record.held_back,
     }
 
 

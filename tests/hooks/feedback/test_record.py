@@ -91,6 +91,7 @@ def decisions(draw: st.DrawFn) -> DecisionRecord:
         fallbacks=tuple(draw(st.lists(st.builds(Fallback, text, text, text, text), max_size=2))),
         versions=draw(st.dictionaries(text, text, max_size=3)),
         propensity_known=draw(st.booleans()),
+        held_back=draw(st.text(max_size=10)),
     )
 
 
