@@ -26,6 +26,9 @@ FloatArray: TypeAlias = NDArray[np.float64]
 IndexArray: TypeAlias = NDArray[np.int64]
 FeatureArray: TypeAlias = NDArray[np.float32]
 
+OFFSETS: Final = "offsets"
+"""Under this name, among the columns that a policy read, a record keeps what was expected of each candidate."""
+
 Mode: TypeAlias = Literal["off", "shadow", "apprentice", "live"]
 Arm: TypeAlias = Literal["explore", "baseline", "holdout"]
 SlotMethod: TypeAlias = Literal["score", "explore"]
@@ -252,9 +255,11 @@ class RankingBatch:
         return self.scores
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return column `name`, or the uncertainty, (n,); raise `InvalidBatch` where there is none."""
+        """Return column `name`, the uncertainty or the offsets, (n,); raise `InvalidBatch` where there is none."""
         if name == "uncertainty" and self.uncertainty is not None:
             return np.asarray(self.uncertainty)
+        if name == OFFSETS and self.offsets is not None:
+            return self.offsets
         if name not in self.columns:
             raise InvalidBatch(
                 f"The candidates have no column {name!r} (there are {sorted(self.columns)}), and a policy "

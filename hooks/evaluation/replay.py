@@ -25,6 +25,7 @@ from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.process import SlotProcess
 from explorank.hooks.types import (
+    OFFSETS,
     BoolArray,
     DecisionRecord,
     FeatureArray,
@@ -68,10 +69,11 @@ class _Logged:
 
     def __init__(self, slate: Slate) -> None:
         self._slate = slate
+        self.possible: BoolArray = np.logical_or.reduce(slate.eligible, axis=0)
+        self.varies = True
 
-    def at(self, slot: int, placed: IndexArray) -> BoolArray:
-        eligible: BoolArray = self._slate.eligible[slot].copy()
-        eligible[placed] = False
+    def at(self, slot: int, placed: IndexArray, free: BoolArray) -> BoolArray:  # noqa: ARG002 - `free` tells
+        eligible: BoolArray = free & self._slate.eligible[slot]
         return eligible
 
     def contending(self, slot: int, eligible: BoolArray) -> BoolArray:
@@ -89,6 +91,7 @@ def _process(record: DecisionRecord, policy: Policy[Any], state: Any, seed: int)
         scores=record.scores,
         columns=_columns(record, policy.reads),
         feature_names=record.feature_names,
+        offsets=_columns(record, (OFFSETS,)).get(OFFSETS),
     )
     return SlotProcess(policy, state, batch, _Logged(slate), explored, seed)
 

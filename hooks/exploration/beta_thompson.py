@@ -12,6 +12,7 @@ from explorank.hooks.exploration.item_sums import ItemSums, empty_sum
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.rewards import row_weights, unit_rewards
+from explorank.hooks.exploration.sampling import generator
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
@@ -76,9 +77,8 @@ class BetaThompson(Policy[BetaState]):
         """Return the contest of one request."""
         successes, failures = state.at(state.rows(batch.item_ids))
         alpha, beta = successes + self.prior_alpha, failures + self.prior_beta
-        keys = rng.random(len(batch))
         posterior = _BetaPosterior(alpha, beta, self.draws, seed=int(rng.integers(2**63)))
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor)
 
     def learn(self, state: BetaState, rewards: RewardBatch) -> BetaState:
         """Return the state with each reward added to its item's sums.
@@ -120,5 +120,4 @@ class _BetaPosterior:
         return upper
 
     def draws(self, rows: IndexArray) -> FloatArray:
-        rng = np.random.Generator(np.random.PCG64(self.seed))
-        return rng.beta(self.alpha[rows], self.beta[rows], size=(self.count, len(rows)))
+        return generator(self.seed).beta(self.alpha[rows], self.beta[rows], size=(self.count, len(rows)))

@@ -14,10 +14,12 @@ from explorank.hooks.exploration.linear_model import (
     overwhelmed,
     residuals,
     rough_upper_bounds,
+    side_by_side,
 )
 from explorank.hooks.exploration.policy import Policy, unpacked_version
+from explorank.hooks.exploration.pools import check_pool
 from explorank.hooks.exploration.rewards import row_weights
-from explorank.hooks.exploration.thompson import ThompsonContest, check_pool
+from explorank.hooks.exploration.thompson import ThompsonContest
 from explorank.hooks.types import (
     BoolArray,
     FeatureArray,
@@ -47,6 +49,7 @@ class BootstrapState:
     coefficients: FloatArray = field(init=False)  # (B, d)
     mean: FloatArray = field(init=False)  # (d,) of the coefficients over the replicates
     factor: FloatArray = field(init=False)  # (d, B) F with F Fᵀ their covariance
+    rough: FeatureArray = field(init=False, repr=False)  # (d, B + 1)
 
     def __post_init__(self) -> None:
         """Solve; raise `numpy.linalg.LinAlgError` where a system has no solution."""
@@ -55,6 +58,7 @@ class BootstrapState:
         object.__setattr__(self, "coefficients", coefficients)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "factor", (coefficients - mean).T / np.sqrt(len(coefficients)))
+        object.__setattr__(self, "rough", side_by_side(self.factor, mean))
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class BootstrappedThompson(Policy[BootstrapState]):
     """
 
     name: ClassVar[str] = "bootstrapped_thompson"
+    learns_residuals: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
 
     dim: int
@@ -129,7 +134,7 @@ class BootstrappedThompson(Policy[BootstrapState]):
     ) -> ThompsonContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         votes = _Votes(state, self.model.checked(batch.features))
-        return ThompsonContest(votes, rng.random(len(batch)), eligible, self.pool, self.floor)
+        return ThompsonContest(votes, rng, eligible, self.pool, self.floor, batch.offsets)
 
     def learn(self, state: BootstrapState, rewards: RewardBatch) -> BootstrapState:
         """Return the replicates given `rewards`; how they are cut into batches matters only to rounding.

@@ -16,7 +16,7 @@ from explorank.hooks.exploration.disjoint_model import (
 )
 from explorank.hooks.exploration.lin_ucb import check_alpha
 from explorank.hooks.exploration.linear_model import LinearModel
-from explorank.hooks.exploration.thompson import ThompsonContest, check_pool
+from explorank.hooks.exploration.pools import IndexContest, check_pool
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch
 
 
@@ -32,7 +32,7 @@ class DisjointLinUCB(DisjointPolicy):
 
     Propensity: 1 - floor + floor / #{pool} for the highest index, floor / #{pool} for the others of the
     pool, conditional on the slate above the slot; an importance weight is at most pool / floor. Equal
-    indices are broken by the seed.
+    indices share the first place.
 
     When: the features describe the request (the user, the time) and each item answers to them in its own
     way, with hundreds of rewards per item. When not: items are new every day, because no arm learns from
@@ -46,6 +46,7 @@ class DisjointLinUCB(DisjointPolicy):
     """
 
     name: ClassVar[str] = "disjoint_lin_ucb"
+    learns_residuals: ClassVar[bool] = True
 
     dim: int
     """How many features a candidate has."""
@@ -82,15 +83,15 @@ class DisjointLinUCB(DisjointPolicy):
 
     def contest(
         self, state: DisjointState, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
-    ) -> ThompsonContest:
+    ) -> IndexContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         index = _Index(self.model.beliefs(state, batch), self.alpha)
-        return ThompsonContest(index, rng.random(len(batch)), eligible, self.pool, self.floor)
+        return IndexContest(index, rng, eligible, self.pool, self.floor, batch.offsets)
 
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """A posterior of a single draw, which is the index itself."""
+    """The index of the candidates of one request."""
 
     beliefs: ArmBeliefs
     alpha: float
@@ -98,5 +99,5 @@ class _Index:
     def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
         return self.beliefs.rough_upper_bounds(rows, self.alpha)
 
-    def draws(self, rows: IndexArray) -> FloatArray:
-        return self.beliefs.upper_bounds(rows, self.alpha)[None]
+    def values(self, rows: IndexArray) -> FloatArray:
+        return self.beliefs.upper_bounds(rows, self.alpha)

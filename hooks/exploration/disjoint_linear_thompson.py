@@ -15,7 +15,7 @@ from explorank.hooks.exploration.disjoint_model import (
     DisjointState,
 )
 from explorank.hooks.exploration.linear_model import LinearModel
-from explorank.hooks.exploration.thompson import ThompsonContest, check_options
+from explorank.hooks.exploration.thompson import ThompsonContest, check_options, normal_draws
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch
 
 
@@ -41,6 +41,7 @@ class DisjointLinearThompson(DisjointPolicy):
     """
 
     name: ClassVar[str] = "disjoint_linear_thompson"
+    learns_residuals: ClassVar[bool] = True
 
     dim: int
     """How many features a candidate has."""
@@ -79,9 +80,8 @@ class DisjointLinearThompson(DisjointPolicy):
     ) -> ThompsonContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         beliefs = self.model.beliefs(state, batch)
-        keys = rng.random(len(batch))
         posterior = _ArmDraws(beliefs, self.draws, seed=int(rng.integers(2**63)))
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor, batch.offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,5 @@ class _ArmDraws:
         return self.beliefs.rough_upper_bounds(rows, 2.0)
 
     def draws(self, rows: IndexArray) -> FloatArray:
-        rng = np.random.Generator(np.random.PCG64(self.seed))
         mean, deviation = self.beliefs.moments(rows)
-        return mean + deviation * rng.standard_normal((self.count, len(rows)))
+        return normal_draws(mean, deviation, self.count, self.seed)

@@ -12,7 +12,7 @@ from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.exploration.item_sums import ItemMeans
 from explorank.hooks.exploration.options import check_finite, check_positive
 from explorank.hooks.exploration.policy import Policy
-from explorank.hooks.exploration.thompson import ThompsonContest, check_options
+from explorank.hooks.exploration.thompson import ThompsonContest, check_options, normal_draws
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 
@@ -39,6 +39,7 @@ class GaussianThompson(Policy[ItemMeans]):
     """
 
     name: ClassVar[str] = "gaussian_thompson"
+    learns_residuals: ClassVar[bool] = True
 
     prior_mean: float = 0.0
     """The mean reward that an item is credited with before its first, in the reward's unit.
@@ -84,9 +85,8 @@ class GaussianThompson(Policy[ItemMeans]):
     ) -> ThompsonContest:
         """Return the contest of one request."""
         mean, deviation = self._normal(*state.at(state.rows(batch.item_ids)))
-        keys = rng.random(len(batch))
         posterior = _NormalPosterior(mean, deviation, self.draws, seed=int(rng.integers(2**63)))
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor, batch.offsets)
 
     def posterior(self, state: ItemMeans) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of what each item in `state.item_ids` is worth, both (A,)."""
@@ -131,8 +131,4 @@ class _NormalPosterior:
         return upper
 
     def draws(self, rows: IndexArray) -> FloatArray:
-        rng = np.random.Generator(np.random.PCG64(self.seed))
-        drawn = rng.standard_normal((self.count, len(rows)))
-        drawn *= self.deviation[rows]
-        drawn += self.mean[rows]
-        return drawn
+        return normal_draws(self.mean[rows], self.deviation[rows], self.count, self.seed)

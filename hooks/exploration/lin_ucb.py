@@ -16,7 +16,7 @@ from explorank.hooks.exploration.linear_model import (
     rough_upper_bounds,
     upper_bounds,
 )
-from explorank.hooks.exploration.thompson import ThompsonContest, check_pool
+from explorank.hooks.exploration.pools import IndexContest, check_pool
 from explorank.hooks.types import BoolArray, FeatureArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 
@@ -31,7 +31,7 @@ class LinUCB(SharedLinearPolicy):
 
     Propensity: 1 - floor + floor / #{pool} for the highest index, floor / #{pool} for the others of the
     pool, conditional on the slate above the slot; an importance weight is at most pool / floor. Equal
-    indices are broken by the seed.
+    indices share the first place.
 
     When: answers should be the same for the same state and features but for the floor, or regret needs a
     bound that holds with certainty of its width. When not: rewards are late, because until they arrive every
@@ -45,6 +45,7 @@ class LinUCB(SharedLinearPolicy):
     """
 
     name: ClassVar[str] = "lin_ucb"
+    learns_residuals: ClassVar[bool] = True
 
     dim: int
     """How many features a candidate has."""
@@ -79,11 +80,11 @@ class LinUCB(SharedLinearPolicy):
 
     def contest(
         self, state: LinearState, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
-    ) -> ThompsonContest:
+    ) -> IndexContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         features = self.model.checked(batch.features)
-        keys = rng.random(len(batch))
-        return ThompsonContest(_Index(state, features, self.alpha), keys, eligible, self.pool, self.floor)
+        index = _Index(state, features, self.alpha)
+        return IndexContest(index, rng, eligible, self.pool, self.floor, batch.offsets)
 
     def learn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
         """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.
@@ -105,7 +106,7 @@ def check_alpha(name: str, alpha: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """A posterior of a single draw, which is the index itself."""
+    """The index of the candidates of one request."""
 
     state: LinearState
     features: FeatureArray  # (n, d)
@@ -114,5 +115,5 @@ class _Index:
     def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
         return rough_upper_bounds(self.state, self.features, rows, self.alpha)
 
-    def draws(self, rows: IndexArray) -> FloatArray:
-        return upper_bounds(self.state, self.features, rows, self.alpha)[None]
+    def values(self, rows: IndexArray) -> FloatArray:
+        return upper_bounds(self.state, self.features, rows, self.alpha)

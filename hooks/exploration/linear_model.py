@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Protocol
@@ -14,11 +15,11 @@ from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
+from explorank.hooks.exploration.thompson import paired, pairs_of
 from explorank.hooks.types import FeatureArray, FloatArray, IndexArray, RewardBatch
 
-# Numbers per block of features: below the size from which the allocator maps fresh pages for every array,
-# which costs more than the arithmetic.
-_BLOCK: Final = 16_000
+# Candidates whose products are made at once; those of 32 features then fit into the second-level cache.
+_BLOCK: Final = 2_048
 _NO_POSTERIOR: Final = "there is no posterior to draw from"
 
 
@@ -31,6 +32,7 @@ class LinearState:
     information: FloatArray  # (d,) precision · mean
     mean: FloatArray = field(init=False)  # (d,) precision⁻¹ information
     factor: FloatArray = field(init=False)  # (d, d) F with F Fᵀ = precision⁻¹
+    rough: FeatureArray = field(init=False, repr=False)  # (d, d + 1)
 
     def __post_init__(self) -> None:
         """Factorise; raise `numpy.linalg.LinAlgError` where the precision is not positive definite."""
@@ -38,6 +40,7 @@ class LinearState:
         factor = np.linalg.solve(lower.T, np.eye(len(lower)))
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "mean", factor @ (factor.T @ self.information))
+        object.__setattr__(self, "rough", side_by_side(factor, self.mean))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,16 @@ class Belief(Protocol):
     def factor(self) -> FloatArray:
         """Any F (d, k) with F Fᵀ the covariance of the coefficients."""
 
+    @property
+    def rough(self) -> FeatureArray:
+        """Factor and mean side by side in single precision, (d, k + 1), for one product with the features."""
+
+
+def side_by_side(factor: FloatArray, mean: FloatArray) -> FeatureArray:
+    """Return [factor | mean] in single precision; numbers beyond its range are infinite."""
+    with np.errstate(over="ignore"):
+        return np.column_stack((factor, mean)).astype(np.float32)
+
 
 def upper_bounds(belief: Belief, features: FeatureArray, rows: IndexArray, deviations: float) -> FloatArray:
     """Return mean + `deviations` standard deviations of the expected reward of `rows`, (len(rows),)."""
@@ -238,19 +251,48 @@ def rough_upper_bounds(
     belief: Belief, features: FeatureArray, rows: IndexArray, deviations: float
 ) -> NDArray[np.floating[Any]]:
     """Return `upper_bounds` in single precision where it suffices: to say who contends."""
-    mean, factor = belief.mean.astype(np.float32), belief.factor.astype(np.float32)
-    upper = np.empty(len(rows), np.float32)
-    everyone = len(rows) == len(features)
-    block = max(1, _BLOCK // features.shape[1])
+    if 2 * len(rows) < len(features):
+        upper = _rough(belief, features.take(rows, axis=0), deviations)
+    else:
+        # To compute what is not asked for is cheaper than to copy what is.
+        upper = _rough(belief, features, deviations)
+        if len(rows) < len(features):
+            upper = upper[rows]
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(rows), block):
-            part = slice(start, start + block)
-            taken = features[part] if everyone else features.take(rows[part], axis=0)
-            spread = taken @ factor
-            deviation = np.sqrt(np.vecdot(spread, spread))
-            upper[part] = taken @ mean + np.float32(deviations) * deviation
         finite = math.isfinite(float(upper.sum()))
     return upper if finite else upper_bounds(belief, features, rows, deviations)
+
+
+def _rough(belief: Belief, features: FeatureArray, deviations: float) -> FeatureArray:
+    """Return the upper bound of each row of `features`, (n,) float32, not finite where float32 overflows."""
+    n, width = len(features), belief.rough.shape[1]
+    upper = np.empty(n, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, n, _BLOCK):
+            rows = features[start : start + _BLOCK]
+            product = np.matmul(rows, belief.rough, out=scratch(len(rows), width))
+            spread = product[:, :-1]
+            deviation = np.sqrt(np.vecdot(spread, spread), out=upper[start : start + _BLOCK])
+            deviation *= deviations
+            deviation += product[:, -1]
+    return upper
+
+
+class _Scratch(threading.local):
+    """Memory that a thread's requests use one after the other: fresh pages cost more than the arithmetic."""
+
+    numbers: FeatureArray = np.empty(0, np.float32)
+
+
+_SCRATCH: Final = _Scratch()
+
+
+def scratch(rows: int, columns: int) -> FeatureArray:
+    """Return an array (rows, columns) of whatever, to be read before this thread asks again."""
+    size = rows * columns
+    if len(_SCRATCH.numbers) < size:
+        _SCRATCH.numbers = np.empty(size, np.float32)
+    return _SCRATCH.numbers[:size].reshape(rows, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,14 +301,15 @@ class LinearDraws:
 
     state: LinearState
     features: FeatureArray  # (n, d)
-    standard: FloatArray  # (M, d) normal draws z; the coefficients are mean + F z
+    standard: FloatArray  # (pairs, d) normal draws z; the coefficients are mean + F z and mean - F z
+    count: int
 
     @classmethod
     def of(
         cls, state: LinearState, features: FeatureArray, count: int, rng: np.random.Generator
     ) -> LinearDraws:
         """Return `count` draws of the coefficients."""
-        return cls(state, features, rng.standard_normal((count, len(state.mean))))
+        return cls(state, features, rng.standard_normal((pairs_of(count), len(state.mean))), count)
 
     def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
         """Return mean + 2 standard deviations of each of `rows`, (len(rows),)."""
@@ -276,6 +319,5 @@ class LinearDraws:
         """Return what each draw expects of `rows`, (M, len(rows))."""
         taken = self.features.take(rows, axis=0).astype(np.float64)
         # A pool is smaller than the number of draws: x (mean + F z) costs less as x mean + (x F) z.
-        scored: FloatArray = self.standard @ (taken @ self.state.factor).T
-        scored += taken @ self.state.mean
-        return scored
+        spread = self.standard @ (taken @ self.state.factor).T
+        return paired(taken @ self.state.mean, spread, self.count)

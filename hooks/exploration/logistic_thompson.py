@@ -86,9 +86,8 @@ class LogisticThompson(SharedLinearPolicy):
     ) -> ThompsonContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         features = self.model.checked(batch.features)
-        keys = rng.random(len(batch))
         posterior = LinearDraws.of(state, features, self.draws, rng)
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor)
 
     def learn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
         """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from explorank.hooks.exploration.sampling import Winners
 from explorank.hooks.types import BoolArray, FloatArray
 
 
@@ -22,3 +23,12 @@ class WinnerMixture:
         distribution: FloatArray = winners * ((1.0 - self.uniform) / np.count_nonzero(winners))
         distribution += eligible * (self.uniform / np.count_nonzero(eligible))
         return distribution
+
+    def drawable(self, eligible: BoolArray) -> Winners:
+        """Return the same without a number per candidate."""
+        values = np.where(eligible, self.values, -np.inf)
+        best = values.argmax()
+        winners = (values == values[best]).nonzero()[0]
+        if len(winners) > 1:
+            winners = winners[eligible[winners]]  # the best may be -inf, like what is not eligible
+        return Winners(winners, eligible, self.uniform)

@@ -20,7 +20,7 @@ from explorank.hooks.exploration.linear_model import (
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.rewards import row_weights
-from explorank.hooks.exploration.thompson import ThompsonContest, check_options
+from explorank.hooks.exploration.thompson import ThompsonContest, check_options, pairs_of
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 
@@ -78,6 +78,7 @@ class NeuralLinear(Policy[NeuralLinearState]):
     """
 
     name: ClassVar[str] = "neural_linear"
+    learns_residuals: ClassVar[bool] = True
     needs_features: ClassVar[bool] = True
 
     dim: int
@@ -142,11 +143,11 @@ class NeuralLinear(Policy[NeuralLinearState]):
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         features = self._model.checked(batch.features)
         state = self._over_this_representation(state)
-        keys = rng.random(len(batch))
-        deviations = np.sqrt(state.rate / rng.standard_gamma(state.shape, size=self.draws))
-        standard = rng.standard_normal((self.draws, self.dim)) * deviations[:, None]
-        posterior = _StudentDraws(LinearDraws(state.belief, features, standard), state.noise)
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        half = pairs_of(self.draws)
+        deviations = np.sqrt(state.rate / rng.standard_gamma(state.shape, size=half))
+        standard = rng.standard_normal((half, self.dim)) * deviations[:, None]
+        posterior = _StudentDraws(LinearDraws(state.belief, features, standard, self.draws), state.noise)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor, batch.offsets)
 
     def posterior(self, state: NeuralLinearState) -> tuple[FloatArray, FloatArray]:
         """Return the mean (d,) and the covariance (d, d) of the coefficients, over all sizes of the noise."""

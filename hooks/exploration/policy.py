@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState
+from explorank.hooks.exploration.sampling import SlotDistribution
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 NOBODY: Final[IndexArray] = np.zeros(0, np.int64)
@@ -47,6 +48,16 @@ class Contest(Protocol):
         distribution the item is drawn from, so its entries are exact propensities. A pure function: the
         same mask gives the same answer.
         """
+
+
+class DrawableContest(Contest, Protocol):
+    """A contest that can also answer in a form that is cheaper to draw from than one number per candidate.
+
+    It is optional. The numbers are those of `distribution`, which the conformance suite holds it to.
+    """
+
+    def drawable(self, eligible: BoolArray) -> SlotDistribution:
+        """Return what `distribution` says, for the same mask."""
 
 
 class SlateContest(Contest, Protocol):
@@ -80,6 +91,8 @@ class Policy(ABC, Generic[S]):
     """Whether `contest` and `learn` need `batch.features`; a batch without them is refused."""
     learns_from: ClassVar[frozenset[str]] = frozenset()
     """The optional columns of `RewardBatch` that `learn` needs; a batch without one of them is refused."""
+    learns_residuals: ClassVar[bool] = False
+    """Whether it learns `values - offsets` and adds what it learnt to the batch's `offsets`."""
     sees_slate: ClassVar[bool] = False
     """Whether its contests are `SlateContest`s, which are told the slot and the slate above it."""
 

@@ -1,22 +1,31 @@
 """The random process that fills a slate, slot by slot: one definition for serving, scoring and replay.
 
-One generator per request, seeded, is consumed in a fixed order: a tie-breaking key per candidate, whatever
-the policy's contest draws when the first explored slot is reached, then one uniform number per explored
-slot, and where the policy sees the slate a second one, for the strategy behind the choice. Nothing depends
-on how many slots were asked for, so that a prefix of a slate has the same process.
+What is random follows from one seed, in three streams that do not meet: the keys that break ties in scores, the
+generator from which the policy's contest draws when the first explored slot is reached, and one uniform number
+per explored slot (two where the policy sees the slate; the second is for the strategy behind the choice).
+Nothing depends on how many slots were asked for, so that a prefix of a slate has the same process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration.policy import Contest, Policy, SlateContest
-from explorank.hooks.exploration.sampling import Distribution, ranked
+from explorank.hooks.exploration.sampling import (
+    BestByScore,
+    Distribution,
+    SlotDistribution,
+    TieKeys,
+    Uniforms,
+    generator,
+)
 from explorank.hooks.types import (
+    OFFSETS,
     BoolArray,
     FloatArray,
     IndexArray,
@@ -29,11 +38,19 @@ from explorank.hooks.types import (
 class Eligibility(Protocol):
     """Who may stand in a slot, given the slate above it."""
 
-    def at(self, slot: int, placed: IndexArray) -> BoolArray:
-        """Return who is eligible, (n,) bool, those already `placed` left out; the caller owns it."""
+    @property
+    def possible(self) -> BoolArray:
+        """Who may stand in any slot at all, (n,) bool."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether slots differ in more than that what is placed is gone; if not, `at` is not asked."""
+
+    def at(self, slot: int, placed: IndexArray, free: BoolArray) -> BoolArray:
+        """Return who of those `free` (n,), possible and not `placed`, is eligible, (n,) bool."""
 
     def contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:
-        """Return the part of `eligible` that a policy chooses from where the slot explores.
+        """Return the part of `eligible` that a policy chooses from where the slot explores; a copy.
 
         `None` says that the slot does not explore after all, and holds the best by score.
         """
@@ -59,97 +76,136 @@ class SlotProcess:
         self._eligibility: Final = eligibility
         self._explored: Final = explored
         self._seed: Final = seed
-        # Named, because the default bit generator may change with numpy, and replay must not.
-        self._rng: Final = np.random.Generator(np.random.PCG64(seed))
-        self._keys: Final = self._rng.random(len(batch))
         self._contest: Contest | None = None
-        self._ranked: IndexArray | None = None
+        self._uniforms: Uniforms | None = None
+        self._best: BestByScore | None = None
 
     def run(self, n_slots: int) -> Slate:
         """Return the slate; it is shorter than `n_slots` where a slot has nobody eligible."""
+        policy, eligibility = self._policy, self._eligibility
         n = len(self._batch)
         length = min(n_slots, n)
+        varies = eligibility.varies
+        free = eligibility.possible.copy()
         order = np.zeros(length, np.int64)
+        # Guards and contests see the slate above the slot, and must not rewrite it.
+        above = order.view()
+        above.flags.writeable = False
         propensities = np.ones(length)
-        eligible = np.zeros((length, n), np.bool_)
+        eligible = np.empty((length, n), np.bool_)
         support = np.zeros((length, n), np.bool_)
         methods: list[SlotMethod] = []
         strategies: list[str] = []
         for slot in range(length):
-            placed = _frozen(order[:slot])
-            allowed = self._eligibility.at(slot, placed)
-            explores, choosing = self._choosing(slot, allowed)
-            if not np.count_nonzero(choosing):
-                break
-            if explores:
-                distribution = self._distribution(choosing, slot, placed)
-                row = distribution.draw(self._rng.random())
-                propensities[slot] = distribution.propensity(row)
-                support[slot] = distribution.support
-                methods.append("explore")
-                strategies.append(self._strategy(row, choosing, slot, placed))
-            else:
-                row = self._best(choosing)
+            allowed = eligibility.at(slot, above[:slot], free) if varies else free
+            contending = self._contending(slot, allowed)
+            if contending is None:
+                row = self._best_of(allowed, length)
+                if not allowed[row]:
+                    break
                 support[slot, row] = True
                 methods.append("score")
                 strategies.append("")
-            eligible[slot] = allowed
+            else:
+                if not contending[contending.argmax()]:
+                    break
+                placed = above[:slot]
+                distribution = self._distribution(contending, slot, placed)
+                row = distribution.draw(self._uniform())
+                propensities[slot] = distribution.propensity(row)
+                distribution.mark(support[slot])
+                methods.append("explore")
+                if policy.sees_slate:
+                    strategies.append(self._strategy(row, contending, slot, placed))
+            if varies:
+                eligible[slot] = allowed
             order[slot] = row
+            free[row] = False
         filled = len(methods)
+        order, eligible = order[:filled], eligible[:filled]
+        if not varies:
+            eligible[:] = eligibility.possible
+            eligible[:, order] = _not_yet_placed(filled)
         return Slate(
-            order=order[:filled],
+            order=order,
             propensities=propensities[:filled],
             method=tuple(methods),
-            policy=self._policy.name,
+            policy=policy.name,
             policy_version=self._state.version,
-            eligible=eligible[:filled],
+            eligible=eligible,
             support=support[:filled],
             seed=self._seed,
-            floor=self._policy.exploration_floor,
-            strategies=tuple(strategies) if self._policy.sees_slate else (),
-            reads=() if self._contest is None else self._policy.reads,
+            floor=policy.exploration_floor,
+            strategies=tuple(strategies) if policy.sees_slate else (),
+            reads=self._read(),
         )
 
     def conditionals(self, order: Sequence[int] | IndexArray) -> FloatArray:
         """Return the probability of each slot's item given the slots above it, (k,); 0 ends the slate."""
+        eligibility = self._eligibility
         rows = _rows(order, len(self._batch))
+        above = rows.view()
+        above.flags.writeable = False
+        free = eligibility.possible.copy()
         probabilities = np.zeros(len(rows))
         for slot, row in enumerate(rows.tolist()):
-            placed = _frozen(rows[:slot])
-            explores, choosing = self._choosing(slot, self._eligibility.at(slot, placed))
-            if not choosing[row]:
+            placed = above[:slot]
+            allowed = eligibility.at(slot, placed, free) if eligibility.varies else free
+            contending = self._contending(slot, allowed)
+            if not (allowed if contending is None else contending)[row]:
                 break
-            if explores:
-                probabilities[slot] = self._distribution(choosing, slot, placed).propensity(row)
+            if contending is None:
+                probabilities[slot] = float(self._best_of(allowed, len(rows)) == row)
             else:
-                probabilities[slot] = float(self._best(choosing) == row)
+                probabilities[slot] = self._distribution(contending, slot, placed).propensity(row)
             if probabilities[slot] == 0.0:
                 break
+            free[row] = False
         return probabilities
 
-    def _choosing(self, slot: int, eligible: BoolArray) -> tuple[bool, BoolArray]:
-        """Return whether the slot explores, and who it chooses from."""
-        contending = self._eligibility.contending(slot, eligible) if slot in self._explored else None
-        return (False, eligible) if contending is None else (True, contending)
+    def _contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:
+        """Return who an explored slot chooses from, `None` where the slot holds the best by score."""
+        return self._eligibility.contending(slot, eligible) if slot in self._explored else None
 
-    def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> Distribution:
+    def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> SlotDistribution:
         if self._contest is None:
-            self._contest = self._policy.contest(self._state, self._batch, choosing, self._rng)
+            rng = generator(self._seed)
+            self._contest = self._policy.contest(self._state, self._batch, choosing, rng)
         if self._policy.sees_slate:
             answer = cast("SlateContest", self._contest).distribution(choosing, slot, placed)
-        else:
-            answer = self._contest.distribution(choosing)
-        return Distribution.of(answer, choosing, self._policy.name)
+            return Distribution.of(answer, choosing, self._policy.name)
+        drawable = getattr(self._contest, "drawable", None)
+        if drawable is not None:
+            return cast("SlotDistribution", drawable(choosing))
+        return Distribution.of(self._contest.distribution(choosing), choosing, self._policy.name)
+
+    def _uniform(self) -> float:
+        if self._uniforms is None:
+            self._uniforms = Uniforms(self._seed)
+        return self._uniforms.next()
 
     def _strategy(self, row: int, choosing: BoolArray, slot: int, placed: IndexArray) -> str:
-        if not self._policy.sees_slate:
-            return ""
-        return cast("SlateContest", self._contest).strategy(row, self._rng.random(), choosing, slot, placed)
+        return cast("SlateContest", self._contest).strategy(row, self._uniform(), choosing, slot, placed)
 
-    def _best(self, eligible: BoolArray) -> int:
-        if self._ranked is None:
-            self._ranked = ranked(self._batch.score_values, self._keys)
-        return int(self._ranked[eligible[self._ranked].argmax()])
+    def _best_of(self, free: BoolArray, depth: int) -> int:
+        if self._best is None:
+            scores, keys = self._batch.score_values, TieKeys(self._seed)
+            self._best = BestByScore(scores, keys, self._eligibility.possible, depth)
+        return self._best.among(free)
+
+    def _read(self) -> tuple[str, ...]:
+        """Return what the policy read of the batch beside scores and needed features."""
+        if self._contest is None:
+            return ()
+        if self._policy.learns_residuals and self._batch.offsets is not None:
+            return (*self._policy.reads, OFFSETS)
+        return self._policy.reads
+
+
+@lru_cache(maxsize=64)
+def _not_yet_placed(slots: int) -> BoolArray:
+    """Return whether, at each slot, what each slot holds in the end is still to be placed, (slots, slots)."""
+    return np.triu(np.ones((slots, slots), np.bool_))
 
 
 def _rows(order: Sequence[int] | IndexArray, n: int) -> IndexArray:
@@ -160,8 +216,3 @@ def _rows(order: Sequence[int] | IndexArray, n: int) -> IndexArray:
             "Pass indices into the batch, not item ids."
         )
     return rows
-
-
-def _frozen(placed: IndexArray) -> IndexArray:
-    placed.flags.writeable = False  # a guard must not rewrite the slate; this is a view of its own
-    return placed

@@ -96,30 +96,37 @@ class _Guarded:
         explorable: BoolArray | None,
         on_error: OnGuardError | None,
     ) -> None:
-        if explorable is not None and (explorable.shape != (len(batch),) or explorable.dtype != np.bool_):
+        n = len(batch)
+        if explorable is not None and (explorable.shape != (n,) or explorable.dtype != np.bool_):
             raise InvalidBatch(
-                f"`explorable` is {explorable.dtype} of shape {explorable.shape} for {len(batch)} candidates; "
-                f"it must be bool of shape ({len(batch)},), one entry per candidate."
+                f"`explorable` is {explorable.dtype} of shape {explorable.shape} for {n} candidates; it must be "
+                f"bool of shape ({n},), one entry per candidate."
             )
         self._explorable = explorable
-        asked = RankingRequest(decision_id="", slots=n_slots) if request is None else request
-        self._request = with_snapshots(guards, asked, on_error)
         self._batch = batch
         self._on_error = on_error
-        self._allowed = static_mask(guards, self._request, batch, on_error)
-        self._dynamic = [guard for guard in guards if not is_static(guard)]
+        self._dynamic: Sequence[Guard] = ()
+        if not guards and (request is None or not request.exclude):
+            self.possible = np.ones(n, np.bool_)
+        else:
+            asked = RankingRequest(decision_id="", slots=n_slots) if request is None else request
+            self._request = with_snapshots(guards, asked, on_error)
+            self.possible = static_mask(guards, self._request, batch, on_error)
+            self._dynamic = [guard for guard in guards if not is_static(guard)]
+        self.varies = bool(self._dynamic)
 
-    def at(self, slot: int, placed: IndexArray) -> BoolArray:
-        eligible = self._allowed.copy()
-        eligible[placed] = False
+    def at(self, slot: int, placed: IndexArray, free: BoolArray) -> BoolArray:
+        eligible = free.copy()
         for guard in self._dynamic:
             eligible &= guard_mask(guard, self._request, self._batch, placed, slot, self._on_error)
         return eligible
 
     def contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:  # noqa: ARG002 - all slots alike
+        # A contest may keep what it is given; what is free changes with the next slot.
+        contending: BoolArray = eligible.copy()
         if self._explorable is None:
-            return eligible
-        contending: BoolArray = eligible & self._explorable
+            return contending
+        contending &= self._explorable
         return contending if np.count_nonzero(contending) else None
 
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from explorank.hooks.exploration.policy import Contest, Policy
+from explorank.hooks.exploration.sampling import generator
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 _ITEMS = 12
@@ -86,11 +87,6 @@ class PolicyCases:
         if not policy.needs_features:
             return None
         return np.random.default_rng(13).standard_normal((n, getattr(policy, "dim", 3)))
-
-
-def generator(seed: int) -> np.random.Generator:
-    """Return the generator that a contest draws from."""
-    return np.random.Generator(np.random.PCG64(seed))
 
 
 def contest_of(

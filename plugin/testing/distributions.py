@@ -21,6 +21,7 @@ from explorank.testing.operations import operations
 
 _SUM_TOLERANCE: Final = 1e-9
 _FEW: Final = 5
+_GRID: Final = 400
 _EXTREMES: Final = {
     "equal": [0.0, 0.0, 0.0, 0.0, 0.0],
     "huge": [1e300, -1e300, 1e300, 0.0, 1.0],
@@ -46,6 +47,35 @@ class DistributionTests(PolicyCases):
             for eligible in _masks(_FEW):
                 answer = contest.distribution(eligible.copy())
                 _demand_distribution(answer, eligible, f"{policy.name}, seed {seed}, eligible {eligible}")
+
+    def test_what_is_drawn_from_has_the_probabilities_of_the_distribution(self) -> None:
+        """Where a contest has a `drawable`, it says and does what `distribution` says, for every mask.
+
+        The process draws from it and logs its numbers, while everybody else reads `distribution`.
+        """
+        policy, state, batch = self.case(_FEW)
+        grid = (np.arange(_GRID) + 0.5) / _GRID
+        for seed, eligible in itertools.product(range(3), _masks(_FEW)):
+            contest = contest_of(policy, state, batch, seed)
+            drawable = getattr(contest, "drawable", None)
+            if drawable is None:
+                return
+            answer, drawn = contest.distribution(eligible), drawable(eligible)
+            said = np.array([drawn.propensity(row) for row in range(_FEW)])
+            support = np.zeros(_FEW, np.bool_)
+            drawn.mark(support)
+            demand(
+                np.allclose(said, answer, rtol=1e-12, atol=0.0) and np.array_equal(support, answer > 0.0),
+                f"{policy.name}, seed {seed}, eligible {eligible}: its distribution is {shares(answer)}, and what "
+                f"it draws from says {shares(said)} with the support {support}. Derive one from the other.",
+            )
+            # Each item has at most two intervals of the numbers in [0, 1), whose ends the grid may miss.
+            shown = np.bincount([drawn.draw(uniform) for uniform in grid.tolist()], minlength=_FEW) / _GRID
+            demand(
+                np.abs(shown - answer).max() <= 2.0 / _GRID,
+                f"{policy.name}, seed {seed}, eligible {eligible}: evenly spaced numbers draw {shares(shown)}, and "
+                f"its distribution is {shares(answer)}. What is logged must be what is drawn from.",
+            )
 
     def test_a_distribution_is_a_function_of_the_mask(self) -> None:
         """The same mask gives the same answer, to the last bit, however often and after whatever others.

@@ -233,6 +233,18 @@ class _ListeningContest:
         self._answers.append(answer.copy())
         return answer
 
+    @property
+    def drawable(self) -> Any:
+        drawable = getattr(self._contest, "drawable", None)
+        if drawable is None:
+            return None
+
+        def listened(eligible: BoolArray) -> Any:
+            self._answers.append(self._contest.distribution(eligible).copy())
+            return drawable(eligible)
+
+        return listened
+
 
 def _slates(
     policy: Policy[Any], state: Any, batch: RankingBatch, seed: int, explored: Sequence[int] | None

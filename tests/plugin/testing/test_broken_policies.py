@@ -3,7 +3,6 @@
 The base of each of them passes the whole suite (`test_builtin_policies`), so that what is found is the break.
 """
 
-import copy
 import itertools
 import pickle
 import unittest
@@ -59,41 +58,59 @@ class PlainThompson(BetaThompson):
 
 
 @dataclass(frozen=True)
-class EstimateBesideAPlainDraw(BetaThompson):
-    """Draws the top item itself, and bends the distribution so that the process draws it too.
+class DrawnOtherwise:
+    """What is drawn from, honest in all it says, which shows `chosen(uniform)` instead."""
 
-    The number beside it is a mere estimate of its probability.
-    """
+    honest: object
+    chosen: object
+
+    def draw(self, uniform):
+        return self.chosen(uniform)
+
+    def propensity(self, row):
+        return self.honest.propensity(row)
+
+    def mark(self, support):
+        self.honest.mark(support)
+
+
+@dataclass(frozen=True)
+class EstimateBesideAPlainDraw(BetaThompson):
+    """Shows the winner of a draw of its own, and beside it an estimate of how probable that was."""
 
     draws: int = 2
     floor: float = 0.1
 
     def contest(self, state, batch, eligible, rng):
         honest = super().contest(state, batch, eligible, rng)
-        estimate = honest.distribution(eligible)
         plain = super().contest(state, batch, eligible, rng).distribution(eligible)
         winner = int(rng.choice(len(batch), p=plain))
-        uniform = copy.deepcopy(rng).random()
-        rows = np.arange(len(batch))
-        above, below = estimate * (rows < winner), estimate * (rows > winner)
-        rest = 1.0 - estimate[winner]
-        # What the rows above the winner must have, so that the number falls on it; no share may vanish.
-        share = np.clip(uniform - estimate[winner] / 2, 0.2 * rest, 0.8 * rest)
-        if above.any() and below.any() and share <= uniform < share + estimate[winner]:
-            bent = above / above.sum() * share + below / below.sum() * (rest - share)
-            bent[winner] = estimate[winner]
-        else:
-            bent = estimate
-        return Answering(lambda mask: bent if (mask == eligible).all() else honest.distribution(mask))
+
+        @dataclass(frozen=True)
+        class Contest(Answering):
+            def drawable(self, mask):
+                drawn = honest.drawable(mask)
+                return DrawnOtherwise(drawn, lambda uniform: winner if mask[winner] else drawn.draw(uniform))
+
+        return Contest(honest.distribution)
 
 
-def looks_ahead(batch, mask, rng, honest):
-    """Knows the number that will draw, and puts the best where it falls, at half its probability."""
-    uniform, given = copy.deepcopy(rng).random(), honest(mask)
-    best = int(given.argmax())
-    bent = given * 0.5 / (1.0 - given[best] or 1.0)
-    bent[best] = 0.5
-    return bent if given[best] > 0.5 and uniform < 0.5 + bent[:best].sum() else given
+@dataclass(frozen=True)
+class Eager(EpsilonGreedy):
+    """Shows the best more often than it says."""
+
+    epsilon: float = 0.5
+
+    def contest(self, state, batch, eligible, rng):
+        honest = super().contest(state, batch, eligible, rng)
+
+        @dataclass(frozen=True)
+        class Contest(Answering):
+            def drawable(self, mask):
+                drawn = honest.drawable(mask)
+                return DrawnOtherwise(drawn, lambda uniform: drawn.draw(uniform**1.5))
+
+        return Contest(honest.distribution)
 
 
 @dataclass(frozen=True)
@@ -302,7 +319,9 @@ BROKEN = [
     ("one draw is called certain", "inverse_propensities_average_to_one", "misses 1", PlainThompson()),
     ("an estimate beside a plain draw", "inverse_propensities_average_to_one", "misses 1",
      EstimateBesideAPlainDraw()),
-    ("looks ahead", "frequencies_match_the_probabilities", "misses its mean", with_answer(looks_ahead)),
+    ("shows the best too often", "frequencies_match_the_probabilities", "misses its mean", Eager()),
+    ("shows the best too often", "what_is_drawn_from_has_the_probabilities_of_the_distribution", "evenly spaced",
+     Eager()),
     ("counts requests", "all_slates_sum_to_one", "must be 1", Counted()),
     ("counts requests", "a_slate_has_the_product_of_its_conditionals", "log-probability", Counted()),
     ("counts requests", "a_seed_gives_the_same_slate_again", "the seed must decide", Counted()),
