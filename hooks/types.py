@@ -219,7 +219,7 @@ class RankingBatch:
             raise InvalidBatch(f"`item_ids` has shape {ids.shape}; it must be (n,).")
         n = len(ids)
         scores = np.zeros(n) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
-        features = None if self.features is None else np.asarray(self.features, dtype=np.float32)
+        features = None if self.features is None else _single_precision(np.asarray(self.features))
         if scores.shape != (n,):
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
         if features is not None and (features.ndim != 2 or len(features) != n):
@@ -266,6 +266,13 @@ class RankingBatch:
                 "reads it. Supply it with the candidates, or set the policy up without it."
             )
         return np.asarray(self.columns[name])
+
+
+def _single_precision(features: NDArray[Any]) -> FeatureArray:
+    """Return `features` as float32; one row that stands for all of them, by broadcasting, stays one row."""
+    if features.ndim == 2 and len(features) > 1 and features.strides[0] == 0:
+        return np.broadcast_to(features[:1].astype(np.float32), features.shape)
+    return features.astype(np.float32, copy=False)
 
 
 def _require_finite(name: str, values: NDArray[Any], ids: Ids) -> None:

@@ -16,14 +16,20 @@ from numpy.typing import NDArray
 
 from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration.arm_store import ArmStore
-from explorank.hooks.exploration.linear_model import LinearModel, overwhelmed, residuals, retention
+from explorank.hooks.exploration.linear_model import (
+    LinearModel,
+    overwhelmed,
+    residuals,
+    retention,
+    scratch,
+)
 from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
 from explorank.hooks.types import FeatureArray, FloatArray, Ids, IndexArray, RankingBatch, RewardBatch
 
 _NOBODY: Final[Ids] = np.zeros(0, dtype="<U1")
-# Candidates per block where each has features of its own: their products then stay in the cache.
-_BLOCK: Final = 64
+# Candidates whose covariances are read at once; those of 32 features then fit into the second-level cache.
+_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Triangle:
         self.dim: Final = dim
         self.size: Final = len(rows)
         self.diagonal: Final[IndexArray] = np.flatnonzero(rows == columns)
+        self._starts: Final[list[int]] = (np.arange(dim) * (np.arange(dim) + 1) // 2).tolist()
         self._rows: Final = rows
         self._columns: Final = columns
         self._flat: Final = rows * dim + columns
@@ -76,6 +83,15 @@ class Triangle:
         matrices[..., self._rows, self._columns] = packed
         matrices[..., self._columns, self._rows] = packed
         return matrices
+
+    def write_squares(self, vectors: FeatureArray, products: FeatureArray) -> None:
+        """Write `squares` of `vectors` (n, d) to `products` (n, t), for many of them at once."""
+        doubled = vectors * np.float32(2.0)
+        for row, start in enumerate(self._starts):
+            # Whole columns instead of single entries: a tenth of the time.
+            np.multiply(vectors[:, :row], doubled[:, row, None], out=products[:, start : start + row])
+        np.multiply(vectors, vectors, out=doubled)
+        products[:, self.diagonal] = doubled
 
     def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """Return q (..., t) such that the packed S has q · S = xᵀSx for each x of `vectors` (..., d)."""
@@ -245,22 +261,34 @@ class DisjointModel:
         return (covariance, mean) if finite else None
 
 
-@dataclass(frozen=True, slots=True)
 class ArmBeliefs:
     """The mean and the width of what each candidate is expected to earn, each by its own arm."""
 
-    store: ArmStore
-    places: IndexArray  # (n,) of each candidate's arm
-    features: FeatureArray  # (n, d)
-    layout: Triangle
+    __slots__ = ("_context", "_features", "_layout", "_places", "_store")
+
+    def __init__(self, store: ArmStore, places: IndexArray, features: FeatureArray, layout: Triangle) -> None:
+        """Take the store's row of each candidate's arm, (n,), and the candidates' features, (n, d)."""
+        self._store = store
+        self._places = places
+        self._features = features
+        self._layout = layout
+        # Often they describe the request, not the candidate, and are the same for all.
+        self._context = features[0] if len(features) and _is_one(features) else None
 
     def moments(self, rows: IndexArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of `rows`, (len(rows),) each."""
-        features = self.features.take(rows, axis=0).astype(np.float64)
-        places = self.places[rows]
-        mean: FloatArray = np.vecdot(self.store.mean.take(places, axis=0), features)
-        squares = self.layout.squares(features[:1] if _is_one(features) else features)
-        variance = np.vecdot(self.store.covariance.take(places, axis=0), squares)
+        places = self._places[rows]
+        means, covariances = self._store.mean, self._store.covariance
+        mean: FloatArray
+        variance: FloatArray
+        if self._context is not None:
+            context = self._context.astype(np.float64)
+            mean = means.take(places, axis=0) @ context
+            variance = covariances.take(places, axis=0) @ self._layout.squares(context)
+        else:
+            features = self._features.take(rows, axis=0).astype(np.float64)
+            mean = np.vecdot(means.take(places, axis=0), features)
+            variance = np.vecdot(covariances.take(places, axis=0), self._layout.squares(features))
         return mean, np.sqrt(np.maximum(variance, 0.0))  # rounding may leave less than nothing
 
     def upper_bounds(self, rows: IndexArray, deviations: float) -> FloatArray:
@@ -270,13 +298,15 @@ class ArmBeliefs:
 
     def rough_upper_bounds(self, rows: IndexArray, deviations: float) -> NDArray[np.floating[Any]]:
         """Return `upper_bounds` in single precision where it suffices: to say who contends."""
-        features, places = self.features.take(rows, axis=0), self.places[rows]
+        places = self._places[rows]
         with np.errstate(over="ignore", invalid="ignore"):
-            if _is_one(features):
-                mean, variance = self._for_one_context(features[0], places)
+            if self._context is not None:
+                mean, variance = self._for_one_context(self._context, places)
             else:
-                mean, variance = self._for_each_context(features, places)
-            upper = mean + np.float32(deviations) * np.sqrt(np.maximum(variance, 0.0))
+                mean, variance = self._for_each_context(self._features.take(rows, axis=0), places)
+            upper = np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
+            upper *= deviations
+            upper += mean
             if math.isfinite(float(upper.sum())):
                 return upper
         return self.upper_bounds(rows, deviations)
@@ -285,24 +315,30 @@ class ArmBeliefs:
         self, context: FeatureArray, places: IndexArray
     ) -> tuple[FeatureArray, FeatureArray]:
         """Return rough means and variances where all candidates have the same features (d,)."""
-        means, covariances = self.store.rough_mean, self.store.rough_covariance
-        used = self.store.used
-        squares = self.layout.squares(context)
+        means, covariances = self._store.rough_mean, self._store.rough_covariance
+        used = self._store.used
+        squares = self._layout.squares(context)
         if used <= 2 * len(places):
             # To read rows that are not asked for is cheaper than to copy those that are.
             return (means[:used] @ context)[places], (covariances[:used] @ squares)[places]
-        return means.take(places, axis=0) @ context, covariances.take(places, axis=0) @ squares
+        variance = np.empty(len(places), np.float32)
+        for start in range(0, len(places), _BLOCK):
+            block = places[start : start + _BLOCK]
+            np.matmul(covariances.take(block, axis=0), squares, out=variance[start : start + _BLOCK])
+        return means.take(places, axis=0) @ context, variance
 
     def _for_each_context(
         self, features: FeatureArray, places: IndexArray
     ) -> tuple[FeatureArray, FeatureArray]:
         """Return rough means and variances where each candidate has features (n, d) of its own."""
-        mean: FeatureArray = np.vecdot(self.store.rough_mean.take(places, axis=0), features)
+        mean: FeatureArray = np.vecdot(self._store.rough_mean.take(places, axis=0), features)
         variance = np.empty(len(places), np.float32)
         for start in range(0, len(places), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            covariance = self.store.rough_covariance.take(places[rows], axis=0)
-            variance[rows] = np.vecdot(covariance, self.layout.squares(features[rows]))
+            block = slice(start, start + _BLOCK)
+            squares = scratch(len(features[block]), self._layout.size)
+            self._layout.write_squares(features[block], squares)
+            covariance = self._store.rough_covariance.take(places[block], axis=0)
+            np.vecdot(covariance, squares, out=variance[block])
         return mean, variance
 
 
@@ -347,7 +383,7 @@ class DisjointPolicy(Policy[DisjointState]):
 
 def _is_one(features: NDArray[Any]) -> bool:
     """Return whether all rows (n, d) are the same: features of the request, not of the candidates."""
-    return bool((features == features[0]).all())
+    return features.strides[0] == 0 or bool((features == features[0]).all())
 
 
 def _rows_of(item_ids: Ids) -> Mapping[Any, int]:

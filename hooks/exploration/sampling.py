@@ -260,7 +260,7 @@ def top(
     if len(values) <= count:
         return np.arange(len(values))
     threshold = np.partition(values, len(values) - count)[len(values) - count]
-    chosen = (values >= threshold).nonzero()[0]
+    chosen: IndexArray = (values >= threshold).nonzero()[0]
     if len(chosen) > count:
         sure = values[chosen] > threshold
         tied = chosen[~sure]

@@ -60,10 +60,9 @@ class ThompsonContest(PoolContest[Posterior, _Draws]):
             if len(orphaned):
                 winners = winners.copy()
                 winners[orphaned] = np.where(present, played.values[orphaned], -np.inf).argmax(axis=1)
-        shares: FloatArray = np.bincount(winners, minlength=len(present)) * (
-            (1.0 - self._floor) / len(winners)
-        )
-        shares += present * (self._floor / here)
+        wins = np.bincount(winners, minlength=len(present)).astype(np.float64)
+        wins *= (1.0 - self._floor) / len(winners)
+        shares: FloatArray = wins + present * (self._floor / here)
         return Shares(played.members, shares)
 
 
