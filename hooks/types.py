@@ -211,6 +211,8 @@ class RankingBatch:
     """What is expected of each candidate before the policy has learnt anything, in the reward's unit: g(score).
 
     A policy that learns residuals adds its own expectation to it; others leave it alone."""
+    id_list: Sequence[Any] = field(init=False, repr=False, compare=False)
+    """`item_ids` as plain Python values, for whoever looks them up one by one."""
 
     def __post_init__(self) -> None:
         """Bring the arrays to their dtypes and check them."""
@@ -224,7 +226,8 @@ class RankingBatch:
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
         if features is not None and (features.ndim != 2 or len(features) != n):
             raise InvalidBatch(f"`features` has shape {features.shape} for {n} items; it must be ({n}, d).")
-        if n != len(set(ids.tolist())):
+        id_list = ids.tolist()
+        if n != len(set(id_list)):
             raise InvalidBatch(
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "
                 "Deduplicate candidates before scoring (`Candidates.union` does)."
@@ -242,6 +245,7 @@ class RankingBatch:
             if len(column) != n:
                 raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
         object.__setattr__(self, "item_ids", ids)
+        object.__setattr__(self, "id_list", id_list)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "features", features)
 

@@ -30,8 +30,8 @@ class ArmStore:
         """Of the posterior, packed (C, t)."""
         self.mean: Final[FloatArray] = np.zeros((capacity, dim))
         """Of the posterior, (C, d)."""
-        self.rough_covariance: Final[FeatureArray] = np.zeros((capacity, triangle), np.float32)
-        """`covariance` rounded, half as much to read where all candidates are compared."""
+        self.rough_covariance: Final[FeatureArray] = np.zeros((capacity, dim, dim), np.float32)
+        """`covariance` rounded and unpacked (C, d, d), quicker to read where all candidates are compared."""
         self.rough_mean: Final[FeatureArray] = np.zeros((capacity, dim), np.float32)
         """`mean` rounded."""
         self._used = 0
@@ -43,9 +43,17 @@ class ArmStore:
         return self._used
 
     def append(
-        self, gram: FloatArray, information: FloatArray, covariance: FloatArray, mean: FloatArray
+        self,
+        gram: FloatArray,
+        information: FloatArray,
+        covariance: FloatArray,
+        mean: FloatArray,
+        unpacked: FeatureArray,
     ) -> IndexArray | None:
-        """Write rows (k, ...) and return their places (k,), or `None` where they no longer fit."""
+        """Write rows (k, ...) and return their places (k,), or `None` where they no longer fit.
+
+        `unpacked` (k, d, d) is the covariance once more.
+        """
         count = len(gram)
         with self._claiming:  # two threads may learn from one state; each gets rows of its own
             start = self._used
@@ -55,9 +63,10 @@ class ArmStore:
         rows = slice(start, start + count)
         self.gram[rows], self.information[rows] = gram, information
         self.covariance[rows], self.mean[rows] = covariance, mean
+        self.rough_covariance[rows] = unpacked
         # A number beyond float32 becomes infinite, which the reader of the rough rows looks for.
         with np.errstate(over="ignore"):
-            self.rough_covariance[rows], self.rough_mean[rows] = covariance, mean
+            self.rough_mean[rows] = mean
         return np.arange(start, start + count)
 
     def grown(self, places: IndexArray, extra: int) -> ArmStore:

@@ -75,7 +75,7 @@ class BetaThompson(Policy[BetaState]):
         self, state: BetaState, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
     ) -> ThompsonContest:
         """Return the contest of one request."""
-        successes, failures = state.at(state.rows(batch.item_ids))
+        successes, failures = state.at(state.rows(batch.id_list))
         alpha, beta = successes + self.prior_alpha, failures + self.prior_beta
         posterior = _BetaPosterior(alpha, beta, self.draws, seed=int(rng.integers(2**63)))
         return ThompsonContest(posterior, rng, eligible, self.pool, self.floor)

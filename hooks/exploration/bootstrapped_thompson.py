@@ -20,6 +20,7 @@ from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.pools import check_pool
 from explorank.hooks.exploration.rewards import row_weights
 from explorank.hooks.exploration.thompson import ThompsonContest
+from explorank.hooks.exploration.triangle import triangle
 from explorank.hooks.types import (
     BoolArray,
     FeatureArray,
@@ -34,7 +35,7 @@ from explorank.hooks.types import (
 _SEED: Final = 20141015
 _MOST_REPLICATES: Final = 64
 # Rewards per block, so that what is summed for all replicates at once stays in the cache.
-_BLOCK: Final = 64
+_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -145,12 +146,10 @@ class BootstrappedThompson(Policy[BootstrapState]):
         features = self.model.checked(rewards.features).astype(np.float64)
         targets = residuals(rewards)
         counted = resampled(state.rewards, len(rewards), self.replicates)
-        precision, information = state.precision.copy(), state.information
+        information = state.information
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the numbers named
             counted *= row_weights(rewards) / self.noise**2
-            for start in range(0, len(rewards), _BLOCK):
-                rows = slice(start, start + _BLOCK)
-                precision += (features[rows].T * counted[:, None, rows]) @ features[rows]
+            precision = state.precision + _gram(counted, features)
             information = information + (counted * targets) @ features
             try:
                 learnt = replace(
@@ -202,6 +201,24 @@ def resampled(first: int, count: int, replicates: int) -> FloatArray:
     numbers: NDArray[np.uint64] = generator.random_raw(count)
     bits = numbers >> np.arange(replicates, dtype=np.uint64)[:, None] & np.uint64(1)
     return bits.astype(np.float64) * 2.0
+
+
+def _gram(counted: FloatArray, features: FloatArray) -> FloatArray:
+    """Return Σ_m counted[b, m] x_m x_mᵀ of each replicate, (B, d, d)."""
+    m, dim = features.shape
+    layout = triangle(dim)
+    packed = np.zeros((len(counted), layout.size))
+    products = np.empty((layout.size, min(m, _BLOCK)))
+    for start in range(0, m, _BLOCK):
+        columns = np.ascontiguousarray(features[start : start + _BLOCK].T)
+        block = products[:, : columns.shape[1]]
+        at = 0
+        for row in range(dim):
+            np.multiply(columns[: row + 1], columns[row], out=block[at : at + row + 1])
+            at += row + 1
+        packed += counted[:, start : start + _BLOCK] @ block.T
+    gram: FloatArray = layout.unpack(packed)
+    return gram
 
 
 @dataclass(frozen=True, slots=True)

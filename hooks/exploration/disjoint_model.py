@@ -21,15 +21,15 @@ from explorank.hooks.exploration.linear_model import (
     overwhelmed,
     residuals,
     retention,
-    scratch,
 )
 from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
+from explorank.hooks.exploration.triangle import Triangle, triangle
 from explorank.hooks.types import FeatureArray, FloatArray, Ids, IndexArray, RankingBatch, RewardBatch
 
 _NOBODY: Final[Ids] = np.zeros(0, dtype="<U1")
 # Candidates whose covariances are read at once; those of 32 features then fit into the second-level cache.
-_BLOCK: Final = 256
+_BLOCK: Final = 128
 
 
 @dataclass(frozen=True)
@@ -46,65 +46,14 @@ class DisjointState:
     row_of: Mapping[Any, int] = field(repr=False, compare=False)
     """Where each item stands in `item_ids`."""
 
-    def places_of(self, item_ids: Ids) -> IndexArray:
-        """Return the store's row of each item, (n,)."""
+    def places_of(self, batch: RankingBatch) -> IndexArray:
+        """Return the store's row of each candidate, (n,)."""
         # Where every arm is a candidate, in the same order, comparing is much cheaper than looking up.
-        if len(item_ids) == len(self.item_ids) and np.array_equal(item_ids, self.item_ids):
+        if len(batch) == len(self.item_ids) and np.array_equal(batch.item_ids, self.item_ids):
             return self.places[:-1]
         # An item without an arm has row -1: the prior's.
-        known = np.fromiter(
-            map(self.row_of.get, item_ids.tolist(), repeat(-1)), np.int64, count=len(item_ids)
-        )
+        known = np.fromiter(map(self.row_of.get, batch.id_list, repeat(-1)), np.int64, count=len(batch))
         return self.places[known]
-
-
-class Triangle:
-    """Symmetric matrices (d, d) packed as their lower triangle (t,), row by row: LAPACK's packed `U`."""
-
-    def __init__(self, dim: int) -> None:
-        rows, columns = np.tril_indices(dim)
-        self.dim: Final = dim
-        self.size: Final = len(rows)
-        self.diagonal: Final[IndexArray] = np.flatnonzero(rows == columns)
-        self._starts: Final[list[int]] = (np.arange(dim) * (np.arange(dim) + 1) // 2).tolist()
-        self._rows: Final = rows
-        self._columns: Final = columns
-        self._flat: Final = rows * dim + columns
-        self._twice: Final = np.where(rows == columns, np.float32(1.0), np.float32(2.0))
-
-    def pack(self, matrix: FloatArray) -> FloatArray:
-        """Return (d, d) as (t,)."""
-        packed: FloatArray = matrix.ravel().take(self._flat)
-        return packed
-
-    def unpack(self, packed: FloatArray) -> FloatArray:
-        """Return (..., t) as (..., d, d)."""
-        matrices = np.empty((*packed.shape[:-1], self.dim, self.dim))
-        matrices[..., self._rows, self._columns] = packed
-        matrices[..., self._columns, self._rows] = packed
-        return matrices
-
-    def write_squares(self, vectors: FeatureArray, products: FeatureArray) -> None:
-        """Write `squares` of `vectors` (n, d) to `products` (n, t), for many of them at once."""
-        doubled = vectors * np.float32(2.0)
-        for row, start in enumerate(self._starts):
-            # Whole columns instead of single entries: a tenth of the time.
-            np.multiply(vectors[:, :row], doubled[:, row, None], out=products[:, start : start + row])
-        np.multiply(vectors, vectors, out=doubled)
-        products[:, self.diagonal] = doubled
-
-    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return q (..., t) such that the packed S has q · S = xᵀSx for each x of `vectors` (..., d)."""
-        products: NDArray[Any] = vectors.take(self._rows, axis=-1)
-        products *= vectors.take(self._columns, axis=-1)
-        products *= self._twice
-        return products
-
-
-@lru_cache(maxsize=32)
-def triangle(dim: int) -> Triangle:
-    """Return the layout of packed matrices (dim, dim)."""
-    return Triangle(dim)
 
 
 @lru_cache(maxsize=1)
@@ -170,7 +119,8 @@ class DisjointModel:
         if solved is None:
             raise overwhelmed(self.linear.policy, rewards)
         store = state.store
-        while (at := store.append(gram, information, *solved)) is None:
+        unpacked = self._rough(solved[0])
+        while (at := store.append(gram, information, *solved, unpacked)) is None:
             others = np.delete(np.arange(len(places)), arms)
             store = store.grown(places[others], extra=len(arms))
             places[others] = np.arange(len(others))
@@ -187,12 +137,13 @@ class DisjointModel:
     def posterior(self, state: DisjointState) -> tuple[FloatArray, FloatArray]:
         """Return the mean (A, d) and the covariance (A, d, d) of each arm in `state.item_ids`."""
         live = state.places[:-1]
-        return state.store.mean[live], self._triangle.unpack(state.store.covariance[live])
+        covariance: FloatArray = self._triangle.unpack(state.store.covariance[live])
+        return state.store.mean[live], covariance
 
     def beliefs(self, state: DisjointState, batch: RankingBatch) -> ArmBeliefs:
         """Return what is believed of the candidates; raise `InvalidBatch` without (n, dim) features."""
         features = self.linear.checked(batch.features)
-        return ArmBeliefs(state.store, state.places_of(batch.item_ids), features, self._triangle)
+        return ArmBeliefs(state.store, state.places_of(batch), features, self._triangle)
 
     def pack(self, state: DisjointState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the sums of each arm; the prior is an option of the policy, not part of the state."""
@@ -241,9 +192,14 @@ class DisjointModel:
         if solved is None:
             return None
         store = ArmStore(len(gram), self.linear.dim)
-        places = store.append(gram, information, *solved)
+        places = store.append(gram, information, *solved, self._rough(solved[0]))
         assert places is not None  # noqa: S101 - it was made for them
         return DisjointState(version, item_ids, store, places, _rows_of(item_ids))
+
+    def _rough(self, covariance: FloatArray) -> FeatureArray:
+        """Return packed covariances (k, t) unpacked in single precision; beyond its range they are infinite."""
+        with np.errstate(over="ignore"):
+            return self._triangle.unpack(covariance.astype(np.float32))
 
     def _solved(self, gram: FloatArray, information: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return covariances (k, t) and means (k, d), or `None` where one is not finite."""
@@ -315,17 +271,13 @@ class ArmBeliefs:
         self, context: FeatureArray, places: IndexArray
     ) -> tuple[FeatureArray, FeatureArray]:
         """Return rough means and variances where all candidates have the same features (d,)."""
-        means, covariances = self._store.rough_mean, self._store.rough_covariance
-        used = self._store.used
-        squares = self._layout.squares(context)
+        means, covariances, used = self._store.rough_mean, self._store.rough_covariance, self._store.used
         if used <= 2 * len(places):
             # To read rows that are not asked for is cheaper than to copy those that are.
-            return (means[:used] @ context)[places], (covariances[:used] @ squares)[places]
-        variance = np.empty(len(places), np.float32)
-        for start in range(0, len(places), _BLOCK):
-            block = places[start : start + _BLOCK]
-            np.matmul(covariances.take(block, axis=0), squares, out=variance[start : start + _BLOCK])
-        return means.take(places, axis=0) @ context, variance
+            spread: NDArray[Any] = covariances[:used].reshape(-1, len(context)) @ context
+            variance: NDArray[Any] = spread.reshape(used, -1) @ context
+            return (means[:used] @ context)[places], variance[places]
+        return self._for_each_context(np.broadcast_to(context, (len(places), len(context))), places)
 
     def _for_each_context(
         self, features: FeatureArray, places: IndexArray
@@ -335,10 +287,8 @@ class ArmBeliefs:
         variance = np.empty(len(places), np.float32)
         for start in range(0, len(places), _BLOCK):
             block = slice(start, start + _BLOCK)
-            squares = scratch(len(features[block]), self._layout.size)
-            self._layout.write_squares(features[block], squares)
             covariance = self._store.rough_covariance.take(places[block], axis=0)
-            np.vecdot(covariance, squares, out=variance[block])
+            np.vecdot(np.matvec(covariance, features[block]), features[block], out=variance[block])
         return mean, variance
 
 

@@ -85,7 +85,7 @@ class EXP3(Policy[Exp3State]):
         rng: np.random.Generator,  # noqa: ARG002 - the distribution has a closed form
     ) -> ExponentialWeights:
         """Return the contest of one request."""
-        (gains,) = state.at(state.rows(batch.item_ids))
+        (gains,) = state.at(state.rows(batch.id_list))
         return ExponentialWeights(gains, 1.0 / self.eta, uniform=self.gamma)
 
     def learn(self, state: Exp3State, rewards: RewardBatch) -> Exp3State:

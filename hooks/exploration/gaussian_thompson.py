@@ -84,7 +84,7 @@ class GaussianThompson(Policy[ItemMeans]):
         self, state: ItemMeans, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
     ) -> ThompsonContest:
         """Return the contest of one request."""
-        mean, deviation = self._normal(*state.at(state.rows(batch.item_ids)))
+        mean, deviation = self._normal(*state.at(state.rows(batch.id_list)))
         posterior = _NormalPosterior(mean, deviation, self.draws, seed=int(rng.integers(2**63)))
         return ThompsonContest(posterior, rng, eligible, self.pool, self.floor, batch.offsets)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from types import MappingProxyType
@@ -50,9 +50,9 @@ class ItemSums:
         own = {each.name for each in fields(ItemSums)}
         return tuple(each.name for each in fields(cls) if each.name not in own)
 
-    def rows(self, item_ids: Ids) -> IndexArray:
-        """Return where each item stands, (len(item_ids),), -1 for one without a reward."""
-        return np.fromiter(map(self.row_of.get, item_ids.tolist(), repeat(-1)), np.int64, count=len(item_ids))
+    def rows(self, item_ids: Sequence[Any]) -> IndexArray:
+        """Return where each item stands, (len(item_ids),), -1 for one without a reward; ids as Python values."""
+        return np.fromiter(map(self.row_of.get, item_ids, repeat(-1)), np.int64, count=len(item_ids))
 
     def at(self, rows: IndexArray) -> tuple[FloatArray, ...]:
         """Return each sum at `rows`, all (len(rows),); 0 where `rows` is -1."""
@@ -77,7 +77,7 @@ class ItemSums:
                 "the same item would get two arms. Use one type of id throughout."
             )
         unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        known = self.rows(unique)
+        known = self.rows(unique.tolist())
         new = np.flatnonzero(known < 0)
         new = new[np.argsort(first[new])]
         arms = len(self.item_ids)

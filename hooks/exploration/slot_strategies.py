@@ -130,7 +130,7 @@ class SlotStrategies(Policy[ItemMeans]):
 
     def posterior(self, state: ItemMeans, slot: int) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of what each strategy is worth in `slot`, both (N,)."""
-        arms = np.array([_arm(slot, strategy) for strategy in self.strategies])
+        arms = [_arm(slot, strategy) for strategy in self.strategies]
         counts, totals = state.at(state.rows(arms))
         weight = self._prior_weight + counts
         mean: FloatArray = self._prior_weight / weight * self.prior_mean + totals / weight

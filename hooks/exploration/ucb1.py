@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from explorank.hooks.exploration.item_sums import ItemMeans
 from explorank.hooks.exploration.mixture import WinnerMixture
 from explorank.hooks.exploration.options import check_positive, check_share
 from explorank.hooks.exploration.policy import Policy
-from explorank.hooks.types import BoolArray, FloatArray, Ids, RankingBatch, RewardBatch
+from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ class UCB1(Policy[ItemMeans]):
         rng: np.random.Generator,  # noqa: ARG002 - the distribution has a closed form
     ) -> WinnerMixture:
         """Return the contest of one request."""
-        return WinnerMixture(self.indices(state, batch.item_ids), uniform=self.floor)
+        return WinnerMixture(self.indices(state, batch.id_list), uniform=self.floor)
 
-    def indices(self, state: ItemMeans, item_ids: Ids) -> FloatArray:
+    def indices(self, state: ItemMeans, item_ids: Sequence[Any]) -> FloatArray:
         """Return the upper confidence bound of each item, (len(item_ids),), +inf for an unseen one."""
         counts, totals = state.at(state.rows(item_ids))
         indices = np.full(len(item_ids), np.inf)
