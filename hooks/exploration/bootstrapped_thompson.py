@@ -206,6 +206,9 @@ def resampled(first: int, count: int, replicates: int) -> FloatArray:
 def _gram(counted: FloatArray, features: FloatArray) -> FloatArray:
     """Return Σ_m counted[b, m] x_m x_mᵀ of each replicate, (B, d, d)."""
     m, dim = features.shape
+    if m < dim:  # what is saved is not worth the packing
+        few: FloatArray = (features.T * counted[:, None]) @ features
+        return few
     layout = triangle(dim)
     packed = np.zeros((len(counted), layout.size))
     products = np.empty((layout.size, min(m, _BLOCK)))

@@ -2,58 +2,79 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
 
+from explorank.hooks.errors import CorruptState
 from explorank.hooks.exploration.linear_model import (
     CoefficientModel,
     LinearDraws,
     LinearState,
-    SharedLinearPolicy,
     overwhelmed,
 )
+from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights, unit_rewards
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
-from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
+from explorank.hooks.types import BoolArray, FeatureArray, FloatArray, RankingBatch, RewardBatch
 
-# Rewards between two inversions of the precision; in between, the covariance follows by rank-one steps.
-_CHUNK: Final = 64
-# Newton's method needs about five; many more are bisections where the sigmoid is as good as a step.
-_MOST_STEPS: Final = 200
+# Rewards that are approximated together. Their boundaries follow from how many came before, not from batches.
+_CHUNK: Final = 128
+# Newton's method needs about five; each is halved until it descends.
+_MOST_STEPS: Final = 100
+_MOST_HALVINGS: Final = 1_100  # from the largest float64 to the smallest
 
 
 @dataclass(frozen=True)
-class LogisticThompson(SharedLinearPolicy):
+class LogisticState:
+    """A Gaussian, the rewards since it was settled, and the Gaussian that both amount to."""
+
+    belief: LinearState
+    """What is believed now; its version is the state's."""
+    precision: FloatArray  # (d, d) before the open rewards
+    mean: FloatArray  # (d,) before the open rewards
+    features: FeatureArray  # (p, d) of the open rewards, fewer than 128
+    values: FloatArray  # (p,)
+    weights: FloatArray  # (p,)
+
+    @property
+    def version(self) -> int:
+        """How many times `learn` has replaced the state."""
+        return self.belief.version
+
+
+@dataclass(frozen=True)
+class LogisticThompson(Policy[LogisticState]):
     """Draw a coefficient vector from its Gaussian posterior and show the candidate with the best odds.
 
         P(success) = S(xᵀθ),   S(z) = 1 / (1 + exp(-z)),   θ ~ N(0, I / prior_precision)
 
-    Each reward r in [0, 1] moves the Gaussian N(m, A⁻¹) by a Laplace step, that is Newton's method until it
-    has converged, and then the curvature there:
+    Rewards r in [0, 1] move the Gaussian N(m, A⁻¹) by Laplace's approximation, 128 of them at a time: to the
+    mode of all of them, by Newton's method, and to the curvature there:
 
-        m ← argmin_θ ½ (θ - m)ᵀA(θ - m) - w·(r log S(xᵀθ) + (1 - r) log S(-xᵀθ))
-        A ← A + w S(xᵀm) S(-xᵀm) x xᵀ
+        m ← argmin_θ ½ (θ - m)ᵀA(θ - m) - Σ w·(r log S(xᵀθ) + (1 - r) log S(-xᵀθ))
+        A ← A + Σ w S(xᵀm) S(-xᵀm) x xᵀ
 
-    The minimum lies on the line m + c A⁻¹x, so that a step solves for one number, c.
+    The rewards since the last 128 are kept, and approximated anew whenever one comes. The posterior therefore
+    depends on the order of rewards, a little, and not at all on how a log is cut into batches.
 
     Propensity: exact given the seed's draws, conditional on the slate above the slot (see `thompson`); an
     importance weight is at most pool / floor.
 
     When: clicks and other successes that depend on features, rare ones above all, whose noise no constant
-    describes. When not: rewards on another scale, or residuals, which `LinearThompson` takes; or more than
-    about 50,000 rewards per second, because each is a step of its own.
+    describes. When not: rewards on another scale, or residuals, which `LinearThompson` takes.
 
     Source: Chapelle and Li, *An Empirical Evaluation of Thompson Sampling* (2011), algorithm 3. It departs
-    from the paper in that A is a full matrix instead of its diagonal, that a step is made for each reward
-    instead of each batch, so that the posterior does not depend on how a log is cut into batches, that the
-    item is drawn from the winning shares of M draws, that a floor is mixed in, and that only a pool of
-    contenders is scored. The order of rewards matters, a little: what is approximated is not exchangeable.
+    from the paper in that A is a full matrix instead of its diagonal, that a batch is always the same 128
+    rewards, that the item is drawn from the winning shares of M draws, that a floor is mixed in, and that only
+    a pool of contenders is scored.
     """
 
     name: ClassVar[str] = "logistic_thompson"
+    needs_features: ClassVar[bool] = True
 
     dim: int
     """How many features a candidate has."""
@@ -82,76 +103,141 @@ class LogisticThompson(SharedLinearPolicy):
         return self.floor
 
     def contest(
-        self, state: LinearState, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
+        self, state: LogisticState, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
     ) -> ThompsonContest:
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         features = self.model.checked(batch.features)
-        posterior = LinearDraws.of(state, features, self.draws, rng)
+        posterior = LinearDraws.of(state.belief, features, self.draws, rng)
         return ThompsonContest(posterior, rng, eligible, self.pool, self.floor)
 
-    def learn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
+    def initial_state(self) -> LogisticState:
+        """Return the prior."""
+        prior = self.model.prior()
+        none = np.zeros(0)
+        return LogisticState(
+            prior, prior.precision, prior.mean, np.zeros((0, self.dim), np.float32), none, none
+        )
+
+    def posterior(self, state: LogisticState) -> tuple[FloatArray, FloatArray]:
+        """Return the mean (d,) and the covariance (d, d) of the coefficients."""
+        return state.belief.mean, state.belief.factor @ state.belief.factor.T
+
+    def learn(self, state: LogisticState, rewards: RewardBatch) -> LogisticState:
         """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.
 
         Raises `InvalidBatch` without (m, dim) features, for a reward outside [0, 1], for offsets, and where
         the numbers are too large for a posterior in float64.
         """
-        values = unit_rewards(self.name, rewards)
-        features = self.model.checked(rewards.features).astype(np.float64)
-        weights = row_weights(rewards)
+        features = np.concatenate((state.features, self.model.checked(rewards.features)))
+        values = np.concatenate((state.values, unit_rewards(self.name, rewards)))
+        weights = np.concatenate((state.weights, row_weights(rewards)))
         mean, precision = state.mean, state.precision
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the numbers named
             try:
-                for start in range(0, len(rewards), _CHUNK):
+                start = 0
+                while len(values) - start >= _CHUNK:
                     rows = slice(start, start + _CHUNK)
-                    mean, precision = _moved(mean, precision, features[rows], weights[rows], values[rows])
+                    mean, precision = laplace(mean, precision, features[rows], values[rows], weights[rows])
+                    start += _CHUNK
+                learnt = self._state(
+                    state.version + 1, precision, mean, features[start:], values[start:], weights[start:]
+                )
             except np.linalg.LinAlgError as error:
                 raise overwhelmed(self.name, rewards) from error
-            return self.model.state(state.version + 1, precision, precision @ mean, rewards)
+        if learnt is None:
+            raise overwhelmed(self.name, rewards)
+        return learnt
+
+    def _state(
+        self,
+        version: int,
+        precision: FloatArray,
+        mean: FloatArray,
+        features: FeatureArray,
+        values: FloatArray,
+        weights: FloatArray,
+    ) -> LogisticState | None:
+        """Return the state, or `None` where it has no posterior in float64."""
+        mode, curvature = laplace(mean, precision, features, values, weights)
+        belief = LinearState(version, curvature, curvature @ mode)
+        if not (np.isfinite(belief.mean).all() and np.isfinite(belief.factor).all()):
+            return None
+        return LogisticState(belief, precision, mean, features.copy(), values.copy(), weights.copy())
+
+    def pack(self, state: LogisticState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return the settled Gaussian and the open rewards; the rest follows from them."""
+        return {"version": state.version}, {
+            "precision": state.precision,
+            "mean": state.mean,
+            "features": state.features,
+            "values": state.values,
+            "weights": state.weights,
+        }
+
+    def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> LogisticState:
+        """Return the state; raise `CorruptState` where it does not fit `dim` or has no posterior."""
+        names = ("precision", "mean", "features", "values", "weights")
+        version = unpacked_version(self.name, meta, packed, names=names)
+        precision, mean, features, values, weights = (packed[name] for name in names)
+        shapes = [array.shape for array in (precision, mean, features, values, weights)]
+        rows = len(values)
+        needed = [(self.dim, self.dim), (self.dim,), (rows, self.dim), (rows,), (rows,)]
+        if shapes != needed or rows >= _CHUNK:
+            raise CorruptState(
+                f"A saved state of {self.name} has arrays of shapes {shapes}; with dim {self.dim} they must be "
+                f"{needed}, with fewer than {_CHUNK} open rewards, or coefficients would belong to other "
+                "features. Set `dim` back, or start a new state."
+            )
+        try:
+            state = self._state(version, precision, mean, features, values, weights)
+        except np.linalg.LinAlgError:
+            state = None
+        if state is None:
+            raise CorruptState(
+                f"A saved state of {self.name} has no posterior to draw from: its precision is not positive "
+                "definite, or a number is not finite. Restore an older copy, or rebuild it from the log."
+            )
+        return state
 
 
-def _moved(
-    mean: FloatArray, precision: FloatArray, features: FloatArray, weights: FloatArray, values: FloatArray
+def laplace(
+    mean: FloatArray, precision: FloatArray, features: FeatureArray, values: FloatArray, weights: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return mean and precision after one Laplace step for each reward, in order."""
-    covariance = np.linalg.inv(precision)
-    curvatures = np.empty(len(values))
-    for row, (weight, value) in enumerate(zip(weights.tolist(), values.tolist(), strict=True)):
-        direction = covariance @ features[row]
-        spread = float(features[row] @ direction)
-        step, curvature = laplace_step(float(features[row] @ mean), spread, weight, value)
-        mean = mean + step * direction
-        covariance -= np.multiply.outer(direction, direction * (curvature / (1.0 + curvature * spread)))
-        curvatures[row] = curvature
-    return mean, precision + (features * curvatures[:, None]).T @ features
+    """Return mode (d,) and curvature (d, d) of the posterior N(mean, precision⁻¹) · likelihood of m rewards.
 
-
-def laplace_step(log_odds: float, spread: float, weight: float, value: float) -> tuple[float, float]:
-    """Return the step c along A⁻¹x to the posterior's mode, and the curvature there.
-
-    `log_odds` is xᵀm and `spread` xᵀA⁻¹x. The step is the root of c - w·(r - S(xᵀm + c·xᵀA⁻¹x)), which rises
-    by at least 1 and has its root between w·(r - 1) and w·r: Newton's method, with bisection where it would
-    leave what is left of that interval.
+    The loss is strictly convex, so Newton's method with steps halved until they descend finds its minimum from
+    anywhere. Raises `numpy.linalg.LinAlgError` where the numbers have none in float64.
     """
-    low, high, step = weight * (value - 1.0), weight * value, 0.0
+    if not len(values):
+        return mean, precision
+    x = features.astype(np.float64)
+    theta, log_odds = mean, x @ mean
+    loss = _loss(np.zeros(len(mean)), precision, log_odds, values, weights)
     for _ in range(_MOST_STEPS):
-        share = _sigmoid(log_odds + step * spread)
-        excess = step - weight * (value - share)
-        if excess == 0.0:
+        # Both tails by themselves: a share that is nearly 1 has lost the digits of what it lacks.
+        share, rest = expit(log_odds), expit(-log_odds)
+        gradient = precision @ (theta - mean) + (weights * ((1.0 - values) * share - values * rest)) @ x
+        curvature = precision + (x.T * (weights * share * rest)) @ x
+        step = np.linalg.solve(curvature, -gradient)
+        slope = float(gradient @ step)
+        if not np.isfinite(slope):
+            raise np.linalg.LinAlgError("the loss is not finite")
+        if slope >= -1e-24 * abs(loss):  # what is left to gain is below rounding
+            theta = theta + step
             break
-        if excess > 0.0:
-            high = step
-        else:
-            low = step
-        following = step - excess / (1.0 + weight * spread * share * (1.0 - share))
-        if not low < following < high:
-            following = (low + high) / 2.0
-        if abs(following - step) <= 1e-15 * abs(following):
-            break
-        step = following
-    share = _sigmoid(log_odds + step * spread)
-    return step, weight * share * (1.0 - share)
+        moved = x @ step
+        for _ in range(_MOST_HALVINGS):
+            following = _loss(theta + step - mean, precision, log_odds + moved, values, weights)
+            if following <= loss + 1e-4 * slope or abs(following - loss) <= 1e-15 * abs(loss):
+                break
+            step, moved, slope = step / 2.0, moved / 2.0, slope / 2.0
+        theta, log_odds, loss = theta + step, log_odds + moved, following
+    log_odds = x @ theta
+    return theta, precision + (x.T * (weights * expit(log_odds) * expit(-log_odds))) @ x
 
 
-def _sigmoid(log_odds: float) -> float:
-    decay = math.exp(-abs(log_odds))
-    return (1.0 if log_odds >= 0.0 else decay) / (1.0 + decay)
+def _loss(
+    gap: FloatArray, precision: FloatArray, log_odds: FloatArray, values: FloatArray, weights: FloatArray
+) -> float:
+    surprise = values * np.logaddexp(0.0, -log_odds) + (1.0 - values) * np.logaddexp(0.0, log_odds)
+    return float(gap @ precision @ gap / 2.0 + weights @ surprise)

@@ -8,7 +8,7 @@ from scipy import optimize, special
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration import LogisticThompson, RankingBatch, RewardBatch, build_slate
-from explorank.hooks.exploration.logistic_thompson import laplace_step
+from explorank.hooks.exploration.logistic_thompson import laplace
 
 
 def make(m, dim, seed=0):
@@ -40,6 +40,13 @@ def mode_and_hessian(mean, precision, features, weights, values):
     return found.x, hessian(found.x)
 
 
+def settled(precision, mean):
+    """Return a packed state without open rewards."""
+    none = np.zeros(0)
+    features = np.zeros((0, len(mean)), np.float32)
+    return {"precision": precision, "mean": mean, "features": features, "values": none, "weights": none}
+
+
 def test_the_first_step_by_hand():
     """One feature 1, prior N(0, 1), a success: θ = 1 - S(θ) has the root 0.4010581..."""
     policy = LogisticThompson(dim=1)
@@ -59,26 +66,44 @@ def test_a_step_finds_the_mode(weight, value):
     precision, mean, x = root @ root.T + 0.1 * np.eye(4), rng.standard_normal(4), rng.standard_normal((1, 4))
     x = x.astype(np.float32)
     policy = LogisticThompson(dim=4)
-    prior = policy.unpack({"version": 0}, {"precision": precision, "information": precision @ mean})
+    prior = policy.unpack({"version": 0}, settled(precision, mean))
     state = policy.learn(prior, RewardBatch(["a"], [value], x, weights=[weight]))
     direct, hessian = mode_and_hessian(mean, precision, x, np.array([weight]), np.array([value]))
-    np.testing.assert_allclose(state.mean, direct, atol=1e-7, rtol=0)
-    np.testing.assert_allclose(state.precision, hessian, rtol=1e-5)
+    np.testing.assert_allclose(state.belief.mean, direct, atol=1e-7, rtol=0)
+    np.testing.assert_allclose(state.belief.precision, hessian, rtol=1e-5)
 
 
-@pytest.mark.parametrize("log_odds", [-800.0, -30.0, 0.0, 4.0, 800.0])
-@pytest.mark.parametrize("spread", [0.0, 1e-12, 1.0, 1e6, 1e12])
+@pytest.mark.parametrize("distance", [-800.0, -30.0, 0.0, 4.0, 800.0])
+@pytest.mark.parametrize("precision", [1e-12, 1e-6, 1.0, 1e12])
 @pytest.mark.parametrize("weight", [0.0, 1e-9, 1.0, 1e9])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_newton_converges_from_anywhere(log_odds, spread, weight, value):
-    step, curvature = laplace_step(log_odds, spread, weight, value)
-    share = special.expit(log_odds + step * spread)
-    assert weight * (value - 1.0) <= step <= weight * value
-    # The step's own rounding moves the share by the slope times it.
-    slope = 1.0 + weight * spread * share * (1.0 - share)
-    rounding = 4e-15 * (abs(step) * slope + weight + abs(log_odds) * slope)
-    assert step == pytest.approx(weight * (value - share), abs=rounding + 1e-300)
-    assert curvature == pytest.approx(weight * share * (1.0 - share), abs=1e-9 * (1.0 + weight))
+def test_newton_converges_from_anywhere(distance, precision, weight, value):
+    """With one feature 1, the mode is the root of precision · (θ - m) = w · (r - S(θ))."""
+    theta, curvature = laplace(
+        np.array([distance]),
+        np.array([[precision]]),
+        np.ones((1, 1), np.float32),
+        np.array([value]),
+        np.array([weight]),
+    )
+    root = theta.item()
+    share, rest = special.expit(root), special.expit(-root)
+    slope = precision + weight * share * rest
+    # The root's own rounding moves the balance by the slope times it.
+    rounding = 1e-13 * slope * (abs(root) + abs(distance)) + 1e-300
+    pull = weight * (value * rest - (1.0 - value) * share)
+    assert precision * (root - distance) == pytest.approx(pull, abs=rounding, rel=1e-6)
+    assert curvature.item() == pytest.approx(slope, rel=1e-9)
+
+
+def test_a_chunk_is_settled_at_the_mode_of_its_rewards():
+    features, values = make(128, 4)
+    policy = LogisticThompson(dim=4)
+    state = policy.learn(policy.initial_state(), RewardBatch(np.arange(128), values, features))
+    direct, hessian = mode_and_hessian(np.zeros(4), np.eye(4), features, np.ones(128), values)
+    assert len(state.values) == 0
+    np.testing.assert_allclose(state.mean, direct, atol=1e-8)
+    np.testing.assert_allclose(state.precision, hessian, rtol=1e-6)
 
 
 def test_how_rewards_are_cut_into_batches_matters_only_to_rounding():
@@ -97,8 +122,8 @@ def test_how_rewards_are_cut_into_batches_matters_only_to_rounding():
         assert policy.dumps(state) == before
         state = following
     assert state.version == 8
-    np.testing.assert_allclose(state.mean, whole.mean, rtol=1e-9)
-    np.testing.assert_allclose(state.precision, whole.precision, rtol=1e-9)
+    np.testing.assert_allclose(state.belief.mean, whole.belief.mean, rtol=1e-9)
+    np.testing.assert_allclose(state.belief.precision, whole.belief.precision, rtol=1e-9)
 
 
 def test_many_rewards_come_close_to_the_mode_of_them_all():
@@ -107,17 +132,17 @@ def test_many_rewards_come_close_to_the_mode_of_them_all():
     policy = LogisticThompson(dim=6)
     state = policy.learn(policy.initial_state(), RewardBatch(np.arange(5000), values, features))
     direct, hessian = mode_and_hessian(np.zeros(6), np.eye(6), features, np.ones(5000), values)
-    gap = state.mean - direct
+    gap = state.belief.mean - direct
     assert math.sqrt(gap @ hessian @ gap) < math.sqrt(6) / 2
-    widths = np.sqrt(np.diag(np.linalg.inv(state.precision)) / np.diag(np.linalg.inv(hessian)))
+    widths = np.sqrt(np.diag(np.linalg.inv(state.belief.precision)) / np.diag(np.linalg.inv(hessian)))
     np.testing.assert_allclose(widths, 1.0, atol=0.1)
 
 
 def test_a_weight_of_zero_teaches_nothing():
     policy = LogisticThompson(dim=2)
     state = policy.learn(policy.initial_state(), RewardBatch(["a"], [1.0], [[1.0, 2.0]], weights=[0.0]))
-    assert state.mean.tolist() == [0.0, 0.0]
-    assert state.precision.tolist() == np.eye(2).tolist()
+    assert state.belief.mean.tolist() == [0.0, 0.0]
+    assert state.belief.precision.tolist() == np.eye(2).tolist()
     assert policy.learn(state, RewardBatch([], [], np.zeros((0, 2)))).version == 2
 
 
