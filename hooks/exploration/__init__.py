@@ -12,6 +12,7 @@ from explorank.hooks.exploration.greedy import Greedy
 from explorank.hooks.exploration.lin_ucb import LinUCB
 from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
+from explorank.hooks.exploration.marginals import PositionPropensities, position_propensities
 from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
@@ -42,6 +43,7 @@ __all__ = [
     "PlackettLuce",
     "Policy",
     "PositionBased",
+    "PositionPropensities",
     "RankingBatch",
     "RewardBatch",
     "Slate",
@@ -50,5 +52,6 @@ __all__ = [
     "SquareCB",
     "Uniform",
     "build_slate",
+    "position_propensities",
     "slate_log_propensity",
 ]

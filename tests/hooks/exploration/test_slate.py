@@ -57,6 +57,7 @@ def test_public_names():
         "PlackettLuce",
         "Policy",
         "PositionBased",
+        "PositionPropensities",
         "RankingBatch",
         "RewardBatch",
         "Slate",
@@ -67,6 +68,7 @@ def test_public_names():
         "UCB1",
         "Uniform",
         "build_slate",
+        "position_propensities",
         "slate_log_propensity",
     } == set(exploration.__all__)
     head = ["policy", "state", "batch", "n_slots", "explore_slots", "guards", "request", "seed"]
