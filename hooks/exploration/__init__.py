@@ -16,6 +16,7 @@ from explorank.hooks.exploration.marginals import PositionPropensities, position
 from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
+from explorank.hooks.exploration.scorers import Scorer
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
 from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
@@ -46,6 +47,7 @@ __all__ = [
     "PositionPropensities",
     "RankingBatch",
     "RewardBatch",
+    "Scorer",
     "Slate",
     "SlotStrategies",
     "Softmax",

@@ -55,7 +55,8 @@ class PositionPropensities:
 
     def shown(self) -> FloatArray:
         """Return the probability that each item stands anywhere in the slate, (n,)."""
-        return self.probabilities.sum(axis=0)
+        shown: FloatArray = self.probabilities.sum(axis=0)
+        return shown
 
     def exposure(self, model: PositionBased) -> FloatArray:
         """Return the probability that each item is looked at, (n,): Σ_s θ_s · P(i in s)."""

@@ -60,6 +60,7 @@ def test_public_names():
         "PositionPropensities",
         "RankingBatch",
         "RewardBatch",
+        "Scorer",
         "Slate",
         "NeuralLinear",
         "SlotStrategies",
