@@ -190,15 +190,18 @@ class _Watched:
 
     def __init__(self, policy: Policy[Any]) -> None:
         self._policy: Final = policy
-        self.drew = False
+        self._given: Final[list[tuple[np.random.Generator, str]]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._policy, name)
 
+    @property
+    def drew(self) -> bool:
+        """Whether a contest has taken anything from its generator so far."""
+        return any(repr(rng.bit_generator.state) != before for rng, before in self._given)
+
     def contest(
         self, state: Any, batch: RankingBatch, eligible: BoolArray, rng: np.random.Generator
     ) -> Contest:
-        before = repr(rng.bit_generator.state)
-        contest = self._policy.contest(state, batch, eligible, rng)
-        self.drew = self.drew or repr(rng.bit_generator.state) != before
-        return contest
+        self._given[:] = [(rng, repr(rng.bit_generator.state))]
+        return self._policy.contest(state, batch, eligible, rng)
