@@ -44,7 +44,7 @@ class PositionPropensities:
     probabilities: FloatArray  # (k, n)
     """A slot sums to the probability that the slate reaches it, an item to that of being shown at all."""
     standard_errors: FloatArray  # (k, n)
-    """Of the probabilities, over samples; zeros where they are exact."""
+    """Of the probabilities, over samples; zeros in the slots where they are exact."""
     samples: int
     """How many slates were drawn; 0 where the probabilities are exact."""
 
@@ -83,11 +83,11 @@ def position_propensities(
     Over all seeds; with `given_draws_of`, given the draws of that seed: its posterior draws and how it breaks
     ties.
 
-    Exact, by enumeration, where at most 5,000 different slates stand above any slot, and where it also holds
-    that the policy draws nothing itself (a closed form in scores or in sums of rewards) and no tie of scores
-    decides a slot that does not explore, or that the draws are given. Otherwise `samples` slates are drawn, a
-    function of `seed`; four times as many halve the standard errors. What is divided by a sampled probability
-    is biased by about its squared relative error.
+    Exact, by enumeration, down to the slot above which more than 5,000 different slates stand. Over the seeds,
+    only where they change nothing: down to the first explored slot of a policy that draws (one without a closed
+    form), and where no tie of scores decides a slot that does not explore. For the slots below, `samples`
+    slates are drawn, a function of `seed`; four times as many halve the standard errors. What is divided by a
+    sampled probability is biased by about its squared relative error.
 
     Raises `InvalidBatch` as `build_slate` does, and for fewer than 2 samples.
     """
@@ -115,18 +115,22 @@ def position_propensities(
     by_score = explorable is not None or (explored is not None and not explored.issuperset(range(shape[0])))
     keys_matter = by_score and len(np.unique(batch.score_values)) < len(batch)
     order_matters = policy.sees_slate or not all(is_static(guard) for guard in guards)
+    enumerated, sure = np.zeros(shape), 0
     if given_draws_of is not None or not keys_matter:
         process = process_of(given_draws_of or 0)
-        exact = _enumerated(
+        enumerated, sure = _enumerated(
             process, shape, order_matters=order_matters, watched=watched, given=given_draws_of
         )
-        if exact is not None:
-            return PositionPropensities(exact, np.zeros(shape), samples=0)
+        if sure == shape[0]:
+            return PositionPropensities(enumerated, np.zeros(shape), samples=0)
     rng = np.random.Generator(np.random.PCG64(seed))
     if given_draws_of is None:
-        return _sampled(lambda: process_of(int(rng.integers(2**63))), shape, samples, rng)
-    process = process_of(given_draws_of)
-    return _sampled(lambda: process, shape, samples, rng)
+        mean, errors = _sampled(lambda: process_of(int(rng.integers(2**63))), shape, samples, rng)
+    else:
+        process = process_of(given_draws_of)
+        mean, errors = _sampled(lambda: process, shape, samples, rng)
+    mean[:sure], errors[:sure] = enumerated[:sure], 0.0
+    return PositionPropensities(mean, errors, samples)
 
 
 def _enumerated(
@@ -136,34 +140,37 @@ def _enumerated(
     order_matters: bool,
     watched: _Watched,
     given: int | None,
-) -> FloatArray | None:
-    """Return the probabilities, (k, n); `None` where slates are too many, or another seed's would differ."""
+) -> tuple[FloatArray, int]:
+    """Return the probabilities, (k, n), and for how many slots they hold.
+
+    Further down, slates are too many, or another seed's draws would change them.
+    """
     probabilities = np.zeros(shape)
     above: dict[tuple[int, ...], float] = {(): 1.0}
     for slot in range(shape[0]):
         if len(above) > _MOST_SLATES:
-            return None
+            return probabilities, slot
         below: dict[tuple[int, ...], float] = {}
         for placed, probability in above.items():
             conditional = process.conditional(placed)
             if given is None and watched.drew:
-                return None
+                return probabilities, slot
             if conditional is None:
                 continue
             joint = probability * conditional
             probabilities[slot] += joint
-            if slot + 1 < shape[0]:
+            if slot + 1 < shape[0] and len(below) <= _MOST_SLATES:  # beyond, nobody will follow them up
                 for row in np.flatnonzero(joint).tolist():
                     longer = (*placed, row) if order_matters else tuple(sorted((*placed, row)))
                     below[longer] = below.get(longer, 0.0) + float(joint[row])
         above = below
-    return probabilities
+    return probabilities, shape[0]
 
 
 def _sampled(
     draw_process: Callable[[], SlotProcess], shape: tuple[int, int], samples: int, rng: np.random.Generator
-) -> PositionPropensities:
-    """Return the mean of the slots' distributions over `samples` slates, each of a process of its own."""
+) -> tuple[FloatArray, FloatArray]:
+    """Return the mean of the slots' distributions over `samples` slates, and its standard error, both (k, n)."""
     mean, squares = np.zeros(shape), np.zeros(shape)
     for sample in range(samples):
         process = draw_process()
@@ -182,7 +189,7 @@ def _sampled(
         off = distributions - mean
         mean += off / (sample + 1)
         squares += off * (distributions - mean)
-    return PositionPropensities(mean, np.sqrt(squares / (samples - 1) / samples), samples)
+    return mean, np.sqrt(squares / (samples - 1) / samples)
 
 
 class _Watched:

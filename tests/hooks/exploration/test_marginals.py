@@ -204,6 +204,23 @@ def test_samples_agree_with_enumeration_where_both_can_be_had(monkeypatch):
     assert np.abs(z).max() < stats.norm.isf(FALSE_ALARM / 2 / z.size)
 
 
+def test_slots_are_exact_as_far_down_as_slates_are_few():
+    """ε-greedy over 200: 200 slates stand above the second explored slot, some 20,000 above the third."""
+    scores = np.random.default_rng(5).standard_normal(200)
+    policy, batch = EpsilonGreedy(epsilon=0.4), RankingBatch(np.arange(200), scores=scores)
+    found = position_propensities(policy, policy.initial_state(), batch, 6, [1, 3, 5], samples=50)
+    assert not found.exact
+    assert not found.standard_errors[:4].any()
+    assert found.standard_errors[4:].any()
+    assert found.probabilities.sum(axis=1) == pytest.approx(1.0)
+    first, second, third = np.argsort(-scores)[:3]
+    # The best is placed on top; slot 1 draws, and slot 2 holds the best that is left.
+    chance = 0.4 / 199
+    assert found.probabilities[1, second] == pytest.approx(0.6 + chance)
+    assert found.probabilities[2, [second, third]] == pytest.approx([0.4 - chance, 0.6 + chance])
+    assert found.probabilities[:, first].tolist() == [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+
+
 def test_a_pool_of_fifty_and_three_explored_slots_of_ten_are_exact_given_the_draws():
     rng = np.random.default_rng(4)
     batch = RankingBatch(np.arange(200), rng.standard_normal((200, 4)), scores=rng.standard_normal(200))
