@@ -155,17 +155,17 @@ class BootstrappedThompson(Policy[_State]):
     @property
     def _scored(self) -> ScoredBootstrap:
         """The replicates of a scorer other than `linear`."""
-        scorer: Scorer[Any]
+        chosen: Scorer[Any]
         match self.scorer:
             case "fourier":
-                scorer = FourierScorer(
+                chosen = FourierScorer(
                     self.dim, self.prior_precision, self.noise, self.components, self.length_scale
                 )
             case "columns":
-                scorer = ColumnScorer()
+                chosen = ColumnScorer()
             case _:
-                scorer = cast("Scorer[Any]", self.scorer)
-        return ScoredBootstrap(self.name, scorer, self.dim, self.replicates)
+                chosen = cast("Scorer[Any]", self.scorer)
+        return ScoredBootstrap(self.name, chosen, self.dim, self.replicates)
 
     @property
     def exploration_floor(self) -> float:
