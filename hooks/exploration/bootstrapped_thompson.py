@@ -27,9 +27,9 @@ from explorank.hooks.exploration.scorers import (
     Scorer,
     ScorerName,
     check_fourier,
+    grams,
 )
 from explorank.hooks.exploration.thompson import Posterior, ThompsonContest
-from explorank.hooks.exploration.triangle import triangle
 from explorank.hooks.types import (
     BoolArray,
     FeatureArray,
@@ -43,8 +43,6 @@ from explorank.hooks.types import (
 # rebuilt. One 64-bit number per reward has a bit for each replicate.
 _SEED: Final = 20141015
 _MOST_REPLICATES: Final = 64
-# Rewards per block, so that what is summed for all replicates at once stays in the cache.
-_BLOCK: Final = 256
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ class BootstrappedThompson(Policy[_State]):
         information = state.information
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the numbers named
             counted *= row_weights(rewards) / self.noise**2
-            precision = state.precision + _gram(counted, features)
+            precision = state.precision + grams(counted, features)
             information = information + (counted * targets) @ features
             try:
                 learnt = replace(
@@ -263,24 +261,6 @@ def resampled(first: int, count: int, replicates: int) -> FloatArray:
     numbers: NDArray[np.uint64] = generator.random_raw(count)
     bits = numbers >> np.arange(replicates, dtype=np.uint64)[:, None] & np.uint64(1)
     return bits.astype(np.float64) * 2.0
-
-
-def _gram(counted: FloatArray, features: FloatArray) -> FloatArray:
-    """Return Σ_m counted[b, m] x_m x_mᵀ of each replicate, (B, d, d)."""
-    m, dim = features.shape
-    layout = triangle(dim)
-    packed = np.zeros((len(counted), layout.size))
-    products = np.empty((layout.size, min(m, _BLOCK)))
-    for start in range(0, m, _BLOCK):
-        columns = np.ascontiguousarray(features[start : start + _BLOCK].T)
-        block = products[:, : columns.shape[1]]
-        at = 0
-        for row in range(dim):
-            np.multiply(columns[: row + 1], columns[row], out=block[at : at + row + 1])
-            at += row + 1
-        packed += counted[:, start : start + _BLOCK] @ block.T
-    gram: FloatArray = layout.unpack(packed)
-    return gram
 
 
 @dataclass(frozen=True, slots=True)

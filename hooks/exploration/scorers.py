@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from explorank.hooks.errors import CorruptState
 from explorank.hooks.exploration.options import check_positive
+from explorank.hooks.exploration.triangle import triangle
 from explorank.hooks.types import FloatArray
 
 ScorerName: TypeAlias = Literal["linear", "fourier", "columns"]
@@ -24,7 +25,7 @@ ScorerName: TypeAlias = Literal["linear", "fourier", "columns"]
 # The prior draws and the random features are functions of the options alone, so that a state can be rebuilt.
 _SEED: Final = 20180612
 # Rewards per block, so that what is summed for all replicates at once stays in the cache.
-_BLOCK: Final = 64
+_BLOCK: Final = 256
 
 M = TypeVar("M")
 
@@ -117,10 +118,7 @@ class RidgeScorer:
     ) -> RidgeModel:
         """Return the regressions with the rewards added to their sums."""
         lifted, weights = self.lift(features), counts / self.noise**2
-        precision = model.precision.copy()
-        for start in range(0, len(lifted), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            precision += (lifted[rows].T * weights[:, None, rows]) @ lifted[rows]
+        precision = model.precision + grams(weights, lifted)
         return RidgeModel.of(precision, model.information + (weights * targets) @ lifted)
 
     def predict(self, model: RidgeModel, features: FloatArray) -> FloatArray:
@@ -224,6 +222,24 @@ class ColumnScorer:
 
     def unpack(self, packed: Mapping[str, NDArray[Any]], replicates: int) -> None:
         """Return nothing."""
+
+
+def grams(counted: FloatArray, features: FloatArray) -> FloatArray:
+    """Return Σ_m counted[b, m] x_m x_mᵀ of each replicate, (B, d, d)."""
+    m, dim = features.shape
+    layout = triangle(dim)
+    packed = np.zeros((len(counted), layout.size))
+    products = np.empty((layout.size, min(m, _BLOCK)))
+    for start in range(0, m, _BLOCK):
+        columns = np.ascontiguousarray(features[start : start + _BLOCK].T)
+        block = products[:, : columns.shape[1]]
+        at = 0
+        for row in range(dim):
+            np.multiply(columns[: row + 1], columns[row], out=block[at : at + row + 1])
+            at += row + 1
+        packed += counted[:, start : start + _BLOCK] @ block.T
+    gram: FloatArray = layout.unpack(packed)
+    return gram
 
 
 def check_fourier(policy: str, components: int, length_scale: float) -> None:
