@@ -12,7 +12,7 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench docs constraints clean
+.PHONY: help demo test check bench docs plots constraints clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ docs: $(READY) ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m explorank.settings.reference > build/settings.md
 	@$(BIN)/python -m explorank.cli.reference > build/cli.md
 	@mv build/settings.md build/cli.md docs/
+
+plots: $(READY) ## Draw the plots of the policies' pages anew
+	@$(TEST_ENVIRONMENT) $(BIN)/python -m benchmarks.policy_plots
 
 constraints: $(CREATED) ## Pin the newest releases that pyproject.toml allows
 	@mkdir -p build

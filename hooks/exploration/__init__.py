@@ -12,9 +12,11 @@ from explorank.hooks.exploration.greedy import Greedy
 from explorank.hooks.exploration.lin_ucb import LinUCB
 from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
+from explorank.hooks.exploration.marginals import PositionPropensities, position_propensities
 from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
+from explorank.hooks.exploration.scorers import Scorer
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
 from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
@@ -42,13 +44,16 @@ __all__ = [
     "PlackettLuce",
     "Policy",
     "PositionBased",
+    "PositionPropensities",
     "RankingBatch",
     "RewardBatch",
+    "Scorer",
     "Slate",
     "SlotStrategies",
     "Softmax",
     "SquareCB",
     "Uniform",
     "build_slate",
+    "position_propensities",
     "slate_log_propensity",
 ]

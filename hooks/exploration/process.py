@@ -163,21 +163,54 @@ class SlotProcess:
             free[row] = False
         return probabilities
 
+    def conditional(self, placed: Sequence[int] | IndexArray) -> FloatArray | None:
+        """Return the distribution of the slot below the slate `placed`, (n,); `None` where it ends there.
+
+        Given the seed, as `conditionals` is. Whoever asks must have asked from the top down, since the first
+        explored slot that is asked for makes the contest.
+        """
+        eligibility = self._eligibility
+        above = _rows(placed, len(self._batch)).view()
+        above.flags.writeable = False
+        slot = len(above)
+        free = eligibility.possible.copy()
+        free[above] = False
+        allowed = eligibility.at(slot, above, free) if eligibility.varies else free
+        contending = self._contending(slot, allowed)
+        if not np.count_nonzero(allowed if contending is None else contending):
+            return None
+        if contending is None:
+            certain = np.zeros(len(self._batch))
+            certain[self._best_of(allowed, slot + 1)] = 1.0
+            return certain
+        contest = self._contest_among(contending)
+        if self._policy.sees_slate:
+            answer = cast("SlateContest", contest).distribution(contending, slot, above)
+        else:
+            answer = contest.distribution(contending)
+        drawn = Distribution.of(answer, contending, self._policy.name)
+        distribution: FloatArray = drawn.probabilities / drawn.cumulative[-1]
+        return distribution
+
     def _contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:
         """Return who an explored slot chooses from, `None` where the slot holds the best by score."""
         return self._eligibility.contending(slot, eligible) if slot in self._explored else None
 
     def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> SlotDistribution:
+        contest = self._contest_among(choosing)
+        if self._policy.sees_slate:
+            answer = cast("SlateContest", contest).distribution(choosing, slot, placed)
+            return Distribution.of(answer, choosing, self._policy.name)
+        drawable = getattr(contest, "drawable", None)
+        if drawable is not None:
+            return cast("SlotDistribution", drawable(choosing))
+        return Distribution.of(contest.distribution(choosing), choosing, self._policy.name)
+
+    def _contest_among(self, choosing: BoolArray) -> Contest:
         if self._contest is None:
             rng = generator(self._seed)
             self._contest = self._policy.contest(self._state, self._batch, choosing, rng)
-        if self._policy.sees_slate:
-            answer = cast("SlateContest", self._contest).distribution(choosing, slot, placed)
-            return Distribution.of(answer, choosing, self._policy.name)
-        drawable = getattr(self._contest, "drawable", None)
-        if drawable is not None:
-            return cast("SlotDistribution", drawable(choosing))
-        return Distribution.of(self._contest.distribution(choosing), choosing, self._policy.name)
+        return self._contest
 
     def _uniform(self) -> float:
         if self._uniforms is None:

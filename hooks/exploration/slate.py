@@ -51,11 +51,8 @@ def build_slate(
     Raises `InvalidBatch` for negative slots or seeds and for a batch without what the policy needs, and
     `InvalidPolicy` where the policy's answer is not a distribution over the eligible candidates.
     """
-    if n_slots < 0:
-        raise InvalidBatch(f"`n_slots` is {n_slots}; a slate has 0 slots or more.")
-    explored = _explored(explore_slots, n_slots)
-    eligibility = _Guarded(guards, request, batch, n_slots, explorable, on_guard_error)
-    return SlotProcess(policy, state, batch, eligibility, explored, seed).run(n_slots)
+    given = (policy, state, batch, n_slots, explore_slots, guards, request, seed)
+    return slot_process(*given, explorable=explorable, on_guard_error=on_guard_error).run(n_slots)
 
 
 def slate_log_propensity(
@@ -77,11 +74,31 @@ def slate_log_propensity(
     -inf where the process could not have produced them. Given the seed's draws, the probabilities of all
     slates sum to 1.
     """
-    explored = _explored(explore_slots, len(order))
-    eligibility = _Guarded(guards, request, batch, len(order), explorable, on_guard_error)
-    process = SlotProcess(policy, state, batch, eligibility, explored, seed)
+    given = (policy, state, batch, len(order), explore_slots, guards, request, seed)
+    process = slot_process(*given, explorable=explorable, on_guard_error=on_guard_error)
     with np.errstate(divide="ignore"):
         return float(np.log(process.conditionals(order)).sum())
+
+
+def slot_process(
+    policy: Policy[Any],
+    state: Any,
+    batch: RankingBatch,
+    n_slots: int,
+    explore_slots: Iterable[int] | None = None,
+    guards: Sequence[Guard] = (),
+    request: RankingRequest | None = None,
+    seed: int = 0,
+    *,
+    explorable: BoolArray | None = None,
+    on_guard_error: OnGuardError | None = None,
+) -> SlotProcess:
+    """Return the random process that `build_slate` runs when given the same."""
+    if n_slots < 0:
+        raise InvalidBatch(f"`n_slots` is {n_slots}; a slate has 0 slots or more.")
+    explored = _explored(explore_slots, n_slots)
+    eligibility = _Guarded(guards, request, batch, n_slots, explorable, on_guard_error)
+    return SlotProcess(policy, state, batch, eligibility, explored, seed)
 
 
 class _Guarded:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+POLICIES = [page.stem for page in PAGES if page.parent.name == "policies"]
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)")
 
@@ -27,9 +28,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert fragment in map(anchor, HEADING.findall(target.read_text(encoding="utf-8"))), fragment
 
 
-@pytest.mark.parametrize("page", ["data", "howto-host", "howto-policy", "policies"])
+@pytest.mark.parametrize("page", ["data", "howto-host", "howto-notebook", "howto-policy", "policies"])
 def test_the_code_runs(page: str, work_through: Any) -> None:
     assert "python" in work_through(f"docs/{page}.md").ran
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_code_of_a_policy_runs(policy: str, work_through: Any) -> None:
+    assert work_through(f"docs/policies/{policy}.md").ran == ["yaml", "python"]
 
 
 @pytest.mark.parametrize("page", ["howto-plugin", "operations"])
@@ -44,4 +50,4 @@ def test_the_code_runs_in_an_installation(
 def test_no_page_is_left_out() -> None:
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     linked = {path for path, _ in LINK.findall(index)}
-    assert {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"} <= linked
+    assert {page.name for page in PAGES if page.parent == ROOT / "docs"} - {"index.md"} <= linked

@@ -57,8 +57,10 @@ def test_public_names():
         "PlackettLuce",
         "Policy",
         "PositionBased",
+        "PositionPropensities",
         "RankingBatch",
         "RewardBatch",
+        "Scorer",
         "Slate",
         "NeuralLinear",
         "SlotStrategies",
@@ -67,6 +69,7 @@ def test_public_names():
         "UCB1",
         "Uniform",
         "build_slate",
+        "position_propensities",
         "slate_log_propensity",
     } == set(exploration.__all__)
     head = ["policy", "state", "batch", "n_slots", "explore_slots", "guards", "request", "seed"]

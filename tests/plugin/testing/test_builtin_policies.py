@@ -149,6 +149,18 @@ class TestBootstrappedThompson(Suite):
         return BootstrappedThompson(dim=4, replicates=16, floor=0.2)
 
 
+class TestBootstrappedThompsonOverFourierFeatures(Suite):
+    invalid_options = ({"components": 0}, {"length_scale": 0.0}, {"scorer": "fourir"})
+
+    def make_policy(self):
+        return BootstrappedThompson(dim=4, replicates=16, floor=0.2, scorer="fourier", components=12)
+
+
+class TestBootstrappedThompsonOverColumns(Suite):
+    def make_policy(self):
+        return BootstrappedThompson(dim=4, floor=0.2, scorer="columns")
+
+
 class TestNeuralLinear(Suite):
     invalid_options = (
         {"dim": 0},
