@@ -26,6 +26,8 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems[f"plugin {name}"] = f"failed to start: {reason}"
     if (trouble := installation.recorder.trouble) is not None:
         problems["log"] = trouble
+    if installation.safety is not None:
+        problems |= installation.safety.readiness()
     return problems
 
 
@@ -38,6 +40,7 @@ def status(installation: Installation) -> dict[str, Any]:
         "policy_version": installation.learner.snapshot.version,
         "mode": installation.settings.exploration.mode,
         "kill_switch": {"engaged": kill_switch.engaged, "reason": kill_switch.reason},
+        "safety": None if installation.safety is None else installation.safety.status(),
         "learner": asdict(installation.learner.stats),
         "refused_artefacts": {
             kind: str(watched.error)

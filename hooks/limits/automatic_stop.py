@@ -168,14 +168,16 @@ class StopRule:
             (watch.whole, of_all, "since the last release" if watch.since is not None else "so far"),
             (watch.recent, of_stretch, f"in stretch {watch.stretch}"),
         ):
+            explore, baseline = comparison.explore, comparison.baseline
+            if explore.mean is None or baseline.mean is None or not self.fallen(explore.mean, baseline.mean):
+                continue  # the bounds lie still further apart
             upper, lower = comparison.bounds(error)
             if self.fallen(upper, lower):
-                explore, baseline = comparison.explore, comparison.baseline
                 return (
                     f"Automatic stop: the mean {self.metric} per decision of the explore arm is at most "
-                    f"{upper:.6g} (measured {explore.total / explore.count:.6g} over {explore.count} "
+                    f"{upper:.6g} (measured {explore.mean:.6g} over {explore.count} "
                     f"decisions {covered}), more than {self.drop:.4g} below the baseline's, which is at least "
-                    f"{lower:.6g} (measured {baseline.total / baseline.count:.6g} over {baseline.count}). "
+                    f"{lower:.6g} (measured {baseline.mean:.6g} over {baseline.count}). "
                     f"Such an alarm comes without cause with a probability of at most {self.false_alarm:.4g}."
                 )
         return None

@@ -66,7 +66,7 @@ def affordable(
     """
     have = np.asarray(earned, np.float64) + np.asarray(still_open, np.float64) * minimum
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    limit = np.asarray(np.inf)
+    limit: FloatArray = np.asarray(np.inf)
     # What is missing is linear in the baseline's mean b on either side of 0: the worst b is an end, or 0.
     for b in (low, high, np.clip(0.0, low, high)):
         wanted = explored * b - alpha * np.abs(b) * (np.asarray(explored) + held_back)
@@ -76,7 +76,8 @@ def affordable(
             # Rounding must not turn an exact 3 into a 2, nor a 2.999 into a 3 that is not paid for.
             afforded = np.where(price > 0, np.floor(spare / price + 1e-9), np.inf)
         limit = np.minimum(limit, np.where(spare < 0, 0.0, afforded))
-    return np.maximum(limit, 0.0)
+    enough: FloatArray = np.maximum(limit, 0.0)
+    return enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,11 @@ class ConservativeExploration:
         self._passed = 0
         self._passed_before: deque[int] = deque(maxlen=_STEPS_BEHIND)
 
+    @property
+    def open(self) -> bool:
+        """Whether one more decision may be explored."""
+        return sum(self._passed_before) + self._passed < self.allowance.decisions
+
     def allowed(self, earnings: Earnings) -> Allowance:
         """Return what `earnings` leave to explore."""
         explored = earnings.accounts["explored"]
@@ -157,11 +163,11 @@ class ConservativeExploration:
     def refusal(self, request: RankingRequest) -> str | None:  # noqa: ARG002 - all requests share one budget
         """Return why no more may be explored at the moment, or `None`."""
         with self._lock:
-            allowance = self.allowance
-            if sum(self._passed_before) + self._passed < allowance.decisions:
+            if self.open:
                 self._passed += 1
                 return None
             self.refused += 1
+            allowance = self.allowance
         return (
             f"conservative: one more explored decision could take the explore arm below {1 - self.alpha:.4g} of "
             f"the baseline's earnings (earned at least {allowance.earned:.6g} by what was explored, needed "
