@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -21,6 +22,8 @@ from explorank.decision import Decision
 from explorank.safety import figures
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_LOGGER: Final = logging.getLogger("explorank.host")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -117,7 +120,12 @@ class _SafetyCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield each figure with its labels."""
-        safety = self._status().get("safety")
+        try:
+            safety = self._status().get("safety")
+        except Exception:
+            # Whatever it is, those who watch still need the counters.
+            _LOGGER.exception("The stage cannot say how its limits fare, so they are missing from the metrics")
+            return
         families: dict[str, GaugeMetricFamily] = {}
         for name, meaning, labels, value in () if safety is None else figures(safety):
             full = f"explorank_safety_{name}"
