@@ -125,15 +125,15 @@ class Safety:
 
 
 def _budget(gate: ConservativeExploration) -> dict[str, Any]:
-    allowance = gate.allowance
+    headroom = gate.headroom
     return {
         "open": gate.open,
-        "allowed": None if math.isinf(allowance.decisions) else int(allowance.decisions),
-        "earned_at_least": allowance.earned,
-        "needed": allowance.required,
-        "baseline_at_least": allowance.low,
-        "baseline_at_most": allowance.high,
-        "baseline_decisions": allowance.baseline,
+        "allowed": None if math.isinf(headroom.decisions) else int(headroom.decisions),
+        "earned_at_least": headroom.earned,
+        "needed": headroom.required,
+        "baseline_at_least": headroom.low,
+        "baseline_at_most": headroom.high,
+        "baseline_decisions": headroom.baseline,
         "refused": gate.refused,
     }
 

@@ -81,7 +81,7 @@ def affordable(
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class Headroom:
     """What may be explored until the log is read again, and from what it follows."""
 
     decisions: float
@@ -114,7 +114,7 @@ class ConservativeExploration:
         self.confidence = confidence
         self.refused = 0
         """Requests of this process that were held back."""
-        self.allowance = self.allowed(earnings)
+        self.headroom = self.headroom_of(earnings)
         self._lock = Lock()
         self._step = -1
         self._passed = 0
@@ -123,9 +123,9 @@ class ConservativeExploration:
     @property
     def open(self) -> bool:
         """Whether one more decision may be explored."""
-        return sum(self._passed_before) + self._passed < self.allowance.decisions
+        return sum(self._passed_before) + self._passed < self.headroom.decisions
 
-    def allowed(self, earnings: Earnings) -> Allowance:
+    def headroom_of(self, earnings: Earnings) -> Headroom:
         """Return what `earnings` leave to explore."""
         explored = earnings.accounts["explored"]
         held_back = earnings.accounts["held_back"].decisions
@@ -146,19 +146,19 @@ class ConservativeExploration:
         total = explored.decisions + held_back
         required = max(explored.decisions * b - self.alpha * total * abs(b) for b in (low, high))
         earned += explored.open * baseline.minimum
-        return Allowance(float(decisions), earned, required, low, high, baseline.count)
+        return Headroom(float(decisions), earned, required, low, high, baseline.count)
 
     def update(self, earnings: Earnings, step: int) -> None:
         """Take newer earnings, from the learner's step number `step`.
 
         What this process let pass is counted on top until it is surely among the decisions that were read.
         """
-        allowance = self.allowed(earnings)
+        headroom = self.headroom_of(earnings)
         with self._lock:
             if step != self._step:
                 self._passed_before.append(self._passed)
                 self._passed, self._step = 0, step
-            self.allowance = allowance
+            self.headroom = headroom
 
     def refusal(self, request: RankingRequest) -> str | None:  # noqa: ARG002 - all requests share one budget
         """Return why no more may be explored at the moment, or `None`."""
@@ -167,10 +167,10 @@ class ConservativeExploration:
                 self._passed += 1
                 return None
             self.refused += 1
-            allowance = self.allowance
+            headroom = self.headroom
         return (
             f"conservative: one more explored decision could take the explore arm below {1 - self.alpha:.4g} of "
-            f"the baseline's earnings (earned at least {allowance.earned:.6g} by what was explored, needed "
-            f"{allowance.required:.6g}; baseline {allowance.low:.4g} to {allowance.high:.4g} per "
-            f"decision, from {allowance.baseline})"
+            f"the baseline's earnings (earned at least {headroom.earned:.6g} by what was explored, needed "
+            f"{headroom.required:.6g}; baseline {headroom.low:.4g} to {headroom.high:.4g} per "
+            f"decision, from {headroom.baseline})"
         )

@@ -17,7 +17,7 @@ from explorank.hooks.limits.confidence import BoundedMean
 from explorank.hooks.types import DecisionRecord, FloatArray, Reward
 
 Group: TypeAlias = Literal["explored", "held_back", "baseline", "holdout"]
-"""The explore arm's decisions are `explored`, or `held_back` where a limit gave them the baseline."""
+"""The explore arm's decisions are `explored`, or `held_back` where a limit gave them the baseline throughout."""
 
 GROUPS: Final[tuple[Group, ...]] = ("explored", "held_back", "baseline", "holdout")
 
@@ -62,12 +62,18 @@ class EarningRules:
 
 
 def group_of(record: DecisionRecord) -> Group | None:
-    """Return the group of a decision, or `None` for one that was not live."""
+    """Return the group of a decision, or `None` for one that was not live.
+
+    Where in doubt it was explored: a limit may have held some slots back only, and a fallback says nothing of
+    what it would have shown.
+    """
     if record.mode != "live":
         return None
     if record.arm != "explore":
         return record.arm
-    return "held_back" if record.held_back else "explored"
+    slate = record.slate
+    baseline = "explore" not in slate.method and bool((slate.propensities == 1.0).all())
+    return "held_back" if record.held_back and baseline else "explored"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class HostMetrics:
     """One application's counters, in a registry of its own, so that several may live in a process."""
 
     def __init__(
-        self, kill_switch_engaged: Callable[[], bool], status: Callable[[], Mapping[str, Any]]
+        self, kill_switch_engaged: Callable[[], bool], *, status: Callable[[], Mapping[str, Any]] = dict
     ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
@@ -124,7 +124,9 @@ class _SafetyCollector(Collector):
             safety = self._status().get("safety")
         except Exception:
             # Whatever it is, those who watch still need the counters.
-            _LOGGER.exception("The stage cannot say how its limits fare, so they are missing from the metrics")
+            _LOGGER.exception(
+                "The stage cannot say how its limits fare, so they are missing from the metrics"
+            )
             return
         families: dict[str, GaugeMetricFamily] = {}
         for name, meaning, labels, value in () if safety is None else figures(safety):

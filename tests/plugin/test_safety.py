@@ -166,7 +166,7 @@ def test_the_metrics_follow_the_status(open_stage: OpenStage) -> None:
     stage = open_stage(settings(conservative={}, stop={}))
     visit(stage, range(50), only_the_best)
     learn(stage)
-    metrics = HostMetrics(lambda: False, stage.status)
+    metrics = HostMetrics(lambda: False, status=stage.status)
     found = {
         (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(metrics.exposition().decode())
@@ -179,7 +179,7 @@ def test_the_metrics_follow_the_status(open_stage: OpenStage) -> None:
     assert found[("explorank_safety_budget_open",)] == 1
     assert found[("explorank_safety_stopped",)] == 0
     assert found["explorank_safety_stop_bound", "arm=explore", "comparison=whole"] == 1.0
-    without = HostMetrics(lambda: False, open_stage({"folder": "other"}).status)
+    without = HostMetrics(lambda: False, status=open_stage({"folder": "other"}).status)
     assert b"explorank_safety" not in without.exposition()
 
 

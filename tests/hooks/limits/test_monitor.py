@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -17,6 +18,8 @@ from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.exploration import BetaThompson
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.limits import EarningRules, Monitor, Monitored, StopRule
+from explorank.hooks.limits.earnings import group_of
+from explorank.hooks.types import Slate
 
 Make: TypeAlias = Callable[..., tuple[Monitor, Learner[Any]]]
 
@@ -26,7 +29,11 @@ RULES: dict[str, Any] = {
     "minimum": 0.0,
     "maximum": 6.0,
 }
-GROUPS = {"explore": {}, "held": {"held_back": "the budget"}, "baseline": {"arm": "baseline"}}
+GROUPS: dict[str, dict[str, Any]] = {
+    "explore": {},
+    "held": {"held_back": "no"},
+    "baseline": {"arm": "baseline"},
+}
 
 
 @pytest.fixture
@@ -80,7 +87,10 @@ def test_decisions_settle_when_their_window_has_passed_not_sooner(
 ) -> None:
     monitor, learner = make()
     for name, changes in GROUPS.items():
-        log.append_decision(records.make_record(name, **changes))
+        record = records.make_record(name, **changes)
+        if name == "held":
+            record = replace(record, slate=plain(record.slate))
+        log.append_decision(record)
     log.append_decision(records.make_record("out", arm="holdout", time=1050.0))
     log.append_rewards(
         [
@@ -107,6 +117,23 @@ def test_decisions_settle_when_their_window_has_passed_not_sooner(
         "baseline": (0, 1, 0.25),
         "holdout": (1, 0, 0.0),
     }
+
+
+def plain(slate: Slate) -> Slate:
+    """The same slate, chosen by score."""
+    return replace(slate, method=("score",) * 3, propensities=np.ones(3))
+
+
+def test_only_what_is_the_baseline_throughout_counts_as_held_back(records: ModuleType) -> None:
+    """A limit may hold back some slots of a decision; what the others explored can still do harm."""
+    partly = records.make_record(held_back="the budget")
+    assert group_of(partly) == "explored"
+    drawn = replace(plain(partly.slate), propensities=np.array([1.0, 0.5, 1.0]))
+    assert group_of(replace(partly, slate=drawn)) == "explored"
+    assert group_of(replace(partly, slate=plain(partly.slate))) == "held_back"
+    # Exploration that failed shows the baseline too, but nobody kept it from harm.
+    assert group_of(records.make_record(slate=plain(partly.slate))) == "explored"
+    assert group_of(records.make_record(mode="off")) is None
 
 
 def test_every_live_decision_counts_whatever_became_of_it(
