@@ -11,7 +11,7 @@ _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS watches (fingerprint TEXT PRIMARY KEY, state TEXT NOT NULL)",
     """CREATE TABLE IF NOT EXISTS watched (
         fingerprint TEXT NOT NULL, decision_id TEXT NOT NULL, grp TEXT NOT NULL, time REAL NOT NULL,
-        deadline REAL NOT NULL, PRIMARY KEY (fingerprint, decision_id)) WITHOUT ROWID""",
+        bucket INTEGER NOT NULL, deadline REAL NOT NULL, PRIMARY KEY (fingerprint, decision_id)) WITHOUT ROWID""",
     "CREATE INDEX IF NOT EXISTS watched_by_deadline ON watched (fingerprint, deadline, decision_id)",
     """CREATE TABLE IF NOT EXISTS earned (
         fingerprint TEXT NOT NULL, decision_id TEXT NOT NULL, reward_id TEXT NOT NULL, worth REAL NOT NULL,
@@ -27,6 +27,8 @@ class Watched:
     group: str
     time: float
     """When it was made, in seconds since the Unix epoch."""
+    bucket: int
+    """That of its visitor, who is not kept."""
     earned: float = 0.0
     """The sum of what came for it."""
 
@@ -57,9 +59,16 @@ class EarningsStore:
     def watch(self, decisions: Iterable[Watched], window_s: float) -> None:
         """Let decisions wait `window_s` seconds for what they earn."""
         self._connection.executemany(
-            "INSERT OR IGNORE INTO watched VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO watched VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (self._fingerprint, each.decision_id, each.group, each.time, each.time + window_s)
+                (
+                    self._fingerprint,
+                    each.decision_id,
+                    each.group,
+                    each.time,
+                    each.bucket,
+                    each.time + window_s,
+                )
                 for each in decisions
             ],
         )
@@ -81,7 +90,7 @@ class EarningsStore:
     def due(self, now: float, limit: int) -> list[Watched]:
         """Return up to `limit` decisions that have waited long enough, in the order they were made."""
         rows = self._connection.execute(
-            "SELECT decision_id, grp, time, (SELECT total(worth) FROM earned WHERE"
+            "SELECT decision_id, grp, time, bucket, (SELECT total(worth) FROM earned WHERE"
             " earned.fingerprint = watched.fingerprint AND earned.decision_id = watched.decision_id)"
             " FROM watched WHERE fingerprint = ? AND deadline <= ? ORDER BY deadline, decision_id LIMIT ?",
             (self._fingerprint, now, limit),

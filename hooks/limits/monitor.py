@@ -18,6 +18,7 @@ from explorank.hooks.feedback.earnings_store import Watched
 from explorank.hooks.feedback.state_store import StateStore
 from explorank.hooks.limits.automatic_stop import StopRule, Watch
 from explorank.hooks.limits.earnings import GROUPS, EarningRules, Earnings, group_of
+from explorank.hooks.limits.visitors import bucket_of
 from explorank.hooks.types import DecisionRecord, Reward
 
 logger = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Monitor:
     ) -> Callable[[], None]:
         """Count live decisions as open, and add to them what they earned."""
         watched = [
-            Watched(record.decision_id, group, record.request.time)
+            Watched(record.decision_id, group, record.request.time, bucket_of(record.request))
             for record in decisions
             if (group := group_of(record)) is not None
         ]
@@ -157,7 +158,9 @@ class Monitor:
             counts = np.ones(len(due), np.bool_)
             if watch.since is not None:
                 counts = np.array([each.time for each in due]) >= watch.since
-            watch = self.stop.observe(watch, values[counts], np.isin(groups, list(_EXPLORE))[counts])
+            explore = np.isin(groups, list(_EXPLORE))
+            buckets = np.array([each.bucket for each in due])
+            watch = self.stop.observe(watch, values[counts], explore[counts], buckets[counts])
         return Monitored(self._step(), earnings, watch)
 
     def _heed_release(self, store: StateStore) -> None:

@@ -19,7 +19,7 @@ from explorank.hooks.exploration import BetaThompson
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.limits import EarningRules, Monitor, Monitored, StopRule
 from explorank.hooks.limits.earnings import group_of
-from explorank.hooks.types import Slate
+from explorank.hooks.types import RankingRequest, Slate
 
 Make: TypeAlias = Callable[..., tuple[Monitor, Learner[Any]]]
 
@@ -287,7 +287,8 @@ def write_fall(log: DecisionLog, records: ModuleType, start: float, decisions: i
     """The baseline earns 1 a decision, the explore arm nothing."""
     for number in range(decisions):
         name, arm = f"t{start:.0f}-{number:04d}", "baseline" if number % 2 else "explore"
-        log.append_decision(records.make_record(name, time=start + number / 1000, arm=arm))
+        request = RankingRequest(decision_id=name, slots=3, user_id=f"u{number}", time=start + number / 1000)
+        log.append_decision(records.make_record(request=request, arm=arm))
         if arm == "baseline":
             log.append_rewards([records.reward(name, time=start + 1)])
 
