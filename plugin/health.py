@@ -11,7 +11,8 @@ from explorank.assembly import Installation
 def readiness(installation: Installation) -> dict[str, str]:
     """Return what keeps the stage from answering as configured, by part; empty when it is ready.
 
-    A new artefact that was refused does not count while the last good one still serves.
+    A new artefact that was refused does not count while the last good one still serves. Nor does a stop of
+    exploration: the baseline answers, and a load balancer must not take every process out at once.
     """
     problems: dict[str, str] = {}
     settings = installation.settings
@@ -26,8 +27,6 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems[f"plugin {name}"] = f"failed to start: {reason}"
     if (trouble := installation.recorder.trouble) is not None:
         problems["log"] = trouble
-    if installation.safety is not None:
-        problems |= installation.safety.readiness()
     return problems
 
 

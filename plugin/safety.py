@@ -70,16 +70,6 @@ class Safety:
         """
         return [gate for gate in (self.stop, self.conservative) if gate is not None]
 
-    def readiness(self) -> dict[str, str]:
-        """Return why exploration was stopped, or nothing; a shut budget is no trouble, it opens again."""
-        reason = self.monitor.snapshot.watch.reason
-        if self.stop is None or reason is None:
-            return {}
-        return {
-            "exploration": f"{reason} It stays stopped until `explorank kill-switch release`, which begins the "
-            "comparison anew."
-        }
-
     def status(self) -> dict[str, Any]:
         """Return what was counted, the bounds, and what follows, as JSON-ready plain types."""
         now = self.monitor.snapshot

@@ -235,7 +235,7 @@ class StopRule:
             f"(measured {explore.mean:.6g} over {explore.count} decisions {covered}), more than {self.drop:.4g} "
             f"below the baseline's, which is at least {lower:.6g} (measured {baseline.mean:.6g} over "
             f"{baseline.count}). Such an alarm comes without cause with a probability of at most "
-            f"{self.false_alarm:.4g}."
+            f"{self.false_alarm:.4g}. `explorank kill-switch release` lets it go on and begins the comparison anew."
         )
 
     def fallen(self, upper: float, lower: float) -> bool:

@@ -171,7 +171,7 @@ def test_the_reason_names_metric_numbers_and_bound() -> None:
     assert "the mean reward of kind 'order' per decision of the explore arm is at most 0.0" in reason
     assert "(measured 0 over 1000 decisions so far), more than 0.05 below" in reason
     assert "(measured 1 over 1000)" in reason
-    assert "with a probability of at most 0.01." in reason
+    assert "with a probability of at most 0.01. `explorank kill-switch release` lets it go on" in reason
 
 
 def test_once_stopped_nothing_more_is_counted() -> None:
