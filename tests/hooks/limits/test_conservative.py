@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.limits import BoundedMean, ConservativeExploration, Earnings
@@ -53,6 +56,35 @@ def test_where_the_worst_is_good_enough_all_may_be_explored() -> None:
     assert of(low=0.5, high=0.5, minimum=0.45, held_back=1) == math.inf
 
 
+@given(
+    earned=st.floats(-50.0, 200.0),
+    still_open=st.integers(0, 50),
+    settled=st.integers(0, 200),
+    held_back=st.integers(0, 500),
+    ends=st.tuples(st.floats(-1.0, 1.0), st.floats(-1.0, 1.0)),
+    alpha=st.sampled_from([0.05, 0.3, 0.9]),
+)
+def test_no_more_are_afforded_than_the_worst_leaves_and_no_fewer(
+    earned: float, still_open: int, settled: int, held_back: int, ends: tuple[float, float], alpha: float
+) -> None:
+    """Checked against the promise itself, at 41 baselines between the bounds, 0 among them."""
+    low, high = sorted(ends)
+    explored = settled + still_open
+    numbers = {"earned": earned, "still_open": still_open, "explored": explored, "held_back": held_back}
+    afforded = of(**numbers, low=low, high=high, minimum=-1.0, alpha=alpha)
+    baselines = np.concatenate((np.linspace(low, high, 40), [np.clip(0.0, low, high)]))
+
+    def spare(more: float) -> float:
+        total = explored + more + held_back
+        worst = earned - (still_open + more) + held_back * baselines
+        return float((worst - total * (baselines - alpha * np.abs(baselines))).min())
+
+    if afforded > 0:
+        assert spare(afforded if math.isfinite(afforded) else 1e6) >= -1e-6
+    if math.isfinite(afforded):
+        assert spare(afforded + 1) < 1e-6
+
+
 def test_it_takes_arrays() -> None:
     found = affordable(
         earned=np.zeros(3),
@@ -91,6 +123,14 @@ def test_the_gate_counts_what_it_lets_pass_until_it_was_read() -> None:
     # The step after that has; here it found none of them, so they were not logged as explored.
     gate.update(known, step=3)
     assert gate.open
+
+
+def test_threads_share_one_budget() -> None:
+    gate = ConservativeExploration(earnings(held_back=(9000, [])), alpha=0.1, confidence=0.95)
+    with ThreadPoolExecutor(8) as pool:
+        passed = list(pool.map(lambda _: sum(gate.refusal(REQUEST) is None for _ in range(500)), range(8)))
+    assert sum(passed) == 1000
+    assert gate.refused == 3000
 
 
 def test_what_was_read_is_open_and_counts_once() -> None:
