@@ -25,6 +25,7 @@ from explorank.hooks.registry import Registry
 from explorank.rankers import Ranker
 from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
+from explorank.safety import Safety
 from explorank.services import Services
 from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
 
@@ -52,6 +53,8 @@ class Installation:
     recorder: Recorder
     decider: Decider
     kill_switch: KillSwitch
+    safety: Safety | None
+    """The limits on what exploration may cost, where any is set."""
     clock: Callable[[], float]
     not_started: dict[str, str]
     """Plugins whose start failed, each with the reason; they are asked nevertheless."""
@@ -128,11 +131,13 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     policy = build_policy(settings, registry, features.dim)
     clock = _clock(settings)
     log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
-    learner = _open_learner(settings, policy, features)
+    kill_switch = KillSwitch(settings.folder_path / "exploration.off")
+    safety = Safety.of(settings, kill_switch)
+    learner = _open_learner(settings, policy, features, safety)
     learner.start(settings.feedback.learn_every_s, clock=clock)
     engine, recorder = Engine(manager), Recorder(log)
-    kill_switch = KillSwitch(settings.folder_path / "exploration.off")
-    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
+    gates = [*(() if safety is None else safety.gates)]
+    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch, gates)
     fingerprint = settings.fingerprint  # hashed once: settings never change, and each decision records it
 
     def versions() -> dict[str, str]:
@@ -162,6 +167,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         recorder=recorder,
         decider=Decider(explorer, recorder, engine, versions),
         kill_switch=kill_switch,
+        safety=safety,
         clock=clock,
         not_started={},
         _refresher=Refresher([catalogue.refresh, ranker.refresh], interval_s=1.0),
@@ -204,7 +210,9 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
     return policy
 
 
-def _open_learner(settings: Settings, policy: Policy[Any], features: ExplorationFeatures) -> Learner[Any]:
+def _open_learner(
+    settings: Settings, policy: Policy[Any], features: ExplorationFeatures, safety: Safety | None
+) -> Learner[Any]:
     feedback = settings.feedback
     return Learner(
         settings.folder_path / "log",
@@ -214,6 +222,7 @@ def _open_learner(settings: Settings, policy: Policy[Any], features: Exploration
         horizon_s=feedback.horizon_s,
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,
+        observer=None if safety is None else safety.monitor,
     )
 
 

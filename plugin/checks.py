@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components, load_ranker
@@ -21,6 +21,9 @@ from explorank.retrieval import Catalogue
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
+
+_MUCH: Final = 0.1
+"""The share of the users that tells what the baseline earns soon enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         ("features", lambda: _features(settings)),
         ("catalogue", lambda: _catalogue(settings)),
         ("ranker", lambda: _ranker(settings, registry)),
+        ("safety", lambda: _safety(settings)),
         ("log", lambda: _log(settings)),
     ]
     for name, check in parts:
@@ -128,6 +132,22 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     if unknown:
         yield CheckResult(
             "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"
+        )
+
+
+def _safety(settings: Settings) -> Iterator[CheckResult]:
+    exploration, (minimum, maximum) = settings.exploration, settings.earning_bounds
+    if not exploration.safety.active:
+        return
+    baseline = 1.0 - (1.0 - exploration.holdout) * exploration.share
+    detail = (
+        f"a decision counts from {minimum:g} to {maximum:g}; {baseline:.0%} of the users are the baseline"
+    )
+    if baseline >= _MUCH:
+        yield CheckResult("safety", "ok", detail)
+    else:
+        yield CheckResult(
+            "safety", "warning", f"{detail}, so that the limits learn slowly; lower `share` at first"
         )
 
 

@@ -11,7 +11,8 @@ from explorank.assembly import Installation
 def readiness(installation: Installation) -> dict[str, str]:
     """Return what keeps the stage from answering as configured, by part; empty when it is ready.
 
-    A new artefact that was refused does not count while the last good one still serves.
+    A new artefact that was refused does not count while the last good one still serves. Nor does a stop of
+    exploration: the baseline answers, and a load balancer must not take every process out at once.
     """
     problems: dict[str, str] = {}
     settings = installation.settings
@@ -38,6 +39,7 @@ def status(installation: Installation) -> dict[str, Any]:
         "policy_version": installation.learner.snapshot.version,
         "mode": installation.settings.exploration.mode,
         "kill_switch": {"engaged": kill_switch.engaged, "reason": kill_switch.reason},
+        "safety": None if installation.safety is None else installation.safety.status(),
         "learner": asdict(installation.learner.stats),
         "refused_artefacts": {
             kind: str(watched.error)

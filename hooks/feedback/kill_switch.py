@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from explorank.hooks import arrays
@@ -11,7 +12,7 @@ class KillSwitch:
     """A file whose presence stops exploration; its contents say why.
 
     Anyone may engage it, `touch` included. A path that cannot be examined counts as engaged: not exploring
-    is the safe side.
+    is the safe side. A second file beside it remembers when it was last released.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -41,5 +42,22 @@ class KillSwitch:
         arrays.write_atomic(self.path, f"{reason}\n".encode())
 
     def release(self) -> None:
-        """Let exploration go on; a switch that is off stays off."""
+        """Let exploration go on; a switch that is off stays off. Raise `OSError` if that fails.
+
+        Whoever compares what was earned begins anew from here.
+        """
+        if self.engaged:
+            arrays.write_atomic(self._note, f"{time.time()!r}\n".encode())
         self.path.unlink(missing_ok=True)
+
+    @property
+    def released_at(self) -> float | None:
+        """When the switch was last released, in seconds since the Unix epoch; `None` where it never was."""
+        try:
+            return float(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.released")

@@ -21,6 +21,7 @@ import orjson
 from explorank.hooks.errors import CorruptState, InvalidBatch, LogUnavailable, UnknownDecision
 from explorank.hooks.exploration.policy import Policy, State
 from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback.observer import Observer
 from explorank.hooks.feedback.outcomes import OpenDecision, Outcome, RewardRules, is_learnt
 from explorank.hooks.feedback.segments import Event, Segments
 from explorank.hooks.feedback.state_store import Saved, StateStore, is_damage
@@ -76,6 +77,7 @@ class Learner(Generic[S]):
     any moment counts every acknowledged reward once. A damaged store is moved aside and rebuilt from the log.
 
     Decisions are learnt in modes `live` (every arm) and `apprentice`, where their propensities are known.
+    An `observer` sees every decision and reward that is read, and saves in the same transactions.
     """
 
     snapshot: S
@@ -91,6 +93,7 @@ class Learner(Generic[S]):
         horizon_s: float,
         default_reward: float = 0.0,
         feature_version: str | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Load the saved state, if there is one; nothing is learnt before `step` or `start`.
 
@@ -103,7 +106,8 @@ class Learner(Generic[S]):
             weights=dict(reward_weights), horizon_s=horizon_s, default_reward=default_reward
         )
         self.feature_version = feature_version
-        self.fingerprint = _fingerprint(policy, self.rules, feature_version)
+        self._observer = observer
+        self.fingerprint = _fingerprint(policy, self.rules, feature_version, observer)
         self.snapshot = policy.initial_state()
         self.state_path = Path(state_path)
         self._segments = Segments(Path(folder))
@@ -226,7 +230,10 @@ class Learner(Generic[S]):
     def _follow(self) -> None:
         """Take over what was saved since, if anything was."""
         try:
-            self._refresh(self._ready_store())
+            store = self._ready_store()
+            self._refresh(store)
+            if self._observer is not None:
+                self._observer.follow(store)
         except Exception as error:
             if not is_damage(error):
                 raise
@@ -270,6 +277,8 @@ class Learner(Generic[S]):
     def _fold_log(self, now: float) -> int:
         store = self._ready_store()
         self._refresh(store)
+        if self._observer is not None:
+            self._observer.follow(store)
         folded = 0
         while True:
             cursors = store.cursors()
@@ -292,12 +301,22 @@ class Learner(Generic[S]):
                     store.move_cursor(segment_id, cursor)
                     next_state, counts = self._fold(outcomes, reading.counts)
                     self._save(store, next_state, counts)
+                    observed = self._observe(store, reading)
                 cursors[segment_id] = cursor
                 folded += self._publish(next_state, counts)
-        if not self._segments.may_hold_more:
+                observed()
+        complete = not self._segments.may_hold_more
+        if complete:
             folded += self._close_due(store, now)
+        if self._observer is not None:
+            self._observer.finish(store, now, complete=complete)
         self._open_decisions = store.count_open()
         return folded
+
+    def _observe(self, store: StateStore, reading: _Reading) -> Callable[[], None]:
+        if self._observer is None:
+            return _nothing
+        return self._observer.observe(store, reading.decisions, reading.rewards)
 
     def _close_due(self, store: StateStore, now: float) -> int:
         folded = 0
@@ -382,6 +401,10 @@ class _Reading:
         now: float,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.decisions: list[DecisionRecord] = []
+        """Those that no other segment brought before, learnt from or not."""
+        self.rewards: list[Reward] = []
+        """All of them; one that is early comes again after its decision."""
         self._store = store
         self._segments = segments
         self._rules = rules
@@ -412,6 +435,7 @@ class _Reading:
         decision_id = record.decision_id
         if self._read_elsewhere(decision_id):
             return []
+        self.decisions.append(record)
         if is_learnt(record, self._feature_version):
             self._touched[decision_id] = OpenDecision.of(record)
         return [
@@ -421,6 +445,8 @@ class _Reading:
         ]
 
     def _feedback(self, feedback: Impression | Reward, record: DecisionRecord | None = None) -> list[Outcome]:
+        if isinstance(feedback, Reward):
+            self.rewards.append(feedback)
         decision = self._open(feedback.decision_id)
         if decision is None:
             self._without_open(feedback, record)
@@ -487,7 +513,13 @@ def _batch(outcomes: Sequence[Outcome]) -> RewardBatch:
     )
 
 
-def _fingerprint(policy: Policy[Any], rules: RewardRules, feature_version: str | None) -> str:
+def _nothing() -> None:
+    """Follow a commit that nobody observed."""
+
+
+def _fingerprint(
+    policy: Policy[Any], rules: RewardRules, feature_version: str | None, observer: Observer | None
+) -> str:
     parameters = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
     described = {
         "policy": policy.name,
@@ -495,6 +527,8 @@ def _fingerprint(policy: Policy[Any], rules: RewardRules, feature_version: str |
         "rules": rules,
         "feature_version": feature_version,
     }
+    if observer is not None:
+        described["observer"] = observer.fingerprint
     text = orjson.dumps(
         described, default=_described, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
     )

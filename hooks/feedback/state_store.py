@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,7 @@ import orjson
 
 from explorank.hooks.errors import CorruptState, LogUnavailable
 from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback.earnings_store import EarningsStore
 from explorank.hooks.feedback.outcomes import OpenDecision
 from explorank.hooks.types import Impression, Reward
 
@@ -98,6 +100,11 @@ class StateStore:
         """Make the block's writes one: all of them are kept, or none."""
         with _sqlite.transaction(self._connection):
             yield
+
+    @cached_property
+    def earnings(self) -> EarningsStore:
+        """What an observer keeps in the same file, within the same transactions."""
+        return EarningsStore(self._connection, self.fingerprint)
 
     def revision(self) -> int:
         """Return the revision that was last saved, 0 where nothing was; cheap enough to poll."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Literal
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -14,10 +15,15 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from explorank.decision import Decision
+from explorank.safety import figures
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_LOGGER: Final = logging.getLogger("explorank.host")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -25,7 +31,9 @@ _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
 class HostMetrics:
     """One application's counters, in a registry of its own, so that several may live in a process."""
 
-    def __init__(self, kill_switch_engaged: Callable[[], bool]) -> None:
+    def __init__(
+        self, kill_switch_engaged: Callable[[], bool], *, status: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -74,6 +82,7 @@ class HostMetrics:
             "1 while all exploration is stopped.",
             registry=self._registry,
         ).set_function(lambda: float(kill_switch_engaged()))
+        self._registry.register(_SafetyCollector(status))
 
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count one finished request."""
@@ -97,3 +106,31 @@ class HostMetrics:
     def exposition(self) -> bytes:
         """Return all counters as Prometheus reads them."""
         return generate_latest(self._registry)
+
+
+class _SafetyCollector(Collector):
+    """Reads the limits on what exploration may cost at every scrape, where any is set."""
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        """Return nothing, so that registering reads nothing."""
+        return []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield each figure with its labels."""
+        try:
+            safety = self._status().get("safety")
+        except Exception:
+            # Whatever it is, those who watch still need the counters.
+            _LOGGER.exception(
+                "The stage cannot say how its limits fare, so they are missing from the metrics"
+            )
+            return
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, meaning, labels, value in () if safety is None else figures(safety):
+            full = f"explorank_safety_{name}"
+            family = families.setdefault(full, GaugeMetricFamily(full, meaning, labels=list(labels)))
+            family.add_metric(list(labels.values()), value)
+        yield from families.values()

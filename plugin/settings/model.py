@@ -30,6 +30,7 @@ FORMAT_VERSION: Final = 1
 
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Milliseconds = Annotated[float, Field(gt=0)]
 Slot = Annotated[int, Field(ge=0)]
@@ -168,6 +169,55 @@ class RetrievalSettings(_Section):
     its own candidates."""
 
 
+class ConservativeSettings(_Section):
+    """How much of what the baseline would have earned the exploring users' decisions keep, as a whole."""
+
+    alpha: Fraction = 0.1
+    """The share of the baseline's earnings that exploration may cost."""
+    confidence: Fraction = 0.95
+    """The probability with which that holds, at all times at once."""
+
+
+class StopSettings(_Section):
+    """When exploration stops by itself: where exploring users surely earn less than the others."""
+
+    drop: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """The tolerated fall, as a share of the mean of those who do not explore."""
+    false_alarm: Fraction = 0.01
+    """The probability of ever stopping without such a fall, however long exploration runs."""
+    recent: Positive = 20_000
+    """Beside all decisions since the last release of the kill switch, stretches of this many are compared, so
+    that a good past does not hide a late fall."""
+
+
+class SafetySettings(_Section):
+    """What exploration may cost. Both limits compare explored decisions with those of users who never explore.
+
+    `docs/safety.md` has their rules, bounds and false-alarm rates.
+    """
+
+    conservative: ConservativeSettings | None = None
+    """Explore only as long as the exploring users' total stays above (1 - `alpha`) of the baseline's. `null` is
+    no such limit."""
+    stop: StopSettings | None = None
+    """Engage the kill switch when the metric falls. `null` is no such limit."""
+    metric: Name | None = None
+    """The kind of reward that is guarded, in its own units; `null` is the weighted sum of all kinds."""
+    minimum: float | None = None
+    """A decision that earned less counts with this; `null` is the least that one slot may earn, 0 at most."""
+    maximum: float | None = None
+    """A decision that earned more counts with this; `null` is the most that one slot may earn. The nearer it is to
+    what decisions really earn, the sooner the limits know."""
+    window_s: Annotated[float, Field(gt=0)] | None = None
+    """How long after a decision its rewards count for the limits, in seconds; `null` is `feedback.horizon_s`. No
+    decision counts before, so a shorter one lets the limits act sooner."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any limit is set."""
+        return self.conservative is not None or self.stop is not None
+
+
 class ExplorationSettings(_Section):
     """What is explored, for whom, and how."""
 
@@ -190,9 +240,19 @@ class ExplorationSettings(_Section):
     """The share of the users who never get exploration: what the others are compared with."""
     salt: Name = "explorank"
     """Part of the hash that puts users into groups; changing it reshuffles who is in which."""
+    safety: SafetySettings = SafetySettings()
+    """What exploration may cost, and when it stops by itself."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.mode == "live" and self.share == 1 and self.holdout == 0 and self.safety.active:
+            limit = "stop" if self.safety.conservative is None else "conservative"
+            raise rule_broken(
+                "cannot work: `holdout` is 0 and `share` 1, so that every user explores and nothing tells what the "
+                "baseline earns. Set `holdout: 0.05` or more, or lower `share`.",
+                "safety",
+                limit,
+            )
         if self.slots != "all" and len(set(self.slots)) < len(self.slots):
             raise rule_broken("names a slot twice; name each slot once.", "slots")
         if self.holdout == 1 and self.mode == "live":
@@ -403,6 +463,7 @@ class Settings(_Section):
                 "retrieval",
                 "candidates",
             )
+        self._check_safety()
         slots = self.exploration.slots
         if slots != "all" and slots and max(slots) >= self.limits.slots:
             raise rule_broken(
@@ -412,6 +473,46 @@ class Settings(_Section):
                 "slots",
             )
         return self
+
+    def _check_safety(self) -> None:
+        metric, kinds = self.exploration.safety.metric, self.feedback.rewards
+        if metric is not None and metric not in kinds:
+            raise rule_broken(
+                f"`{metric}` is no kind of reward under `feedback.rewards`, so that nothing would ever be earned; "
+                f"known: {', '.join(f'`{kind}`' for kind in kinds) or 'none'}. Name one of them, or leave it out.",
+                "exploration",
+                "safety",
+                "metric",
+            )
+        minimum, maximum = self.earning_bounds
+        if self.exploration.safety.active and not minimum < maximum:
+            raise rule_broken(
+                f"a decision earns at least {minimum:g} and at most {maximum:g}, so that all would be worth the "
+                "same. Set `minimum` and `maximum` to what a decision may earn.",
+                "exploration",
+                "safety",
+            )
+
+    @property
+    def earning_weights(self) -> dict[str, float]:
+        """What the limits on exploration count, each kind with its weight."""
+        metric = self.exploration.safety.metric
+        if metric is not None:
+            return {metric: 1.0}
+        return {kind: rule.weight for kind, rule in self.feedback.rewards.items()}
+
+    @property
+    def earning_bounds(self) -> tuple[float, float]:
+        """The least and the most that a decision counts with; where nothing is set, what one slot may earn."""
+        safety, least, most = self.exploration.safety, 0.0, 0.0
+        for kind, weight in self.earning_weights.items():
+            rule = self.feedback.rewards[kind]
+            ends = weight * rule.minimum, weight * rule.maximum
+            least, most = least + min(0.0, *ends), most + max(0.0, *ends)
+        return (
+            least if safety.minimum is None else safety.minimum,
+            most if safety.maximum is None else safety.maximum,
+        )
 
     @property
     def source(self) -> Path | None:

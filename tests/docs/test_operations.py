@@ -5,13 +5,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from explorank.hooks.feedback import KillSwitch
 from explorank.host.handlers import Handlers
 from explorank.host.limits import Limits
 from explorank.host.metrics import HostMetrics
 from explorank.host.operations import operations
+from explorank.safety import Safety
+from explorank.settings import parse_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
-METRICS = HostMetrics(lambda: False)
+METRICS = HostMetrics(lambda: False, status=lambda: {"safety": limits()})
+
+
+def limits() -> dict[str, Any]:
+    """The status of all limits on what exploration may cost, before any decision."""
+    settings = parse_settings(
+        {"version": 1, "exploration": {"safety": {"conservative": {}, "stop": {}}}}, PAGE.parent
+    )
+    safety = Safety.of(settings, KillSwitch(PAGE.with_name("there is no such switch")))
+    assert safety is not None
+    return safety.status()
 
 
 def test_every_call_stands_there_with_its_scope() -> None:

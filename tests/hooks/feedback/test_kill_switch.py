@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from explorank.hooks.feedback import KillSwitch
@@ -19,6 +20,17 @@ def test_engage_and_release(tmp_path: Path) -> None:
     switch.release()
     switch.release()
     assert not switch.engaged
+
+
+def test_it_remembers_its_last_release(tmp_path: Path) -> None:
+    switch = KillSwitch(tmp_path / "kill")
+    switch.release()
+    assert switch.released_at is None  # it was off
+    before = time.time()
+    switch.engage("metric fell")
+    assert switch.released_at is None
+    switch.release()
+    assert before <= (KillSwitch(tmp_path / "kill").released_at or 0.0) <= time.time()
 
 
 def test_another_process_engages_it(tmp_path: Path) -> None:

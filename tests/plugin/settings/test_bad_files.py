@@ -117,6 +117,28 @@ ONE_PROBLEM = {
         "version: 1\nretrieval: {retrievers: []}\n",
         "explorank.yaml:2: retrieval.retrievers: is empty although a ranker is set",
     ),
+    "budget without a baseline": (
+        "version: 1\nexploration:\n  mode: live\n  holdout: 0\n  safety:\n    conservative: {}\n",
+        "explorank.yaml:6: exploration.safety.conservative: cannot work: `holdout` is 0 and `share` 1, so that every "
+        "user explores and nothing tells what the baseline earns. Set `holdout: 0.05` or more, or lower `share`.",
+    ),
+    "stop without a baseline": (
+        "version: 1\nexploration:\n  mode: live\n  holdout: 0\n  safety: {stop: {drop: 0.1}}\n",
+        "explorank.yaml:5: exploration.safety.stop: cannot work: `holdout` is 0 and `share` 1",
+    ),
+    "all may be lost": (
+        "version: 1\nexploration: {safety: {conservative: {alpha: 1}}}\n",
+        "exploration.safety.conservative.alpha: given the number 1; accepted: a number, above 0, below 1.",
+    ),
+    "guarding what nobody sends": (
+        "version: 1\nfeedback: {rewards: {click: 1, order: 5}}\nexploration:\n  safety:\n    metric: orders\n",
+        "explorank.yaml:5: exploration.safety.metric: `orders` is no kind of reward under `feedback.rewards`, so that "
+        "nothing would ever be earned; known: `click`, `order`.",
+    ),
+    "earnings without a range": (
+        "version: 1\nexploration:\n  safety:\n    stop: {}\n    maximum: 0\n",
+        "explorank.yaml:3: exploration.safety: a decision earns at least 0 and at most 0, so that all would be worth",
+    ),
     "rewards upside down": (
         "version: 1\nfeedback:\n  rewards:\n    click:\n      minimum: 2\n",
         "explorank.yaml:5: feedback.rewards.click.minimum: 2.0 is above `maximum` (1.0)",
