@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
+from explorank.budgets import Budgets, counts_impressions, needs_ledger
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -20,6 +21,7 @@ from explorank.fallbacks import note_guard_error
 from explorank.hooks.exploration import Policy
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
+from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
 from explorank.rankers import Ranker
@@ -51,6 +53,9 @@ class Installation:
     learner: Learner[Any]
     recorder: Recorder
     decider: Decider
+    budgets: Budgets
+    exposures: SqliteExposures | None
+    """The ledger of what visitors met; None where no limit needs one."""
     kill_switch: KillSwitch
     clock: Callable[[], float]
     not_started: dict[str, str]
@@ -73,6 +78,8 @@ class Installation:
         self._refresher.stop()
         self.learner.close()
         self.manager.call_each("ranking_shutdown")
+        if self.exposures is not None:
+            self.exposures.close()
         self.log.close()
 
 
@@ -132,7 +139,10 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     learner.start(settings.feedback.learn_every_s, clock=clock)
     engine, recorder = Engine(manager), Recorder(log)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")
-    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch)
+    exposures = _open_exposures(settings)
+    budgets = Budgets(settings, exposures, log.decision, lambda: engine.enriched)
+    guards = (*guards, *budgets.guards)
+    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch, budgets, gates=[])
     fingerprint = settings.fingerprint  # hashed once: settings never change, and each decision records it
 
     def versions() -> dict[str, str]:
@@ -146,6 +156,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
+    refreshes = [catalogue.refresh, ranker.refresh, *([] if exposures is None else [exposures.refresh])]
     installation = Installation(
         settings=settings,
         registry=registry,
@@ -160,11 +171,13 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         log=log,
         learner=learner,
         recorder=recorder,
-        decider=Decider(explorer, recorder, engine, versions),
+        decider=Decider(explorer, recorder, engine, versions, budgets),
+        budgets=budgets,
+        exposures=exposures,
         kill_switch=kill_switch,
         clock=clock,
         not_started={},
-        _refresher=Refresher([catalogue.refresh, ranker.refresh], interval_s=1.0),
+        _refresher=Refresher(refreshes, interval_s=1.0),
     )
     services = Services(
         registry=registry,
@@ -215,6 +228,16 @@ def _open_learner(settings: Settings, policy: Policy[Any], features: Exploration
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,
     )
+
+
+def _open_exposures(settings: Settings) -> SqliteExposures | None:
+    """Return the ledger of what visitors met, with what is known of items by now; None where nobody asks it."""
+    if not needs_ledger(settings):
+        return None
+    path = settings.folder_path / "exposures.db"
+    exposures = SqliteExposures(path, counts_items=counts_impressions(settings))
+    exposures.refresh()
+    return exposures
 
 
 def _clock(settings: Settings) -> Callable[[], float]:

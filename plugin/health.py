@@ -26,6 +26,8 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems[f"plugin {name}"] = f"failed to start: {reason}"
     if (trouble := installation.recorder.trouble) is not None:
         problems["log"] = trouble
+    if (exposures := installation.exposures) is not None and exposures.trouble is not None:
+        problems["exposures"] = exposures.trouble
     return problems
 
 
@@ -39,6 +41,7 @@ def status(installation: Installation) -> dict[str, Any]:
         "mode": installation.settings.exploration.mode,
         "kill_switch": {"engaged": kill_switch.engaged, "reason": kill_switch.reason},
         "learner": asdict(installation.learner.stats),
+        "limits": installation.budgets.figures,
         "refused_artefacts": {
             kind: str(watched.error)
             for kind, watched in (("catalogue", installation.catalogue), ("ranker", installation.ranker))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -14,6 +14,8 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from explorank.decision import Decision
 
@@ -22,10 +24,46 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+_LIMITS: Final = {
+    "repeats": ("explorank_decisions_repeated", "Answers that were an earlier decision, served again."),
+    "withheld_slots": (
+        "explorank_explored_slots_withheld",
+        "Slots that the cap per user and day kept from exploring.",
+    ),
+    "rejections": ("explorank_rejections", "Rewards that hid their item from their visitor."),
+    "unchecked": (
+        "explorank_limits_unchecked",
+        "Requests that did not explore because a limit could not be checked.",
+    ),
+}
+"""Which of the stage's figures are exposed, and how."""
+
+
+class _Limits(Collector):
+    """Exposes what the stage counts itself."""
+
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Return one counter for each figure, 0 where the stage has none; nothing while it cannot say."""
+        try:
+            figures = self._read()
+        except Exception:  # whatever fails in the stage, the other counters are what tells of it
+            return
+        for figure, (name, documentation) in _LIMITS.items():
+            yield CounterMetricFamily(name, documentation, value=figures.get(figure, 0))
+
+
 class HostMetrics:
     """One application's counters, in a registry of its own, so that several may live in a process."""
 
-    def __init__(self, kill_switch_engaged: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        kill_switch_engaged: Callable[[], bool],
+        limits: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """Take what is read at each scrape: the kill switch, and the figures of the stage's limits."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -75,6 +113,8 @@ class HostMetrics:
             registry=self._registry,
         ).set_function(lambda: float(kill_switch_engaged()))
 
+        self._registry.register(_Limits(limits))
+
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count one finished request."""
         self._requests.labels(route, method, status).inc()
@@ -82,6 +122,8 @@ class HostMetrics:
 
     def count_decision(self, decision: Decision) -> None:
         """Count one answered slate and its fallbacks."""
+        if decision.repeated:
+            return  # counted when it was made, with what went wrong then
         self._decisions.labels(decision.mode, decision.arm, decision.policy).inc()
         if not decision.logged:
             self._unlogged.inc()
