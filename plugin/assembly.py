@@ -60,7 +60,7 @@ class Installation:
     clock: Callable[[], float]
     not_started: dict[str, str]
     """Plugins whose start failed, each with the reason; they are asked nevertheless."""
-    _refresher: Refresher
+    _refreshers: tuple[Refresher, ...]
 
     @property
     def scale(self) -> Mapping[str, tuple[float, float]]:
@@ -75,7 +75,8 @@ class Installation:
 
     def close(self) -> None:
         """Stop everything, in the reverse order of its start."""
-        self._refresher.stop()
+        for refresher in self._refreshers:
+            refresher.stop()
         self.learner.close()
         self.manager.call_each("ranking_shutdown")
         if self.exposures is not None:
@@ -84,7 +85,10 @@ class Installation:
 
 
 class Refresher:
-    """Takes up new artefacts in the background; the old ones serve until the new are verified."""
+    """Calls what must be done again and again, one after the other, in the background.
+
+    New artefacts are taken up so; the old ones serve until the new are verified.
+    """
 
     def __init__(self, refreshes: Sequence[Callable[[], object]], interval_s: float) -> None:
         self._refreshes = refreshes
@@ -156,7 +160,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
-    refreshes = [catalogue.refresh, ranker.refresh, *([] if exposures is None else [exposures.refresh])]
+    refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh]]
+    if exposures is not None:
+        refreshes.append([exposures.refresh])  # on a thread of its own: an index may take seconds to load
     installation = Installation(
         settings=settings,
         registry=registry,
@@ -177,7 +183,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         kill_switch=kill_switch,
         clock=clock,
         not_started={},
-        _refresher=Refresher(refreshes, interval_s=1.0),
+        _refreshers=tuple(Refresher(calls, interval_s=1.0) for calls in refreshes),
     )
     services = Services(
         registry=registry,

@@ -145,9 +145,16 @@ class Budgets:
     def kept(self, request: RankingRequest, n_slots: int) -> DecisionRecord | None:
         """Return the explored decision that the visitor should get again, or `None` where there is none.
 
-        Whether it still may be shown is for the caller to check. Raises `LogUnavailable` where the ledger
-        cannot tell.
+        Whether it still may be shown is for the caller to check. Raises `LogUnavailable` where that cannot be
+        told; the request must not explore then.
         """
+        try:
+            return self._kept(request, n_slots)
+        except Exception as error:  # whatever it was: a limit that cannot be checked must not be passed
+            self._count("unchecked")
+            raise LogUnavailable(f"what the visitor met before cannot be told: {error}") from error
+
+    def _kept(self, request: RankingRequest, n_slots: int) -> DecisionRecord | None:
         if (
             self._exposures is None
             or self._stability.keep_s is None

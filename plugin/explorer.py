@@ -124,7 +124,7 @@ class Explorer:
         try:
             kept = self._kept(request, ranking, n_slots)
         except LogUnavailable as error:
-            return replace(decided, held_back=f"what the visitor met before cannot be read: {error}")
+            return replace(decided, held_back=str(error))
         return None if kept is None else replace(decided, slate=kept[1], repeats=kept[0])
 
     def _drawn(

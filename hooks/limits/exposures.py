@@ -73,6 +73,7 @@ _PERSONAL: Final = ("spent", "kept", "rejected", "resting")
 
 # SQLite's own waiting for a lock sleeps for 1, 2, 5, 10, … ms; a reservation holds it for some 0.05 ms.
 _PAUSE_S: Final = 0.0002
+_HURRIED_S: Final = 1.0
 _ROWS_AT_ONCE: Final = 250
 _PRUNED_EVERY_S: Final = 10.0
 _CHUNKS_PRUNED: Final = 40
@@ -191,7 +192,8 @@ class SqliteExposures:
     """The ledger in one SQLite file that all processes of a machine share (`Exposures`).
 
     A write takes the file's lock for some tens of microseconds; who finds it taken tries again every 0.2 ms,
-    for at most `patience_s`. Commits survive the end of any process; a power cut may take the last ones.
+    for at most `patience_s`. Where that was in vain, nobody waits for the next second: a lock that hangs costs
+    one slow request a second. Commits survive the end of any process; a power cut may take the last ones.
 
     A damaged file is moved aside and a new one begun. What was spent on that day is unknown then, so nothing
     is granted until the UTC day after that of the first request that asks; rejections and kept decisions
@@ -208,7 +210,7 @@ class SqliteExposures:
         *,
         counts_items: bool = False,
         items_at_most: int = 1_000_000,
-        patience_s: float = 0.25,
+        patience_s: float = 0.1,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = Path(path)
@@ -225,6 +227,7 @@ class SqliteExposures:
         self._reading = threading.Lock()
         self._writing = threading.Lock()
         self._writes = 0
+        self._hurried_until = -math.inf  # by the monotonic clock
         self._latest = -math.inf  # the latest time that a request brought
         self._pruned_at = -math.inf
         self._gathering = threading.Lock()  # guards all that is gathered; held for moments only
@@ -287,6 +290,8 @@ class SqliteExposures:
 
     def reject(self, visitor: bytes, item_id: str, now: float, for_s: float) -> None:
         """Hide an item from the visitor; what cannot be written now holds in this process and is tried again."""
+        if not _storable([item_id]) or not math.isfinite(now):
+            return
         lapsing = (now + for_s, self._wall_clock() + for_s)
         with self._gathering:
             self._rejected.setdefault(visitor, {})[item_id] = lapsing
@@ -326,13 +331,13 @@ class SqliteExposures:
         """Keep items from being explored anew for the visitor."""
         lapsing = (now + for_s, self._wall_clock() + for_s)
         with self._gathering:
-            self._resting.setdefault(visitor, {}).update(zip(item_ids, repeat(lapsing)))
+            self._resting.setdefault(visitor, {}).update(zip(_storable(item_ids), repeat(lapsing)))
             self._resting = _bounded(self._resting)
 
     def wake(self, visitor: bytes, item_id: str) -> None:
         """End an item's rest."""
         with self._gathering:
-            self._resting.setdefault(visitor, {})[item_id] = None
+            self._resting.setdefault(visitor, {}).update(zip(_storable([item_id]), repeat(None)))
 
     def resting(self, visitor: bytes, now: float) -> frozenset[str]:
         """Return the items that are not explored anew for the visitor."""
@@ -348,7 +353,7 @@ class SqliteExposures:
         if not self._counts_items:
             return
         with self._gathering:
-            items = list(item_ids)
+            items = _storable(item_ids)
             self._uncounted.update(items)
             self._shown.update((item, self._shown.get(item, 0) + 1) for item in items)
 
@@ -360,6 +365,8 @@ class SqliteExposures:
 
     def repeat(self, decision_id: str, original: str, now: float, for_s: float) -> None:
         """Remember that a request of this id was answered with the `original` decision."""
+        if not _storable([decision_id]):
+            return
         with self._gathering:
             self._repeats[decision_id] = (original, now + for_s, self._wall_clock() + for_s)
             self._repeats = _bounded(self._repeats)
@@ -378,12 +385,17 @@ class SqliteExposures:
 
         Called about once a second, on another thread than the requests'.
         """
-        with suppress(LogUnavailable):
+        try:
             self._flush()
             if self._counts_items:
                 self._read_counts()
             self._prune()
             self._checkpoint()
+        except LogUnavailable as error:
+            logger.debug("the ledger is refreshed later: %s", error)
+        except Exception:
+            # Whatever it is, the thread that calls this goes on, and the next call tries again.
+            logger.exception("%s could not be refreshed", self.path)
 
     def close(self) -> None:
         """Write what was gathered and close the file."""
@@ -521,53 +533,70 @@ class SqliteExposures:
             )
 
     def _read(self, query: str, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
-        with self._telling() as opened, self._locked(self._reading):
-            return opened.reader.execute(query, parameters).fetchall()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._telling() as opened, self._locked(self._writing):
-            connection = opened.writer
-            _begin(connection, time.monotonic() + self._patience_s)
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # SQLite has already rolled back after a full disk or an I/O error.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-            self._writes += 1
-
-    @contextmanager
-    def _telling(self) -> Iterator[_File]:
-        """Open the file where it is not; turn whatever fails into `LogUnavailable` and heal what is damaged."""
+        # Several times a request: no context managers, which cost more than the query.
         opened: _File | None = None
         try:
             opened = self._ready()
-            yield opened
-            self.trouble = None
+            self._acquire(self._reading)
+            try:
+                rows = opened.reader.execute(query, parameters).fetchall()
+            finally:
+                self._reading.release()
         except LogUnavailable as error:
             self.trouble = str(error)
             raise
         except (sqlite3.Error, OSError) as error:
-            if _sqlite.is_corrupt(error) and opened is not None:
-                self._replace(opened, error)
-            told = _sqlite.unavailable(self.path, error)
-            self.trouble = str(told)
-            raise told from error
+            raise self._told(opened, error) from error
+        self.trouble = None
+        return rows
 
     @contextmanager
-    def _locked(self, lock: threading.Lock) -> Iterator[None]:
-        if not lock.acquire(timeout=self._patience_s):
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        opened: _File | None = None
+        try:
+            opened = self._ready()
+            self._acquire(self._writing)
+            try:
+                connection = opened.writer
+                _begin(connection, time.monotonic() + self._patience())
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    # SQLite has already rolled back after a full disk or an I/O error.
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+                    raise
+                self._writes += 1
+            finally:
+                self._writing.release()
+        except LogUnavailable as error:
+            self.trouble = str(error)
+            raise
+        except (sqlite3.Error, OSError) as error:
+            raise self._told(opened, error) from error
+        self.trouble = None
+
+    def _acquire(self, lock: threading.Lock) -> None:
+        if not lock.acquire(timeout=self._patience()):
+            self._hurried_until = time.monotonic() + _HURRIED_S
             raise LogUnavailable(
                 f"{self.path} is in use by other threads of this process for more than {self._patience_s:g} s, "
                 "so that nothing was stored. Check the disk, and who holds a lock on the file."
             )
-        try:
-            yield
-        finally:
-            lock.release()
+
+    def _patience(self) -> float:
+        return 0.0 if time.monotonic() < self._hurried_until else self._patience_s
+
+    def _told(self, opened: _File | None, error: sqlite3.Error | OSError) -> LogUnavailable:
+        """Return what to raise for `error`; heal what is damaged."""
+        if _sqlite.is_busy(error):
+            self._hurried_until = time.monotonic() + _HURRIED_S
+        if opened is not None and _sqlite.is_corrupt(error):
+            self._replace(opened, error)
+        told = _sqlite.unavailable(self.path, error)
+        self.trouble = str(told)
+        return told
 
     def _ready(self) -> _File:
         opened = self._file
@@ -695,6 +724,16 @@ class SqliteExposures:
         # Closed under both locks: a thread may be in the middle of a statement.
         with self._reading, self._writing:
             opened.close()
+
+
+def _storable(texts: Iterable[str]) -> list[str]:
+    """Return those that SQLite takes: one that is no valid Unicode would fail all that is written with it."""
+    texts = list(texts)
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return [text for text in texts if not any("\ud800" <= character <= "\udfff" for character in text)]
+    return texts
 
 
 def _begin(connection: sqlite3.Connection, deadline: float) -> None:

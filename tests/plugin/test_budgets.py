@@ -689,6 +689,13 @@ def test_without_its_ledger_a_request_does_not_explore_and_is_answered(
         assert "i0" not in ask(stage, slots=12).items  # the rejection was kept until it could be written
 
 
+def test_a_context_that_cannot_be_compared_is_answered_without_exploring(open_limited: OpenStage) -> None:
+    stage = open_limited(stability={"keep_s": 1800})
+    decision = ask(stage, context={"too wide": 2**70})
+    assert (decision.items, decision.logged) == (BEST[:3], False)
+    assert stage.status()["limits"]["unchecked"] == 1
+
+
 def test_no_ledger_where_no_limit_needs_one(open_limited: OpenStage, tmp_path: Path) -> None:
     stage = open_limited(
         {"candidates": [{"column": "number", "below": 5}]}, plugins=(Columns(),), features=["number"]

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -408,13 +409,18 @@ def test_a_ledger_that_cannot_be_opened_grants_nothing_and_says_why(tmp_path: Pa
 def test_a_lock_that_is_not_let_go_costs_the_patience_and_no_more(
     open_ledger: OpenLedger, tmp_path: Path
 ) -> None:
-    ledger = open_ledger(patience_s=0.05)
+    ledger = open_ledger(patience_s=0.3)
     ledger.spend(ANN, NOON, 1, 3)
     with closing(sqlite3.connect(tmp_path / "exposures.db", isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(LogUnavailable, match="locked"):
             ledger.spend(ANN, NOON, 1, 3)
         assert ledger.rejected(ANN, NOON) == frozenset()  # readers don't wait for writers
+        begin = time.perf_counter()
+        for _ in range(3):
+            with pytest.raises(LogUnavailable, match="locked"):
+                ledger.spend(ANN, NOON, 1, 3)
+        assert time.perf_counter() - begin < 0.3  # nor does anybody else for a while
         holder.execute("ROLLBACK")
     assert ledger.spend(ANN, NOON, 9, 3) == 2
 
@@ -482,6 +488,23 @@ def test_a_file_of_another_version_is_left_alone(open_ledger: OpenLedger, tmp_pa
         connection.execute("PRAGMA user_version = 99")
     with pytest.raises(LogUnavailable, match="schema version 99"):
         open_ledger().spend(ANN, NOON, 1, 3)
+
+
+def test_what_cannot_be_stored_spoils_nothing_else(open_ledger: OpenLedger) -> None:
+    ledger = open_ledger(counts_items=True)
+    broken = "half a \ud800"
+    ledger.rest(ANN, ["i1", broken], NOON, 60.0)
+    ledger.wake(ANN, broken)
+    ledger.count_shown(["i1", broken])
+    ledger.reject(ANN, broken, NOON, 60.0)
+    ledger.reject(ANN, "i2", float("nan"), 60.0)
+    ledger.repeat(broken, "d", NOON, 60.0)
+    ledger.refresh()
+    assert ledger.trouble is None
+    other = open_ledger(counts_items=True)
+    other.refresh()
+    assert (other.resting(ANN, NOON), other.rejected(ANN, NOON)) == ({"i1"}, frozenset())
+    assert other.times_shown(np.array(["i1"])).tolist() == [1]
 
 
 def test_a_closed_ledger_and_a_forked_one_refuse(open_ledger: OpenLedger) -> None:
