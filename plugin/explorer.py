@@ -231,11 +231,13 @@ class Explorer:
 
 def _check_allowance(slate: Slate, allowance: Allowance) -> None:
     """Raise `InvalidBatch` for a slate that explores beyond what limits allow."""
-    drawn = (np.array(slate.method) == "explore") | (slate.propensities < 1.0)
-    explored = np.flatnonzero(drawn)
-    if not set(explored.tolist()) <= set(allowance.slots):
+    chances = slate.propensities.tolist()
+    explored = [
+        slot for slot, method in enumerate(slate.method) if method == "explore" or chances[slot] < 1.0
+    ]
+    if not set(explored) <= set(allowance.slots):
         raise InvalidBatch(
-            f"a slate that explores in slots {explored.tolist()}, of which limits allow {list(allowance.slots)}; "
+            f"a slate that explores in slots {explored}, of which limits allow {list(allowance.slots)}; "
             "keep to `request.allowance`"
         )
     if allowance.explorable is not None and not allowance.explorable[slate.order[explored]].all():

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -176,6 +180,50 @@ def test_concurrent_requests_of_one_user_share_the_cap(open_limited: OpenStage) 
         thread.join()
     assert len(slots) == 40
     assert sum(slots) == 20
+
+
+@pytest.mark.slow
+def test_processes_share_the_cap(tmp_path: Path) -> None:
+    data = {
+        "version": 1,
+        "ranker": None,
+        "retrieval": {"retrievers": []},
+        "exploration": {
+            "mode": "live",
+            "holdout": 0.0,
+            "policy": ANYTHING,
+            "budget": {"per_user_per_day": 31},
+            "stability": {"keep_s": 1800},
+        },
+    }
+    (tmp_path / "explorank.yaml").write_text(json.dumps(data), encoding="utf-8")
+    script = str(Path(__file__).with_name("ask_as_ann.py"))
+    command = [sys.executable, script, str(tmp_path / "explorank.yaml"), "12"]
+    before = int(time.time() // DAY)
+    with ExitStack() as ending:
+        processes = [
+            ending.enter_context(
+                subprocess.Popen(
+                    [*command, str(name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for name in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        answers = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
+    # 36 requests for 3 slots each; where midnight passed meanwhile, two days' worth may have been granted.
+    assert sum(map(sum, answers)) == 31 or int(time.time() // DAY) > before
+    explored_in_log = [
+        entry.record.slate.method.count("explore") for entry in read_log(tmp_path / ".explorank" / "log")
+    ]
+    assert len(explored_in_log) == 36
+    assert sum(explored_in_log) == sum(map(sum, answers))
 
 
 class Explores:
