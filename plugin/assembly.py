@@ -144,7 +144,8 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     engine, recorder = Engine(manager), Recorder(log)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")
     exposures = _open_exposures(settings)
-    budgets = Budgets(settings, exposures, log.decision, lambda: engine.enriched)
+    budgets = Budgets(settings, exposures, log, lambda: engine.enriched, clock)
+    budgets.restore()
     guards = (*guards, *budgets.guards)
     explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch, budgets, gates=[])
     fingerprint = settings.fingerprint  # hashed once: settings never change, and each decision records it
@@ -162,7 +163,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
 
     refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh]]
     if exposures is not None:
-        refreshes.append([exposures.refresh])  # on a thread of its own: an index may take seconds to load
+        refreshes.append(
+            [exposures.refresh, budgets.restore]
+        )  # on a thread of its own: an index may take seconds to load
     installation = Installation(
         settings=settings,
         registry=registry,

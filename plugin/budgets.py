@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 
 from explorank.fallbacks import note_fallback
-from explorank.hooks.errors import ExplorationError, LogUnavailable, UnknownDecision
+from explorank.hooks.errors import CorruptState, ExplorationError, LogUnavailable, UnknownDecision
+from explorank.hooks.feedback import DecisionLog
 from explorank.hooks.guards import Guard, SnapshotFailed
 from explorank.hooks.guards.membership import among
 from explorank.hooks.limits import (
@@ -105,13 +106,11 @@ class Budgets:
         self,
         settings: Settings,
         exposures: Exposures | None,
-        decision: Callable[[str], DecisionRecord],
+        log: DecisionLog,
         enriched: Callable[[], Collection[str]],
+        clock: Callable[[], float],
     ) -> None:
-        """Take what is needed of the installation.
-
-        `decision` reads a record from the log; `enriched` names the context keys that plugins add.
-        """
+        """Take what is needed of the installation; `enriched` names the context keys that plugins add."""
         exploration = settings.exploration
         self._slots = None if exploration.slots == "all" else tuple(sorted(exploration.slots))
         self._cap = exploration.budget.per_user_per_day
@@ -122,7 +121,8 @@ class Budgets:
         self._fingerprint = settings.fingerprint
         self._explorable = explorable_of(settings, exposures)
         self._exposures = exposures
-        self._decision = decision
+        self._log = log
+        self._clock = clock
         self._enriched = enriched
         self._figures = Counter[str](withheld_slots=0, repeats=0, rejections=0, unchecked=0)
         self._counting = Lock()
@@ -139,6 +139,27 @@ class Budgets:
         """What this process did since its start: slots withheld by the cap, repeats, rejections, unchecked limits."""
         with self._counting:
             return dict(self._figures)
+
+    def restore(self) -> None:
+        """Tell a ledger that began anew what the log knows of rejections; never raises.
+
+        Called again and again, beside the requests: a ledger may begin anew at any time.
+        """
+        stability, exposures = self._stability, self._exposures
+        if exposures is None or not stability.rejections or not exposures.lacks_rejections:
+            return
+        try:
+            since = self._clock() - stability.rejected_s
+            for decision_id, item_id, time in self._log.rewarded(stability.rejections, since):
+                try:
+                    visitor = visitor_of(self._log.decision(decision_id).request)
+                except (UnknownDecision, CorruptState):
+                    continue
+                if visitor is not None:
+                    exposures.reject(visitor, item_id, time, stability.rejected_s)
+            exposures.knows_rejections()
+        except LogUnavailable as error:
+            logger.warning("what was rejected before is not known yet: %s", error)
 
     # ---- before the draw --------------------------------------------------------------------------
 
@@ -167,7 +188,7 @@ class Budgets:
         if decision_id is None:
             return None
         try:
-            record = self._decision(decision_id)
+            record = self._log.decision(decision_id)
         except UnknownDecision:
             return None  # it is being made right now, or could not be logged
         except ExplorationError as error:

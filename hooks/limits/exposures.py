@@ -56,6 +56,8 @@ _SCHEMA: Final = (
     "CREATE TABLE shown (item_id TEXT PRIMARY KEY, times INTEGER NOT NULL, revision INTEGER NOT NULL)",
     "CREATE INDEX shown_by_revision ON shown (revision)",
     "CREATE TABLE lost (day INTEGER)",
+    "CREATE TABLE untold (what TEXT PRIMARY KEY) WITHOUT ROWID",
+    "INSERT INTO untold VALUES ('rejections')",
     *(
         f"CREATE INDEX {table}_by_lapse ON {table} (lapses)"
         for table in ("spent", "kept", "rejected", "resting", "repeats")
@@ -171,6 +173,15 @@ class Exposures(Protocol):
         """Erase what is known of a visitor; raise `LogUnavailable` where that failed."""
         ...
 
+    @property
+    def lacks_rejections(self) -> bool:
+        """Whether the ledger began anew and nobody has told it what was rejected before; never raises."""
+        ...
+
+    def knows_rejections(self) -> None:
+        """Take note that it was told; raise `LogUnavailable` where that failed."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
@@ -196,8 +207,9 @@ class SqliteExposures:
     one slow request a second. Commits survive the end of any process; a power cut may take the last ones.
 
     A damaged file is moved aside and a new one begun. What was spent on that day is unknown then, so nothing
-    is granted until the UTC day after that of the first request that asks; rejections and kept decisions
-    begin anew at once. A file that somebody deletes begins anew without that: it was their decision.
+    is granted until the UTC day after that of the first request that asks. Rejections wait to be told anew
+    (`lacks_rejections`); kept decisions, rests and impressions begin anew. A file that somebody deletes begins
+    anew without a day's wait: it was their decision.
 
     `counts_items` says whether the items' impressions are held in memory, about 100 bytes an item; beyond
     `items_at_most`, those that were shown last are kept. Nothing is opened before it is needed, and whatever
@@ -307,6 +319,20 @@ class SqliteExposures:
         own = [] if gathered is None else [i for i, (until, _) in gathered.copy().items() if until > now]
         rows = self._read("SELECT item_id FROM rejected WHERE visitor = ? AND until > ?", (visitor, now))
         return frozenset((*own, *(row[0] for row in rows)))
+
+    @property
+    def lacks_rejections(self) -> bool:
+        """Whether the file began anew and nobody has told it what was rejected before."""
+        try:
+            return bool(self._read("SELECT count(*) FROM untold", ())[0][0])
+        except LogUnavailable:
+            return False
+
+    def knows_rejections(self) -> None:
+        """Take note that it was told what was rejected before."""
+        self._flush_rejected()
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM untold")
 
     def forget(self, visitor: bytes) -> None:
         """Erase what is known of a visitor, gathered entries included."""

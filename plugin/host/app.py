@@ -46,7 +46,7 @@ def create_app(
     """
     tokens = tokens or Tokens()
     limits = limits or Limits()
-    metrics = HostMetrics(lambda: stage.kill_switch.engaged, lambda: stage.status().get("limits", {}))
+    metrics = HostMetrics(lambda: stage.kill_switch.engaged, status=stage.status)
     table = operations(Handlers(stage, metrics, limits), limits)
     pools = {
         Lane.REQUESTS: WorkerPool("requests", threads=limits.threads, waiting=limits.waiting),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -39,16 +39,16 @@ _LIMITS: Final = {
 """Which of the stage's figures are exposed, and how."""
 
 
-class _Limits(Collector):
+class _LimitsCollector(Collector):
     """Exposes what the stage counts itself."""
 
-    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
-        self._read = read
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
 
     def collect(self) -> Iterable[Metric]:
         """Return one counter for each figure, 0 where the stage has none; nothing while it cannot say."""
         try:
-            figures = self._read()
+            figures = self._status().get("limits", {})
         except Exception:  # whatever fails in the stage, the other counters are what tells of it
             return
         for figure, (name, documentation) in _LIMITS.items():
@@ -59,11 +59,8 @@ class HostMetrics:
     """One application's counters, in a registry of its own, so that several may live in a process."""
 
     def __init__(
-        self,
-        kill_switch_engaged: Callable[[], bool],
-        limits: Callable[[], Mapping[str, int]] = dict,
+        self, kill_switch_engaged: Callable[[], bool], *, status: Callable[[], Mapping[str, Any]] = dict
     ) -> None:
-        """Take what is read at each scrape: the kill switch, and the figures of the stage's limits."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._requests = Counter(
@@ -113,7 +110,7 @@ class HostMetrics:
             registry=self._registry,
         ).set_function(lambda: float(kill_switch_engaged()))
 
-        self._registry.register(_Limits(limits))
+        self._registry.register(_LimitsCollector(status))
 
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count one finished request."""

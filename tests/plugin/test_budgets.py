@@ -705,6 +705,38 @@ def test_all_limits_hold_whatever_a_visitor_does(
                 rejected[item] = max(rejected.get(item, 0.0), clock.now + 300.0)
 
 
+def test_a_ledger_that_is_lost_learns_rejections_from_the_log(
+    open_limited: OpenStage, tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    stability = {"rejections": ["dismiss"], "rejected_s": 600}
+    stage = open_limited()  # nobody asks for a ledger yet
+    first, old = ask(stage, slots=12), ask(stage, slots=12)
+    stage.reward(first.decision_id, item_id="i3", kind="dismiss")
+    stage.reward(first.decision_id, item_id="i4", kind="click")
+    stage.reward(old.decision_id, item_id="i5", kind="dismiss", time=clock.now - 700.0)
+
+    def shown() -> set[str]:
+        return set(ask(limited, slots=12).items)
+
+    limited = open_limited(stability=stability)
+    limited.installation.budgets._clock = clock
+    for refresher in limited.installation._refreshers:
+        refresher.stop()  # the test does what they do
+    exposures = limited.installation.exposures
+    with closing(sqlite3.connect(tmp_path / ".explorank" / "exposures.db")) as connection:
+        connection.execute("INSERT INTO untold VALUES ('again')")  # it was told by the clock on the wall
+        connection.commit()
+    limited.installation.budgets.restore()
+    assert not exposures.lacks_rejections
+    assert shown() == set(ITEMS) - {"i3"}
+    for part in (tmp_path / ".explorank").glob("exposures.db*"):
+        part.unlink()
+    assert exposures.lacks_rejections
+    assert shown() == set(ITEMS)
+    limited.installation.budgets.restore()
+    assert shown() == set(ITEMS) - {"i3"}
+
+
 # ---- when the ledger fails ------------------------------------------------------------------------
 
 
