@@ -32,6 +32,7 @@ from explorank.hooks.types import (
     RankingBatch,
     RankingRequest,
     Reward,
+    Slate,
 )
 from explorank.settings import Settings
 
@@ -59,6 +60,12 @@ class Reserved:
 
 NOTHING: Final = Reserved()
 """Without limits, nothing is reserved."""
+
+
+def explored_slots(slate: Slate) -> list[int]:
+    """Return the slots that were left to chance, whatever their explorer calls them."""
+    chances = slate.propensities.tolist()
+    return [slot for slot, method in enumerate(slate.method) if method == "explore" or chances[slot] < 1.0]
 
 
 def needs_ledger(settings: Settings) -> bool:
@@ -199,7 +206,7 @@ class Budgets:
             )
             return None
         same_settings = record.versions.get("settings") == self._fingerprint
-        explored = record.mode == "live" and "explore" in record.slate.method
+        explored = record.mode == "live" and explored_slots(record.slate)
         return record if same_settings and explored else None
 
     def reserve(
@@ -238,14 +245,17 @@ class Budgets:
         if exposures is not None and visitor is not None and stability.rest_s is not None:
             awake = ~among(ranking.item_ids, exposures.resting(visitor, request.time))
             explorable = awake if explorable is None else explorable & awake
+        if not slots:
+            return Reserved(Allowance(()))
         wanted = len(slots)
         if explorable is not None:
             # A slot too many would only be given back.
             wanted = min(wanted, int(np.count_nonzero(explorable)))
-        if slots and not wanted:
+        if not wanted:
             return Reserved(Allowance((), explorable), "no candidate is explorable by `exploration.budget`")
+        open_to = Reserved(None if self._cap is None and explorable is None else Allowance(slots, explorable))
         if exposures is None or not live or (self._cap is None and stability.keep_s is None):
-            return Reserved(Allowance(slots, explorable))
+            return open_to
         if visitor is not None:
             granted = exposures.spend(
                 visitor, request.time, wanted, self._cap, self._keeping(request, n_slots)
@@ -255,7 +265,7 @@ class Budgets:
             granted = 0
             why = f"{_CAP} needs a user or a session to count by, and the request names neither"
         if self._cap is None:
-            return Reserved(Allowance(slots, explorable))
+            return open_to
         self._count("withheld_slots", wanted - granted)
         allowance = Allowance(slots[:granted], explorable)
         return Reserved(allowance, why if granted < wanted else "", granted)
@@ -278,7 +288,7 @@ class Budgets:
         exposures, request = self._exposures, record.request
         if exposures is None:
             return
-        explored = [slot for slot, method in enumerate(record.slate.method) if method == "explore"]
+        explored = explored_slots(record.slate)
         visitor = visitor_of(request)
         if visitor is not None:
             if reserved.granted > len(explored):
@@ -289,10 +299,16 @@ class Budgets:
         if self._counts and logged:
             exposures.count_shown(map(str, record.shown_ids))
 
-    def repeated(self, request: RankingRequest, original: str) -> None:
-        """Take note that the request was answered with the `original` decision; never raises."""
+    def repeated(self) -> None:
+        """Take note that an earlier decision is served again."""
         self._count("repeats")
-        if self._exposures is not None and request.decision_id != original:
+
+    def answered_with(self, original: str, request: RankingRequest) -> None:
+        """Remember that a host's request was answered with the `original` decision; never raises.
+
+        The host may only know its own id, and give feedback under that.
+        """
+        if self._exposures is not None:
             self._exposures.repeat(request.decision_id, original, request.time, self._repeats_for_s)
 
     def original(self, decision_id: str) -> str:

@@ -71,7 +71,7 @@ class Decider:
         with collecting_fallbacks(fallbacks):
             explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
         if explored.repeats is not None:
-            self._budgets.repeated(request, explored.repeats.decision_id)
+            self._budgets.repeated()
             return Decided(explored.repeats, explored.slate, logged=True, repeated=True)
         versions = self.versions()
         if ranker_version is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from explorank.budgets import NOTHING, Budgets, Reserved
+from explorank.budgets import NOTHING, Budgets, Reserved, explored_slots
 from explorank.engine import Engine
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidBatch, LogUnavailable
@@ -231,10 +231,7 @@ class Explorer:
 
 def _check_allowance(slate: Slate, allowance: Allowance) -> None:
     """Raise `InvalidBatch` for a slate that explores beyond what limits allow."""
-    chances = slate.propensities.tolist()
-    explored = [
-        slot for slot, method in enumerate(slate.method) if method == "explore" or chances[slot] < 1.0
-    ]
+    explored = explored_slots(slate)
     if not set(explored) <= set(allowance.slots):
         raise InvalidBatch(
             f"a slate that explores in slots {explored}, of which limits allow {list(allowance.slots)}; "

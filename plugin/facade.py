@@ -85,7 +85,11 @@ class ExplorankPlugin:
         request's own id is taken for it too.
         """
         fallbacks: list[Fallback] = []
-        return self.stage.installation.decider.decide(request, ranking, n_slots, seed, fallbacks).slate
+        installation = self.stage.installation
+        decided = installation.decider.decide(request, ranking, n_slots, seed, fallbacks)
+        if decided.repeated:
+            installation.budgets.answered_with(decided.record.decision_id, request)
+        return decided.slate
 
     @hookimpl
     def ranking_observe_impressions(self, impressions: Sequence[Impression]) -> None:

@@ -26,6 +26,7 @@ from explorank import Decision, Stage, load
 from explorank.checks import run_checks
 from explorank.explorer import Explorer
 from explorank.hooks import hookimpl
+from explorank.hooks.evaluation import replay, target_propensities
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import (
@@ -395,6 +396,36 @@ def test_propensities_stay_exact_with_cap_and_rules(open_limited: OpenStage) -> 
     assert (np.abs(difference[seen]) <= bound).all()
     # The bound is of use: in no place could the mean be off by more than a quarter unnoticed.
     assert (bound / possible[seen]).max() < 0.25
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"use": "epsilon_greedy", "epsilon": 0.4},
+        {"use": "plackett_luce", "temperature": 0.5},
+        {"use": "beta_thompson", "draws": 64, "floor": 0.1},
+    ],
+    ids=lambda policy: policy["use"],
+)
+def test_the_log_gives_the_propensities_of_limited_slates_back(
+    open_limited: OpenStage, policy: dict[str, Any]
+) -> None:
+    stage = open_limited(
+        {"per_user_per_day": 5, "candidates": [{"column": "number", "at_least": 3}]},
+        plugins=(Columns(),),
+        features=["number"],
+        policy=policy,
+    )
+    state = stage.installation.learner.snapshot
+    for number in range(10):
+        for _ in range(2):
+            decision = ask(stage, f"user {number}", slots=4)
+            record = stage.decision(decision.decision_id)
+            again = target_propensities(record, stage.installation.policy, state)
+            np.testing.assert_allclose(again, decision.propensities, rtol=1e-12)
+            slate = replay(record, stage.installation.policy, state)
+            assert slate.order.tolist() == record.slate.order.tolist()
+        assert explored(decision) == [0]
 
 
 # ---- the same decision again ----------------------------------------------------------------------
