@@ -38,6 +38,16 @@ def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What limits leave of exploration to one request; settled before anything is drawn."""
+
+    slots: tuple[int, ...]
+    """The slots that may explore; the others hold the best by score."""
+    explorable: BoolArray | None = None  # (n,)
+    """Which candidates an explored slot may choose from, beside the guards; `None`: all of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankingRequest:
     """One question to the ranking stage: who asks, where, for how many slots."""
@@ -57,6 +67,8 @@ class RankingRequest:
     """Ask for items like this one, instead of items for the user's history."""
     guard_state: Mapping[str, Any] = field(default_factory=_empty)
     """What guards read of the outside, taken once per request, so that all slots see the same."""
+    allowance: Allowance | None = None
+    """What limits leave to `ranking_explore`; `None` where none is set. A slate beyond it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +328,8 @@ class Slate:
     """(k,) which strategy chose the item, empty text where none did; `()` where the policy has none."""
     reads: tuple[str, ...] = ()
     """What the policy read of the batch beside scores and needed features; the record keeps it."""
+    decision_id: str = ""
+    """The decision that this is, where an earlier one is served again; empty where it is the request's own."""
 
     def __len__(self) -> int:
         return len(self.order)
@@ -422,7 +436,7 @@ class DecisionRecord:
     propensity_known: bool = True
     """False where a fallback makes the propensity unknown; evaluation leaves such a decision out."""
     held_back: str = ""
-    """Why a limit kept the request from exploring, where one did; it then got the baseline."""
+    """Why a limit kept the request from exploring, in all its slots or in some; those hold the best by score."""
 
     @property
     def decision_id(self) -> str:

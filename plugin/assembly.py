@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
+from explorank.budgets import Budgets, counts_impressions, needs_ledger
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -20,6 +21,7 @@ from explorank.fallbacks import note_guard_error
 from explorank.hooks.exploration import Policy
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
+from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
 from explorank.rankers import Ranker
@@ -52,13 +54,16 @@ class Installation:
     learner: Learner[Any]
     recorder: Recorder
     decider: Decider
+    budgets: Budgets
+    exposures: SqliteExposures | None
+    """The ledger of what visitors met; None where no limit needs one."""
     kill_switch: KillSwitch
     safety: Safety | None
     """The limits on what exploration may cost, where any is set."""
     clock: Callable[[], float]
     not_started: dict[str, str]
     """Plugins whose start failed, each with the reason; they are asked nevertheless."""
-    _refresher: Refresher
+    _refreshers: tuple[Refresher, ...]
 
     @property
     def scale(self) -> Mapping[str, tuple[float, float]]:
@@ -73,14 +78,20 @@ class Installation:
 
     def close(self) -> None:
         """Stop everything, in the reverse order of its start."""
-        self._refresher.stop()
+        for refresher in self._refreshers:
+            refresher.stop()
         self.learner.close()
         self.manager.call_each("ranking_shutdown")
+        if self.exposures is not None:
+            self.exposures.close()
         self.log.close()
 
 
 class Refresher:
-    """Takes up new artefacts in the background; the old ones serve until the new are verified."""
+    """Calls what must be done again and again, one after the other, in the background.
+
+    New artefacts are taken up so; the old ones serve until the new are verified.
+    """
 
     def __init__(self, refreshes: Sequence[Callable[[], object]], interval_s: float) -> None:
         self._refreshes = refreshes
@@ -136,8 +147,12 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     learner = _open_learner(settings, policy, features, safety)
     learner.start(settings.feedback.learn_every_s, clock=clock)
     engine, recorder = Engine(manager), Recorder(log)
+    exposures = _open_exposures(settings)
+    budgets = Budgets(settings, exposures, log, lambda: engine.enriched, clock)
+    budgets.restore()
+    guards = (*guards, *budgets.guards)
     gates = [*(() if safety is None else safety.gates)]
-    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch, gates)
+    explorer = Explorer(settings.exploration, engine, policy, guards, kill_switch, budgets, gates=gates)
     fingerprint = settings.fingerprint  # hashed once: settings never change, and each decision records it
 
     def versions() -> dict[str, str]:
@@ -151,6 +166,11 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
+    refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh]]
+    if exposures is not None:
+        refreshes.append(
+            [exposures.refresh, budgets.restore]
+        )  # on a thread of its own: an index may take seconds to load
     installation = Installation(
         settings=settings,
         registry=registry,
@@ -165,12 +185,14 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         log=log,
         learner=learner,
         recorder=recorder,
-        decider=Decider(explorer, recorder, engine, versions),
+        decider=Decider(explorer, recorder, engine, versions, budgets),
+        budgets=budgets,
+        exposures=exposures,
         kill_switch=kill_switch,
         safety=safety,
         clock=clock,
         not_started={},
-        _refresher=Refresher([catalogue.refresh, ranker.refresh], interval_s=1.0),
+        _refreshers=tuple(Refresher(calls, interval_s=1.0) for calls in refreshes),
     )
     services = Services(
         registry=registry,
@@ -224,6 +246,16 @@ def _open_learner(
         feature_version=features.version if features.dim else None,
         observer=None if safety is None else safety.monitor,
     )
+
+
+def _open_exposures(settings: Settings) -> SqliteExposures | None:
+    """Return the ledger of what visitors met, with what is known of items by now; None where nobody asks it."""
+    if not needs_ledger(settings):
+        return None
+    path = settings.folder_path / "exposures.db"
+    exposures = SqliteExposures(path, counts_items=counts_impressions(settings))
+    exposures.refresh()
+    return exposures
 
 
 def _clock(settings: Settings) -> Callable[[], float]:

@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components, load_ranker
+from explorank.budgets import columns_of
 from explorank.builtin.retrieval import SIMILARITY
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
@@ -51,6 +52,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         ("catalogue", lambda: _catalogue(settings)),
         ("ranker", lambda: _ranker(settings, registry)),
         ("safety", lambda: _safety(settings)),
+        ("exploration.budget", lambda: _budget(settings)),
         ("log", lambda: _log(settings)),
     ]
     for name, check in parts:
@@ -149,6 +151,26 @@ def _safety(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(
             "safety", "warning", f"{detail}, so that the limits learn slowly; lower `share` at first"
         )
+
+
+def _budget(settings: Settings) -> Iterator[CheckResult]:
+    """Look whether the columns that make a candidate explorable are served, where that can be known."""
+    wanted = set(columns_of(settings))
+    if not wanted or settings.features is None:
+        return
+    access = feature_access(settings)
+    available = {SIMILARITY, *access.item_names, *access.user_names}
+    unknown = sorted(wanted - available - {"uncertainty"})
+    if unknown:
+        detail = f"`candidates` reads {unknown}, served by nobody but a plugin; known: {sorted(available)}"
+        yield CheckResult("exploration.budget", "wrong", detail)
+    if "uncertainty" in wanted and settings.ranker is not None and settings.ranker.use == "lightgbm":
+        detail = (
+            "`uncertainty_from` asks for what the lightgbm ranker does not give: it lets nobody be explored"
+        )
+        yield CheckResult("exploration.budget", "wrong", detail)
+    if not unknown:
+        yield CheckResult("exploration.budget", "ok", f"reads {sorted(wanted)}")
 
 
 def _log(settings: Settings) -> Iterator[CheckResult]:

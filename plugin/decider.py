@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+from explorank.budgets import Budgets
 from explorank.engine import Engine
 from explorank.explorer import Explored, Explorer
 from explorank.fallbacks import collecting_fallbacks
-from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
+from explorank.hooks.types import (
+    Candidates,
+    DecisionRecord,
+    Fallback,
+    RankingBatch,
+    RankingRequest,
+    Slate,
+)
 from explorank.recorder import Recorder, record_of
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What to show."""
+
+    record: DecisionRecord
+    """The decision; an earlier one where it is `repeated`."""
+    slate: Slate
+    """Its slate, in rows of the candidates of the request at hand."""
+    logged: bool
+    """Whether the log holds it."""
+    repeated: bool = False
+    """Whether an earlier decision is served again."""
 
 
 class Decider:
@@ -20,11 +43,13 @@ class Decider:
         recorder: Recorder,
         engine: Engine,
         versions: Callable[[], Mapping[str, str]],
+        budgets: Budgets,
     ) -> None:
         self._explorer = explorer
         self._recorder = recorder
         self._engine = engine
         self.versions = versions
+        self._budgets = budgets
 
     def decide(
         self,
@@ -35,15 +60,19 @@ class Decider:
         fallbacks: list[Fallback],
         candidates: Candidates | None = None,
         ranker_version: str | None = None,
-    ) -> tuple[DecisionRecord, bool]:
+    ) -> Decided:
         """Return what to show and whether it is durable.
 
+        A decision that is served again is neither logged nor told to plugins a second time.
         `candidates`, in the order of `ranking`, adds the sources; `ranker_version` names what gave the scores,
         where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
         baseline: an exploration whose propensities nobody can ever read would be wasted.
         """
         with collecting_fallbacks(fallbacks):
             explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
+        if explored.repeats is not None:
+            self._budgets.repeated()
+            return Decided(explored.repeats, explored.slate, logged=True, repeated=True)
         versions = self.versions()
         if ranker_version is not None:
             versions = {**versions, "ranker": ranker_version}
@@ -52,6 +81,7 @@ class Decider:
             return record_of(request, ranking, shown, fallbacks, versions, candidates)
 
         answer, logged = self._recorder.write(record(explored), lambda: record(explored.kept_back()))
+        self._budgets.settle(explored.reserved, answer, logged=logged)
         if logged:
             self._engine.decided(answer)
-        return answer, logged
+        return Decided(answer, answer.slate, logged)

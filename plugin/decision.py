@@ -35,9 +35,11 @@ class Decision:
     """False where a fallback makes the propensities unknown; evaluation leaves such a decision out."""
     logged: bool
     """False where the log was not writable: a baseline answer that takes no feedback."""
+    repeated: bool = False
+    """True where this is an earlier decision, served again: everything else is as it was then."""
 
     @classmethod
-    def of(cls, record: DecisionRecord, *, logged: bool) -> Decision:
+    def of(cls, record: DecisionRecord, *, logged: bool, repeated: bool = False) -> Decision:
         """Return the answer that `record` describes."""
         slate = record.slate
         return cls(
@@ -55,6 +57,7 @@ class Decision:
             fallbacks=record.fallbacks,
             propensity_known=record.propensity_known,
             logged=logged,
+            repeated=repeated,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,4 +83,5 @@ class Decision:
             "fallbacks": [asdict(fallback) for fallback in self.fallbacks],
             "propensity_known": self.propensity_known,
             "logged": self.logged,
+            "repeated": self.repeated,
         }

@@ -40,6 +40,8 @@ class Engine:
 
     def __init__(self, manager: RankingManager) -> None:
         self.manager = manager
+        self.enriched: frozenset[str] = frozenset()
+        """The context keys that plugins have added so far."""
 
     def enrich_request(self, request: RankingRequest, fallbacks: list[Fallback]) -> RankingRequest:
         """Return the request with the plugins' context columns added; what the host said wins."""
@@ -57,6 +59,8 @@ class Engine:
             added |= columns
         if not added:
             return request
+        if not self.enriched.issuperset(added):
+            self.enriched = self.enriched.union(added)
         return replace(request, context=MappingProxyType({**added, **request.context}))
 
     def retrieve(self, request: RankingRequest, k: int, limit: int, fallbacks: list[Fallback]) -> Candidates:

@@ -8,14 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from explorank.budgets import NOTHING, Budgets, Reserved, explored_slots
 from explorank.engine import Engine
 from explorank.fallbacks import note_guard_error
-from explorank.hooks.errors import InvalidBatch
+from explorank.hooks.errors import InvalidBatch, LogUnavailable
 from explorank.hooks.exploration import Greedy, Policy, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
 from explorank.hooks.guards import Guard, guard_mask, static_mask, with_snapshots
 from explorank.hooks.limits import Gate, refusal
-from explorank.hooks.types import Arm, Fallback, Mode, RankingBatch, RankingRequest, Slate
+from explorank.hooks.types import (
+    Allowance,
+    Arm,
+    BoolArray,
+    DecisionRecord,
+    Fallback,
+    IndexArray,
+    Mode,
+    RankingBatch,
+    RankingRequest,
+    Slate,
+)
 from explorank.settings import ExplorationSettings
 
 _BASELINE = Greedy()
@@ -36,7 +48,11 @@ class Explored:
     propensity_known: bool = True
     """False where exploration failed in a way that may depend on what it drew."""
     held_back: str = ""
-    """Why a limit kept the request from exploring; empty where none did."""
+    """Why a limit kept the request from exploring, in all its slots or in some; empty where none did."""
+    reserved: Reserved = NOTHING
+    """What was taken from the visitor's budget."""
+    repeats: DecisionRecord | None = None
+    """The earlier decision that `slate` is, in rows of the request's own candidates."""
 
     def kept_back(self) -> Explored:
         """Return the same decision with the baseline shown."""
@@ -53,6 +69,7 @@ class Explorer:
         policy: Policy[Any],
         guards: Sequence[Guard],
         kill_switch: KillSwitch,
+        budgets: Budgets,
         gates: Sequence[Gate] = (),
     ) -> None:
         self._settings = settings
@@ -60,6 +77,7 @@ class Explorer:
         self._policy = policy
         self._guards = tuple(guards)
         self._kill_switch = kill_switch
+        self._budgets = budgets
         self._gates = tuple(gates)
 
     def mode_of(self, request: RankingRequest) -> Mode:
@@ -90,14 +108,45 @@ class Explorer:
         arm = self.arm_of(request) if mode == "live" else "baseline"
         baseline = self._baseline(request, ranking, n_slots, seed)
         explores = mode in {"shadow", "apprentice"} or (mode == "live" and arm == "explore")
+        decided = Explored(baseline, mode, arm, baseline)
         if not explores or not len(ranking) or n_slots == 0:
-            return Explored(baseline, mode, arm, baseline)
-        if mode == "live" and (reason := refusal(self._gates, request)) is not None:
-            return Explored(baseline, mode, arm, baseline, held_back=reason)
+            return decided
+        if mode == "live" and (settled := self._settled(decided, request, ranking, n_slots)) is not None:
+            return settled
+        return self._drawn(decided, request, ranking, n_slots, seed, fallbacks)
+
+    def _settled(
+        self, decided: Explored, request: RankingRequest, ranking: RankingBatch, n_slots: int
+    ) -> Explored | None:
+        """Return what is settled without a draw: a request held back, or an earlier decision served again."""
+        if (reason := refusal(self._gates, request)) is not None:
+            return replace(decided, held_back=reason)
+        try:
+            kept = self._kept(request, ranking, n_slots)
+        except LogUnavailable as error:
+            return replace(decided, held_back=str(error))
+        return None if kept is None else replace(decided, slate=kept[1], repeats=kept[0])
+
+    def _drawn(
+        self,
+        decided: Explored,
+        request: RankingRequest,
+        ranking: RankingBatch,
+        n_slots: int,
+        seed: int,
+        fallbacks: list[Fallback],
+    ) -> Explored:
+        """Return the decision with what is drawn within the budget: shown, or kept back as a shadow."""
         if ranking.features is None and self._policy.needs_features:
             reason = f"{self._policy.name} needs features (n, d) and this request has none"
             fallbacks.append(Fallback("explore", "explorank", reason, "score order"))
-            return Explored(baseline, mode, arm, baseline)
+            return decided
+        live = decided.mode == "live"
+        reserved = self._budgets.reserve(request, ranking, n_slots, live=live)
+        decided = replace(decided, held_back=reserved.held_back, reserved=reserved)
+        if not reserved.explores:
+            return decided
+        request = replace(request, allowance=reserved.allowance)
         slate = self._engine.explore(
             request,
             ranking,
@@ -107,10 +156,33 @@ class Explorer:
             fallbacks,
         )
         if slate is None:
-            return Explored(baseline, mode, arm, baseline, propensity_known=mode != "live")
-        if mode != "live":
-            return Explored(baseline, mode, arm, baseline, shadow=slate)
-        return Explored(slate, mode, arm, baseline)
+            return replace(decided, propensity_known=not live)
+        return replace(decided, slate=slate) if live else replace(decided, shadow=slate)
+
+    def _kept(
+        self, request: RankingRequest, ranking: RankingBatch, n_slots: int
+    ) -> tuple[DecisionRecord, Slate] | None:
+        """Return the decision to serve again, and its slate in rows of `ranking`, where it still may be shown."""
+        record = self._budgets.kept(request, n_slots)
+        if record is None:
+            return None
+        row_of = dict(zip(ranking.item_ids.tolist(), range(len(ranking)), strict=True))
+        shown = [row_of.get(item, -1) for item in record.shown_ids]
+        if -1 in shown or (len(shown) < n_slots and len(ranking) > len(record.item_ids)):
+            return None
+        order = np.array(shown, np.int64)
+        if self._forbidden(order, request, ranking) is not None:
+            return None
+        rows = np.array([row_of.get(item, -1) for item in record.item_ids.tolist()], np.int64)
+        slate = record.slate
+        served = replace(
+            slate,
+            order=order,
+            eligible=_moved(slate.eligible, rows, len(ranking)),
+            support=_moved(slate.support, rows, len(ranking)),
+            decision_id=record.decision_id,
+        )
+        return record, served
 
     def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Slate:
         return build_slate(
@@ -138,6 +210,14 @@ class Explorer:
             )
         if not ((slate.propensities > 0) & (slate.propensities <= 1 + 1e-9)).all():
             raise InvalidBatch(f"a slate with propensities {slate.propensities.tolist()} outside (0, 1]")
+        if (slot := self._forbidden(order, request, ranking)) is not None:
+            item = str(ranking.item_ids[order[slot]])
+            raise InvalidBatch(f"a slate with item {item!r} in slot {slot}, which a guard forbids there")
+        if request.allowance is not None:
+            _check_allowance(slate, request.allowance)
+
+    def _forbidden(self, order: IndexArray, request: RankingRequest, ranking: RankingBatch) -> int | None:
+        """Return the first slot whose item a guard forbids, given the slots above it, or `None`."""
         allowed = static_mask(self._guards, request, ranking, note_guard_error)
         for slot, row in enumerate(order.tolist()):
             eligible = allowed.copy()
@@ -145,6 +225,26 @@ class Explorer:
                 if not getattr(guard, "static", False):
                     eligible &= guard_mask(guard, request, ranking, order[:slot], slot, note_guard_error)
             if not eligible[row]:
-                raise InvalidBatch(
-                    f"a slate with item {str(ranking.item_ids[row])!r} in slot {slot}, which a guard forbids there"
-                )
+                return slot
+        return None
+
+
+def _check_allowance(slate: Slate, allowance: Allowance) -> None:
+    """Raise `InvalidBatch` for a slate that explores beyond what limits allow."""
+    explored = explored_slots(slate)
+    if not set(explored) <= set(allowance.slots):
+        raise InvalidBatch(
+            f"a slate that explores in slots {explored}, of which limits allow {list(allowance.slots)}; "
+            "keep to `request.allowance`"
+        )
+    if allowance.explorable is not None and not allowance.explorable[slate.order[explored]].all():
+        raise InvalidBatch(
+            "a slate that explores with items which limits do not allow; keep to `request.allowance.explorable`"
+        )
+
+
+def _moved(masks: BoolArray, rows: IndexArray, n: int) -> BoolArray:
+    """Return the columns of `masks` (k, m) at `rows` (m,) of (k, n); those at -1 are dropped."""
+    moved = np.zeros((len(masks), n), np.bool_)
+    moved[:, rows[rows >= 0]] = masks[:, rows >= 0]
+    return moved

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks import hookimpl
-from explorank.hooks.errors import InvalidFeedback, LogUnavailable
+from explorank.hooks.errors import InvalidFeedback, LogUnavailable, UnknownDecision
 from explorank.hooks.types import (
     BoolArray,
     Candidates,
@@ -79,16 +80,23 @@ class ExplorankPlugin:
     ) -> Slate:
         """Return the slate to show, already durable in the log under the request's decision id.
 
-        Whether it explores is up to mode, traffic share and kill switch; where the log fails it does not.
+        Whether it explores is up to mode, traffic share, budget and kill switch; where the log fails it does
+        not. Where the visitor gets an earlier decision again, `Slate.decision_id` names it; feedback under the
+        request's own id is taken for it too.
         """
         fallbacks: list[Fallback] = []
-        record, _ = self.stage.installation.decider.decide(request, ranking, n_slots, seed, fallbacks)
-        return record.slate
+        installation = self.stage.installation
+        decided = installation.decider.decide(request, ranking, n_slots, seed, fallbacks)
+        if decided.repeated:
+            installation.budgets.answered_with(decided.record.decision_id, request)
+        return decided.slate
 
     @hookimpl
     def ranking_observe_impressions(self, impressions: Sequence[Impression]) -> None:
         """Make the impressions durable and learn from them; what could not be written is logged as lost."""
         installation = self.stage.installation
+        original = installation.budgets.original
+        impressions = [replace(each, decision_id=original(each.decision_id)) for each in impressions]
         for impression in impressions:
             try:
                 installation.log.append_impression(impression)
@@ -101,9 +109,30 @@ class ExplorankPlugin:
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
         """Make the rewards durable, each once, and learn from them; what could not be written is logged as lost."""
         installation = self.stage.installation
-        if new := self._stored([reward for reward in rewards if self._fits(reward)]):
+        original = installation.budgets.original
+        fitting = [
+            replace(reward, decision_id=original(reward.decision_id))
+            for reward in rewards
+            if self._fits(reward)
+        ]
+        new = self._stored(fitting)
+        for reward in fitting:
+            self._limit(reward)
+        if new:
             installation.learner.notify()
             installation.engine.observe_rewards(new)
+
+    def _limit(self, reward: Reward) -> None:
+        """Let a reward hide its item from its visitor, where it is known whose decision it was."""
+        installation = self.stage.installation
+        if not installation.budgets.concerns(reward.kind):
+            return
+        try:
+            visitor = installation.recorder.answered(reward.decision_id).visitor
+        except (LogUnavailable, UnknownDecision):
+            logger.exception("the reward %s hides nothing: its decision cannot be read", reward.reward_id)
+            return
+        installation.budgets.observe(reward, visitor)
 
     def _fits(self, reward: Reward) -> bool:
         try:

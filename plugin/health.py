@@ -27,6 +27,8 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems[f"plugin {name}"] = f"failed to start: {reason}"
     if (trouble := installation.recorder.trouble) is not None:
         problems["log"] = trouble
+    if (exposures := installation.exposures) is not None and exposures.trouble is not None:
+        problems["exposures"] = exposures.trouble
     return problems
 
 
@@ -41,6 +43,7 @@ def status(installation: Installation) -> dict[str, Any]:
         "kill_switch": {"engaged": kill_switch.engaged, "reason": kill_switch.reason},
         "safety": None if installation.safety is None else installation.safety.status(),
         "learner": asdict(installation.learner.stats),
+        "limits": installation.budgets.figures,
         "refused_artefacts": {
             kind: str(watched.error)
             for kind, watched in (("catalogue", installation.catalogue), ("ranker", installation.ranker))

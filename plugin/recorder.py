@@ -14,6 +14,7 @@ import numpy as np
 from explorank.explorer import Explored
 from explorank.hooks.errors import InvalidBatch, InvalidFeedback, LogUnavailable
 from explorank.hooks.feedback import DecisionLog
+from explorank.hooks.limits import visitor_of
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
 
 logger = logging.getLogger("explorank")
@@ -27,6 +28,14 @@ class Answered:
 
     user_id: str | None
     items: tuple[str, ...]
+    visitor: bytes | None = None
+    """Whose it was as limits know them (`visitor_of`)."""
+
+    @classmethod
+    def of(cls, record: DecisionRecord) -> Answered:
+        """Return what feedback must know of `record`."""
+        request = record.request
+        return cls(request.user_id, tuple(record.shown_ids), visitor_of(request))
 
     def slot_of(self, decision_id: str, item_id: str | None, slot: int | None) -> int:
         """Return the slot that `item_id` or `slot` names; raise `InvalidFeedback` where there is none."""
@@ -83,7 +92,7 @@ class Recorder:
             return replace(unlogged, fallbacks=(*unlogged.fallbacks, fallback)), False
         self.trouble = None
         with self._lock:
-            self._recent[record.decision_id] = Answered(record.request.user_id, tuple(record.shown_ids))
+            self._recent[record.decision_id] = Answered.of(record)
             if len(self._recent) > _REMEMBERED:
                 self._recent.popitem(last=False)
         return record, True
@@ -99,8 +108,7 @@ class Recorder:
         """Return what a decision answered; raise `UnknownDecision` where no log holds it."""
         if (known := self._recent.get(decision_id)) is not None:
             return known
-        record = self._log.decision(decision_id)
-        return Answered(record.request.user_id, tuple(record.shown_ids))
+        return Answered.of(self._log.decision(decision_id))
 
 
 def record_of(

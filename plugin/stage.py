@@ -165,6 +165,8 @@ class Stage:
             user_id=answered.user_id,
         )
         (new,) = installation.log.append_rewards([reward])
+        # Known ones too: the process may have died between the two.
+        installation.budgets.observe(reward, answered.visitor)
         if new:
             installation.learner.notify()
             installation.engine.observe_rewards([reward])
@@ -326,7 +328,7 @@ class Stage:
             columns={**columns.by_name(), "source_bits": candidates.source_bits},
             feature_names=installation.exploration_features.names_of(matrix),
         )
-        record, logged = installation.decider.decide(
+        decided = installation.decider.decide(
             request,
             ranking,
             request.slots,
@@ -335,7 +337,7 @@ class Stage:
             candidates,
             scores.version,
         )
-        return Decision.of(record, logged=logged)
+        return Decision.of(decided.record, logged=decided.logged, repeated=decided.repeated)
 
     def check_reward(self, kind: str, value: float) -> None:
         """Raise `InvalidFeedback` for a kind that is not configured or a value out of its range."""

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,16 @@ class DecisionLog:
         Raises `UnknownDecision` where none does, `LogUnavailable` where a segment could not be read.
         """
         return self._segments.decision(decision_id)
+
+    def rewarded(self, kinds: Iterable[str], since: float) -> list[tuple[str, str, float]]:
+        """Return decision, item and time of each reward of these kinds after `since`, over all segments.
+
+        Reads every reward. Raises `LogUnavailable` where a segment could not be read.
+        """
+        found = self._segments.rewarded(kinds, since)
+        if self._segments.may_hold_more:
+            raise LogUnavailable(f"Segments of {self.folder} are locked or unreadable right now. Ask again.")
+        return found
 
     @property
     def stats(self) -> LogStats:

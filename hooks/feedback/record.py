@@ -1,7 +1,7 @@
 """A decision as bytes: JSON for what is small, raw arrays for what is wide, nothing pickled.
 
-Stored as it was served, to the last bit, except for two things that replay does not need: `guard_state`
-is left out (what the guards decided with it stands in `eligible`, their versions in `versions`), and values
+Stored as it was served, to the last bit, except for what replay does not need: `guard_state` and `allowance`
+are left out (what came of them stands in `eligible`, `support` and the slots' methods), and values
 of the context that JSON does not know become their nearest JSON (tuples lists, sets sorted lists, others
 their `repr`).
 """

@@ -189,6 +189,15 @@ class Segments:
             tuple(sorted(rewards.values(), key=lambda reward: (reward.time, reward.reward_id))),
         )
 
+    def rewarded(self, kinds: Iterable[str], since: float) -> list[tuple[str, str, float]]:
+        """Return decision, item and time of each reward of these kinds that happened after `since`."""
+        query = (
+            "SELECT decision_id, item_id, time FROM rewards"
+            " WHERE kind IN (SELECT value FROM json_each(?)) AND time > ?"
+        )
+        wanted = orjson.dumps(list(kinds)).decode()
+        return [(str(row[0]), str(row[1]), float(row[2])) for _, row in self._each(query, (wanted, since))]
+
     @property
     def may_hold_more(self) -> bool:
         """Whether a segment that could not be read may be readable soon, being merely locked, say."""
@@ -205,7 +214,7 @@ class Segments:
             self._open.clear()
 
     def _each(
-        self, query: str, parameters: tuple[str, ...], *, besides: Path | None = None
+        self, query: str, parameters: tuple[str | float, ...], *, besides: Path | None = None
     ) -> list[tuple[_Segment, tuple[Any, ...]]]:
         found: list[tuple[_Segment, tuple[Any, ...]]] = []
         with self._lock:

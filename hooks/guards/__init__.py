@@ -5,6 +5,7 @@ from explorank.hooks.guards.block_list import BlockList
 from explorank.hooks.guards.guard import (
     Guard,
     OnGuardError,
+    SnapshotFailed,
     guard_mask,
     guard_name,
     static_mask,
@@ -16,6 +17,7 @@ __all__ = [
     "BlockList",
     "Guard",
     "OnGuardError",
+    "SnapshotFailed",
     "guard_mask",
     "guard_name",
     "static_mask",

@@ -30,14 +30,16 @@ class ExplorationPlugin:
         services = self._services
         if services is None:
             return None
+        allowance = request.allowance
         return build_slate(
             services.policy,
             services.state(),
             ranking,
             n_slots,
-            explore_slots=self._slots,
+            explore_slots=self._slots if allowance is None else allowance.slots,
             guards=services.guards,
             request=request,
             seed=seed,
+            explorable=None if allowance is None else allowance.explorable,
             on_guard_error=services.on_guard_error,
         )

@@ -54,6 +54,8 @@ class DecisionAnswer(Answer):
     """False where a fallback makes the propensities unknown; evaluation leaves such a decision out."""
     logged: bool
     """False where the log could not be written: a baseline answer that takes no feedback."""
+    repeated: bool
+    """True where this is an earlier decision, served again; its id and propensities are the original's."""
 
 
 class RequestAnswer(Answer):
@@ -119,7 +121,7 @@ class LoggedDecisionAnswer(Answer):
     propensity_known: bool
     """False where a fallback makes the propensity unknown; evaluation leaves such a decision out."""
     held_back: str
-    """Why a limit kept the request from exploring; empty where none did."""
+    """Why a limit kept the request from exploring, in all its slots or in some; empty where none did."""
 
 
 class ShownAnswer(Answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 from prometheus_client import (
@@ -15,7 +15,7 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from explorank.decision import Decision
@@ -26,6 +26,37 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _LOGGER: Final = logging.getLogger("explorank.host")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+_LIMITS: Final = {
+    "repeats": ("explorank_decisions_repeated", "Answers that were an earlier decision, served again."),
+    "withheld_slots": (
+        "explorank_explored_slots_withheld",
+        "Slots that the cap per user and day kept from exploring.",
+    ),
+    "rejections": ("explorank_rejections", "Rewards that hid their item from their visitor."),
+    "unchecked": (
+        "explorank_limits_unchecked",
+        "Requests that did not explore because a limit could not be checked.",
+    ),
+}
+"""Which of the stage's figures are exposed, and how."""
+
+
+class _LimitsCollector(Collector):
+    """Exposes what the stage counts itself."""
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterable[Metric]:
+        """Return one counter for each figure, 0 where the stage has none; nothing while it cannot say."""
+        try:
+            figures = self._status().get("limits", {})
+        except Exception:  # whatever fails in the stage, the other counters are what tells of it
+            return
+        for figure, (name, documentation) in _LIMITS.items():
+            yield CounterMetricFamily(name, documentation, value=figures.get(figure, 0))
 
 
 class HostMetrics:
@@ -84,6 +115,8 @@ class HostMetrics:
         ).set_function(lambda: float(kill_switch_engaged()))
         self._registry.register(_SafetyCollector(status))
 
+        self._registry.register(_LimitsCollector(status))
+
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count one finished request."""
         self._requests.labels(route, method, status).inc()
@@ -91,6 +124,8 @@ class HostMetrics:
 
     def count_decision(self, decision: Decision) -> None:
         """Count one answered slate and its fallbacks."""
+        if decision.repeated:
+            return  # counted when it was made, with what went wrong then
         self._decisions.labels(decision.mode, decision.arm, decision.policy).inc()
         if not decision.logged:
             self._unlogged.inc()

@@ -3,6 +3,8 @@
 from explorank.settings.components import resolve_component, resolve_components
 from explorank.settings.load import load_settings, parse_settings
 from explorank.settings.model import (
+    BudgetSettings,
+    CandidateRule,
     Component,
     ExplorationSettings,
     FeatureSettings,
@@ -18,12 +20,15 @@ from explorank.settings.model import (
     RewardKind,
     ServerSettings,
     Settings,
+    StabilitySettings,
     TokenSettings,
 )
 from explorank.settings.schema import json_schema
 from explorank.settings.template import template
 
 __all__ = [
+    "BudgetSettings",
+    "CandidateRule",
     "Component",
     "ExplorationSettings",
     "FeatureSettings",
@@ -39,6 +44,7 @@ __all__ = [
     "RewardKind",
     "ServerSettings",
     "Settings",
+    "StabilitySettings",
     "TokenSettings",
     "json_schema",
     "load_settings",

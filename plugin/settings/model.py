@@ -218,6 +218,73 @@ class SafetySettings(_Section):
         return self.conservative is not None or self.stop is not None
 
 
+class CandidateRule(_Section):
+    """What makes a candidate worth exploring. All keys of one rule must hold; a missing value fulfils none."""
+
+    words: ClassVar[str] = "a rule such as `{impressions_below: 1000}`"
+    """How messages and the reference describe it."""
+
+    new_within_days: Annotated[float, Field(gt=0)] | None = None
+    """The item is at most so many days old, by `age_column`. One without an age had no event yet, so it is new."""
+    uncertainty_from: Annotated[float, Field(ge=0)] | None = None
+    """The ranker's uncertainty is at least this; for rankers that give one."""
+    impressions_below: Positive | None = None
+    """The item stood in fewer answered slates than this, as counted since the key was first set."""
+    column: Name | None = None
+    """Any column of numbers that guards and policies can read; `at_least` and `below` refer to it."""
+    at_least: float | None = None
+    """The column's value is this or more."""
+    below: float | None = None
+    """The column's value is less than this."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        bounded = self.at_least is not None or self.below is not None
+        if self.column is not None and not bounded:
+            raise rule_broken(
+                "has no bound, so that the rule says nothing. Add `at_least`, `below` or both.", "column"
+            )
+        if self.column is None and bounded:
+            raise rule_broken(
+                "bounds no column. Name the `column` that it is about.",
+                "below" if self.at_least is None else "at_least",
+            )
+        if not any(getattr(self, name) is not None for name in type(self).model_fields):
+            raise rule_broken("is empty, so that every candidate could be explored. Remove it, or add a key.")
+        return self
+
+
+class BudgetSettings(_Section):
+    """How much is explored for one visitor, and with which items."""
+
+    per_user_per_day: Positive | None = None
+    """At most so many explored slots for one user, or one session (`context["session_id"]`) of an anonymous
+    visitor, on one UTC day; a request with neither does not explore then. `null` is no cap."""
+    candidates: tuple[CandidateRule, ...] | None = None
+    """Any of these rules makes a candidate explorable; the others are shown by score only. Empty or `null`: all
+    are."""
+    age_column: Name = "item_first_event"
+    """The column that holds the age of each item, in days; a time that Feast serves arrives as one."""
+
+
+class StabilitySettings(_Section):
+    """What a visitor who comes back sees of what was explored."""
+
+    keep_s: Annotated[float, Field(gt=0)] | None = None
+    """How long a visitor gets the same explored decision again, for the same question on the same surface, in
+    seconds. `null`: each request is a decision of its own."""
+    ignore_context: tuple[Name, ...] = ("history", "seen", "session_id")
+    """The keys of `context` that do not make it another question; what plugins add never does."""
+    rejections: tuple[Name, ...] = ()
+    """The kinds of reward that mean "not for me": each hides its item from the visitor. They stand in
+    `feedback.rewards` too."""
+    rejected_s: Annotated[float, Field(gt=0)] = 604_800.0
+    """How long a rejected item is hidden, on every surface and slot, baseline included, in seconds."""
+    rest_s: Annotated[float, Field(gt=0)] | None = None
+    """How long an item that was explored and earned nothing is not explored anew for that visitor, in seconds.
+    `null`: at any time."""
+
+
 class ExplorationSettings(_Section):
     """What is explored, for whom, and how."""
 
@@ -242,6 +309,10 @@ class ExplorationSettings(_Section):
     """Part of the hash that puts users into groups; changing it reshuffles who is in which."""
     safety: SafetySettings = SafetySettings()
     """What exploration may cost, and when it stops by itself."""
+    budget: BudgetSettings = BudgetSettings()
+    """How much is explored for one visitor, and with which items."""
+    stability: StabilitySettings = StabilitySettings()
+    """What a visitor who comes back sees of what was explored."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -472,6 +543,7 @@ class Settings(_Section):
                 "exploration",
                 "slots",
             )
+        self._check_stability()
         return self
 
     def _check_safety(self) -> None:
@@ -513,6 +585,25 @@ class Settings(_Section):
             least if safety.minimum is None else safety.minimum,
             most if safety.maximum is None else safety.maximum,
         )
+
+    def _check_stability(self) -> None:
+        stability, feedback = self.exploration.stability, self.feedback
+        if unknown := sorted(set(stability.rejections) - feedback.rewards.keys()):
+            raise rule_broken(
+                f"names {unknown}, which `feedback.rewards` does not, so that such a reward is refused and hides "
+                f"nothing. Add it there, such as `{unknown[0]}: 0`.",
+                "exploration",
+                "stability",
+                "rejections",
+            )
+        if stability.keep_s is not None and stability.keep_s > feedback.horizon_s:
+            raise rule_broken(
+                f"{stability.keep_s:g} is beyond `feedback.horizon_s` ({feedback.horizon_s:g}): rewards for a "
+                "decision that is served again after that would not be learnt. Lower it, or raise the horizon.",
+                "exploration",
+                "stability",
+                "keep_s",
+            )
 
     @property
     def source(self) -> Path | None:

@@ -83,6 +83,9 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[B
         if section is None:
             path = f"{path}.NAME"
             section = model_in(annotation_at(field.annotation, ("NAME",)))
+        if section is None:
+            path = f"{prefix}{name}[]"
+            section = model_in(annotation_at(field.annotation, (0,)))
         if section is not None and not issubclass(section, Component):
             yield path, section
             yield from _sections(section, f"{path}.")

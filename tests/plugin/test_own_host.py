@@ -315,3 +315,88 @@ def test_a_reward_out_of_range_is_refused_alone(
         manager.hook.ranking_observe_rewards(rewards=rewards)
     (logged,) = read_log(tmp_path / "state" / "log")
     assert [reward.slot for reward in logged.rewards] == [2]
+
+
+LIMITED = {
+    "exploration": {
+        "mode": "live",
+        "holdout": 0.0,
+        "policy": {"use": "epsilon_greedy", "epsilon": 1.0},
+        "budget": {"per_user_per_day": 5, "candidates": [{"column": "fresh", "at_least": 1}]},
+        "stability": {"keep_s": 1800, "rejections": ["dismiss"]},
+    },
+    "feedback": {"learn_every_s": 3600.0, "rewards": {"click": 1.0, "dismiss": 0.0}},
+}
+FRESH = RankingBatch(
+    item_ids=ITEMS, scores=np.linspace(1.0, 0.3, 8), columns={"fresh": np.array([0, 1, 1, 0, 1, 1, 1, 1])}
+)
+
+
+def reward_of(decision_id: str, item: str, kind: str, reward_id: str) -> Reward:
+    return Reward(
+        decision_id=decision_id, slot=0, item_id=item, kind=kind, value=1.0, reward_id=reward_id, time=NOW + 1
+    )
+
+
+def test_a_host_s_slates_keep_to_cap_and_candidates(make_plugin: MakePlugin) -> None:
+    plugin = make_plugin(**LIMITED)
+    explore = manager_with(plugin).hook.ranking_explore
+    slates = []
+    for number in range(3):
+        request = request_of(f"d{number}", context={"page": number})
+        slates.append(explore(request=request, ranking=FRESH, n_slots=3, seed=number))
+    assert [slate.method.count("explore") for slate in slates] == [3, 2, 0]
+    assert not {0, 3} & set(slates[0].order.tolist())
+    assert slates[2].order.tolist() == [0, 1, 2]
+    assert slates[2].decision_id == ""
+    assert "leaves 0 of 3 slots" in plugin.stage.decision("d2").held_back
+
+
+def test_a_host_serves_the_same_decision_again_and_its_feedback_joins_the_original(
+    make_plugin: MakePlugin, tmp_path: Path
+) -> None:
+    plugin, other = make_plugin(**LIMITED), make_plugin(**LIMITED)
+    manager = manager_with(plugin)
+    first = manager.hook.ranking_explore(request=request_of("d1"), ranking=FRESH, n_slots=3, seed=1)
+    backwards = RankingBatch(
+        item_ids=ITEMS[::-1], scores=FRESH.score_values[::-1], columns={"fresh": FRESH.columns["fresh"][::-1]}
+    )
+    again = manager.hook.ranking_explore(request=request_of("d2"), ranking=backwards, n_slots=3, seed=2)
+    assert again.decision_id == "d1"
+    assert ITEMS[::-1][again.order].tolist() == ITEMS[first.order].tolist()
+    assert again.propensities.tolist() == first.propensities.tolist()
+    np.testing.assert_array_equal(again.support[:, ::-1], first.support)
+    np.testing.assert_array_equal(again.eligible[:, ::-1], first.eligible)
+    # The host knows its own id only; another of its processes may bring the reward.
+    shown = ITEMS[first.order].tolist()
+    impression = Impression(decision_id="d2", items_in_order=tuple(shown), time=NOW)
+    manager.hook.ranking_observe_impressions(impressions=[impression])
+    plugin.stage.installation.exposures.refresh()
+    manager_with(other).hook.ranking_observe_rewards(rewards=[reward_of("d2", shown[0], "click", "r1")])
+    (entry,) = read_log(tmp_path / "state" / "log")
+    assert entry.record.decision_id == "d1"
+    assert [one.decision_id for one in (*entry.impressions, *entry.rewards)] == ["d1", "d1"]
+    learner = plugin.stage.installation.learner
+    learner.step(NOW + 2)
+    assert learner.stats.unknown == learner.stats.refused == 0
+
+
+def test_a_host_s_rejection_hides_the_item_from_its_filter_and_its_slates(make_plugin: MakePlugin) -> None:
+    plugin = make_plugin(**LIMITED)
+    manager = manager_with(plugin)
+    slate = manager.hook.ranking_explore(request=request_of("d1"), ranking=FRESH, n_slots=3, seed=1)
+    gone = int(slate.order[0])
+    rewards = [
+        reward_of("d1", str(ITEMS[gone]), "dismiss", "r1"),
+        reward_of("elsewhere", "i1", "dismiss", "r2"),
+    ]
+    with_unknown = logging.getLogger("explorank")
+    with_unknown.disabled = True
+    try:
+        manager.hook.ranking_observe_rewards(rewards=rewards)
+    finally:
+        with_unknown.disabled = False
+    (mask,) = manager.hook.ranking_filter(request=request_of("d2"), candidates=Candidates.of(ITEMS, "host"))
+    assert np.flatnonzero(~mask).tolist() == [gone]
+    slate = manager.hook.ranking_explore(request=request_of("d2"), ranking=FRESH, n_slots=8, seed=1)
+    assert sorted({*range(8)} - set(slate.order.tolist())) == [gone]

@@ -14,6 +14,7 @@ from explorank import recorder as recorder_module
 from explorank.errors import InvalidFeedback, UnknownDecision
 from explorank.explorer import Explored
 from explorank.hooks.feedback import DecisionLog
+from explorank.hooks.limits import visitor_of
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest, Slate
 from explorank.recorder import Answered, Recorder, record_of
 
@@ -92,7 +93,7 @@ def test_a_written_record_is_answered_and_remembered(log: DecisionLog) -> None:
     recorder = Recorder(log)
     kept = record()
     assert recorder.write(kept, lambda: pytest.fail("not needed")) == (kept, True)
-    assert recorder.answered("d1") == Answered("u", ("c", "a"))
+    assert recorder.answered("d1") == ANSWERED
     assert recorder.trouble is None
     assert log.decision("d1").shown_ids == ["c", "a"]
 
@@ -129,12 +130,12 @@ def test_a_forgotten_decision_is_read_back(log: DecisionLog, monkeypatch: pytest
     for number in range(5):
         kept = record(f"d{number}")
         recorder.write(kept, lambda kept=kept: kept)
-    assert recorder.answered("d0") == recorder.answered("d4") == Answered("u", ("c", "a"))
+    assert recorder.answered("d0") == recorder.answered("d4") == ANSWERED
     with pytest.raises(UnknownDecision, match="d5"):
         recorder.answered("d5")
 
 
-ANSWERED = Answered("u", ("c", "a"))
+ANSWERED = Answered("u", ("c", "a"), visitor_of(RankingRequest(decision_id="", slots=0, user_id="u")))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ class MemoryStage:
         self.fallbacks: tuple[Fallback, ...] = ()
         self.propensity_known = True
         self.logged = True
+        self.repeated = False
+        self.limits: dict[str, int] = {}
         self.failure: Exception | None = None
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -105,7 +107,7 @@ class MemoryStage:
             propensity_known=self.propensity_known,
         )
         self.records[record.decision_id] = record
-        return Decision.of(record, logged=self.logged)
+        return Decision.of(record, logged=self.logged, repeated=self.repeated)
 
     def shown(self, *, decision_id: str, items_in_order: Sequence[str]) -> None:
         unknown = set(items_in_order) - set(self.decision(decision_id).shown_ids)
@@ -151,7 +153,7 @@ class MemoryStage:
     def status(self) -> Mapping[str, Any]:
         if self.failure is not None:
             raise self.failure
-        return {"plugins": [], "learner": {"version": 3}}
+        return {"plugins": [], "learner": {"version": 3}, "limits": self.limits}
 
     def close(self) -> None:
         self.closed += 1

@@ -33,6 +33,21 @@ async def test_decisions_and_their_fallbacks(client, stage, counted):
     assert found[("explorank_decisions_propensity_unknown_total",)] == 1
 
 
+async def test_a_decision_served_again_is_counted_once_and_the_limits_figures_are_exposed(
+    client, stage, counted
+):
+    await client.post("/v1/rank", json={})
+    stage.repeated = True
+    assert (await client.post("/v1/rank", json={})).json()["repeated"]
+    stage.limits = {"repeats": 1, "withheld_slots": 7, "rejections": 2}
+    found = await counted()
+    assert found["explorank_decisions_total", "explore", "greedy", "live"] == 1
+    assert found[("explorank_decisions_repeated_total",)] == 1
+    assert found[("explorank_explored_slots_withheld_total",)] == 7
+    assert found[("explorank_rejections_total",)] == 2
+    assert found[("explorank_limits_unchecked_total",)] == 0
+
+
 async def test_rewards_by_what_became_of_them(client, counted):
     decision = (await client.post("/v1/rank", json={})).json()["decision_id"]
     reward = {"decision_id": decision, "slot": 0}

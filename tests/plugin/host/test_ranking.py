@@ -51,6 +51,7 @@ async def test_rank_passes_the_question_on_and_answers_with_the_decision(client,
         "fallbacks": [],
         "propensity_known": True,
         "logged": True,
+        "repeated": False,
     }
 
 

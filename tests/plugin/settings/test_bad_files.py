@@ -105,6 +105,38 @@ ONE_PROBLEM = {
         "version: 1\nlimits: {slots: 5}\nexploration:\n  slots: [2, 5]\n",
         "explorank.yaml:4: exploration.slots: slot 5 never exists: `limits.slots` is 5",
     ),
+    "rule without a key": (
+        "version: 1\nexploration:\n  budget:\n    candidates:\n      - {uncertainty_from: 0.2}\n      - {}\n",
+        "explorank.yaml:6: exploration.budget.candidates[1]: is empty, so that every candidate could be explored.",
+    ),
+    "rule without a bound": (
+        "version: 1\nexploration:\n  budget: {candidates: [{column: popularity}]}\n",
+        "explorank.yaml:3: exploration.budget.candidates[0].column: has no bound,",
+    ),
+    "bound without a column": (
+        "version: 1\nexploration:\n  budget: {candidates: [{below: 3}]}\n",
+        "explorank.yaml:3: exploration.budget.candidates[0].below: bounds no column. Name the `column`",
+    ),
+    "misspelt key of a rule": (
+        "version: 1\nexploration:\n  budget: {candidates: [{impresions_below: 3}]}\n",
+        "candidates[0].impresions_below: unknown key; did you mean `impressions_below`?",
+    ),
+    "rules of another kind": (
+        "version: 1\nexploration:\n  budget: {candidates: [new]}\n",
+        "candidates[0]: given the text 'new'; accepted: a rule such as `{impressions_below: 1000}`.",
+    ),
+    "cap of nothing": (
+        "version: 1\nexploration:\n  budget: {per_user_per_day: 0}\n",
+        "exploration.budget.per_user_per_day: given the number 0; accepted: a whole number, at least 1 or `null`.",
+    ),
+    "rejection that is no reward": (
+        "version: 1\nexploration:\n  stability:\n    rejections: [dismiss]\n",
+        "explorank.yaml:4: exploration.stability.rejections: names ['dismiss'], which `feedback.rewards` does not",
+    ),
+    "kept beyond the horizon": (
+        "version: 1\nexploration:\n  stability: {keep_s: 100}\nfeedback: {horizon_s: 99}\n",
+        "explorank.yaml:3: exploration.stability.keep_s: 100 is beyond `feedback.horizon_s` (99)",
+    ),
     "everybody held out": (
         "version: 1\nexploration: {mode: live, holdout: 1}\n",
         "exploration.holdout: 1 holds all users back",

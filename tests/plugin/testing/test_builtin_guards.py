@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from explorank.hooks.guards import AlreadySeen, BlockList, builtin
+from explorank.hooks.limits import Rejected, SqliteExposures, visitor_of
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import RankingRequest
 from explorank.testing import GuardCase, GuardTests
@@ -38,6 +39,24 @@ class TestAlreadySeen(GuardTests):
             allowed=["c"],
             request=RankingRequest(decision_id="1", slots=3, context=context),
         )
+
+
+class TestRejected(GuardTests):
+    @pytest.fixture(autouse=True)
+    def _ledger(self, tmp_path: Path):
+        self.exposures = SqliteExposures(tmp_path / "exposures.db")
+        yield
+        self.exposures.close()
+
+    def make_guard(self):
+        return Rejected(self.exposures)
+
+    def cases(self):
+        request = RankingRequest(decision_id="1", slots=3, user_id="u", time=1_000.0)
+        self.exposures.reject(visitor_of(request), "b", 990.0, 60.0)
+        self.exposures.reject(visitor_of(request), "c", 900.0, 60.0)
+        yield GuardCase(["a", "b", "c"], blocked=["b"], allowed=["a", "c"], request=request)
+        yield GuardCase(["a", "b", "c"], blocked=[], allowed=["a", "b", "c"])
 
 
 def test_no_guard_is_left_out():
