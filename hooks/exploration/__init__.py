@@ -16,6 +16,7 @@ from explorank.hooks.exploration.neural_linear import NeuralLinear
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
+from explorank.hooks.exploration.sliding_window import SlidingWindow
 from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
 from explorank.hooks.exploration.square_cb import SquareCB
@@ -45,6 +46,7 @@ __all__ = [
     "RankingBatch",
     "RewardBatch",
     "Slate",
+    "SlidingWindow",
     "SlotStrategies",
     "Softmax",
     "SquareCB",

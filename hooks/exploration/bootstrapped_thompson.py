@@ -68,6 +68,9 @@ class BootstrappedThompson(Policy[BootstrapState]):
     replicates lie apart then follows what the rewards really scatter, not what a model supposes, and before
     there are any, they are as far apart as the prior.
 
+    Which replicates a reward counts for depends on its number in the log, so that states are not `additive`:
+    two learners number their rewards alike, and a reward that is to be unlearnt does not tell its number.
+
     Propensity: in closed form given the state, conditional on the slate above the slot: the share of the
     replicates for which the item is the best of the pool, mixed with the floor. An importance weight is at
     most pool / floor.

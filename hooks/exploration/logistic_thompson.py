@@ -15,6 +15,7 @@ from explorank.hooks.exploration.linear_model import (
     SharedLinearPolicy,
     overwhelmed,
 )
+from explorank.hooks.exploration.policy import RewardForm
 from explorank.hooks.exploration.rewards import row_weights, unit_rewards
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
@@ -54,6 +55,7 @@ class LogisticThompson(SharedLinearPolicy):
     """
 
     name: ClassVar[str] = "logistic_thompson"
+    reward_form: ClassVar[RewardForm] = "share"
 
     dim: int
     """How many features a candidate has."""
@@ -89,6 +91,13 @@ class LogisticThompson(SharedLinearPolicy):
         keys = rng.random(len(batch))
         posterior = LinearDraws.of(state, features, self.draws, rng)
         return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+
+    def expected(self, state: LinearState, rewards: RewardBatch) -> FloatArray:
+        """Return the probability of a success at the posterior's mode, (m,)."""
+        log_odds = self.model.checked(rewards.features).astype(np.float64) @ state.mean
+        decay = np.exp(-np.abs(log_odds))
+        likely: FloatArray = np.where(log_odds >= 0.0, 1.0, decay) / (1.0 + decay)
+        return likely
 
     def learn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
         """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.

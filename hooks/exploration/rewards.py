@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ def row_weights(rewards: RewardBatch) -> FloatArray:
             )
         weights = weights * column
     return weights
+
+
+def taken_rewards(rewards: RewardBatch, rows: slice) -> RewardBatch:
+    """Return the rewards at `rows`, in their order, with all their columns."""
+    columns: dict[str, Any] = {field.name: getattr(rewards, field.name) for field in fields(rewards)}
+    return RewardBatch(**{name: None if column is None else column[rows] for name, column in columns.items()})
 
 
 def unit_rewards(policy: str, rewards: RewardBatch) -> FloatArray:
