@@ -17,7 +17,9 @@ from explorank.errors import SettingsError
 from explorank.exploration_features import ExplorationFeatures, exploration_columns
 from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
-from explorank.hooks.exploration import Policy
+from explorank.hooks.errors import InvalidPolicy
+from explorank.hooks.exploration import Cascade, Policy, PositionBased, SlidingWindow
+from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
 from explorank.hooks.manager import RankingManager
@@ -126,9 +128,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
     features = ExplorationFeatures(exploration_columns(settings, ranker.get))
     policy = build_policy(settings, registry, features.dim)
-    clock = _clock(settings)
+    clock = clock_of(settings)
     log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
-    learner = _open_learner(settings, policy, features)
+    learner = open_learner(settings, policy, features)
     learner.start(settings.feedback.learn_every_s, clock=clock)
     engine, recorder = Engine(manager), Recorder(log)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")
@@ -201,10 +203,35 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
     component = settings.exploration.policy
     supplied = {"dim": dim} if dim else {}
     policy: Policy[Any] = resolve_component("policy", component, registry, **supplied)
+    if (forgetting := settings.exploration.forgetting) is not None:
+        try:
+            policy = SlidingWindow(policy, rewards=forgetting.window, blocks=forgetting.blocks)
+        except InvalidPolicy as error:
+            raise SettingsError([settings.problem(("exploration", "forgetting"), str(error))]) from error
+    if settings.exploration.warm_start and "offsets" not in policy.reads:
+        raise SettingsError(
+            [
+                settings.problem(
+                    ("exploration", "warm_start"),
+                    f"true, and {policy.name} learns whole rewards, not what they exceed an expectation by, so "
+                    "that the ranker's scores would teach it nothing. Use linear_thompson, gaussian_thompson or "
+                    "another policy that learns residuals, or write `warm_start: false`.",
+                )
+            ]
+        )
     return policy
 
 
-def _open_learner(settings: Settings, policy: Policy[Any], features: ExplorationFeatures) -> Learner[Any]:
+def examination_model(settings: Settings) -> Examination | None:
+    """Return the configured model of which slots are looked at."""
+    examination = settings.feedback.examination
+    if examination is None:
+        return None
+    return PositionBased(examination.probabilities) if examination.use == "position_based" else Cascade()
+
+
+def open_learner(settings: Settings, policy: Policy[Any], features: ExplorationFeatures) -> Learner[Any]:
+    """Return the learner of an installation, at rest: nothing is learnt before `step` or `start`."""
     feedback = settings.feedback
     return Learner(
         settings.folder_path / "log",
@@ -214,10 +241,22 @@ def _open_learner(settings: Settings, policy: Policy[Any], features: Exploration
         horizon_s=feedback.horizon_s,
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,
+        examination=examination_model(settings),
+        warm_start=settings.exploration.warm_start,
     )
 
 
-def _clock(settings: Settings) -> Callable[[], float]:
+def learner_at_rest(settings: Settings) -> Learner[Any]:
+    """Return the learner of an installation that is not assembled, for a command to ask something of."""
+    _, registry = collect_components(settings)
+    ranker: Watched[Ranker] = Watched(
+        ArtefactStore(settings.folder_path / "artefacts"), RANKER, load_ranker(settings, registry)
+    )
+    features = ExplorationFeatures(exploration_columns(settings, ranker.get))
+    return open_learner(settings, build_policy(settings, registry, features.dim), features)
+
+
+def clock_of(settings: Settings) -> Callable[[], float]:
     """Return the clock: it stands still where `features.as_of` lets historic data be replayed."""
     as_of = None if settings.features is None else settings.features.as_of
     return time.time if as_of is None else as_of.timestamp

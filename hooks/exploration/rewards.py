@@ -35,8 +35,11 @@ def row_weights(rewards: RewardBatch) -> FloatArray:
 
 def taken_rewards(rewards: RewardBatch, rows: slice) -> RewardBatch:
     """Return the rewards at `rows`, in their order, with all their columns."""
-    columns: dict[str, Any] = {field.name: getattr(rewards, field.name) for field in fields(rewards)}
-    return RewardBatch(**{name: None if column is None else column[rows] for name, column in columns.items()})
+    columns = {field.name: getattr(rewards, field.name) for field in fields(rewards)}
+    taken: dict[str, Any] = {
+        name: None if column is None else column[rows] for name, column in columns.items()
+    }
+    return RewardBatch(**taken)
 
 
 def unit_rewards(policy: str, rewards: RewardBatch) -> FloatArray:

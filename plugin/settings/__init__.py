@@ -4,9 +4,11 @@ from explorank.settings.components import resolve_component, resolve_components
 from explorank.settings.load import load_settings, parse_settings
 from explorank.settings.model import (
     Component,
+    ExaminationSettings,
     ExplorationSettings,
     FeatureSettings,
     FeedbackSettings,
+    ForgettingSettings,
     GuardComponent,
     IndexSettings,
     LimitSettings,
@@ -25,9 +27,11 @@ from explorank.settings.template import template
 
 __all__ = [
     "Component",
+    "ExaminationSettings",
     "ExplorationSettings",
     "FeatureSettings",
     "FeedbackSettings",
+    "ForgettingSettings",
     "GuardComponent",
     "IndexSettings",
     "LimitSettings",
