@@ -18,7 +18,7 @@ from explorank.exploration_features import ExplorationFeatures, exploration_colu
 from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidPolicy
-from explorank.hooks.exploration import Cascade, Policy, PositionBased, SlidingWindow
+from explorank.hooks.exploration import Calibration, Cascade, Policy, PositionBased, SlidingWindow
 from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
@@ -29,9 +29,11 @@ from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
 from explorank.services import Services
 from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
+from explorank.warm_start import WarmStart
 
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
+CALIBRATION: Final = "calibration"
 _RANKER_PLUGIN: Final = "explorank-rankers"
 
 
@@ -49,6 +51,7 @@ class Installation:
     artefacts: ArtefactStore
     catalogue: Watched[Catalogue]
     ranker: Watched[Ranker]
+    calibration: Watched[Calibration]
     log: DecisionLog
     learner: Learner[Any]
     recorder: Recorder
@@ -69,6 +72,7 @@ class Installation:
         """Take up newly published artefacts now, rather than within a second."""
         self.catalogue.refresh()
         self.ranker.refresh()
+        self.calibration.refresh()
 
     def close(self) -> None:
         """Stop everything, in the reverse order of its start."""
@@ -126,6 +130,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     artefacts = ArtefactStore(settings.folder_path / "artefacts")
     catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
+    calibration = Watched(artefacts, CALIBRATION, Calibration.load)
     features = ExplorationFeatures(exploration_columns(settings, ranker.get))
     policy = build_policy(settings, registry, features.dim)
     clock = clock_of(settings)
@@ -159,14 +164,21 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         artefacts=artefacts,
         catalogue=catalogue,
         ranker=ranker,
+        calibration=calibration,
         log=log,
         learner=learner,
         recorder=recorder,
-        decider=Decider(explorer, recorder, engine, versions),
+        decider=Decider(
+            explorer,
+            recorder,
+            engine,
+            versions,
+            WarmStart(calibration) if settings.exploration.warm_start else None,
+        ),
         kill_switch=kill_switch,
         clock=clock,
         not_started={},
-        _refresher=Refresher([catalogue.refresh, ranker.refresh], interval_s=1.0),
+        _refresher=Refresher([catalogue.refresh, ranker.refresh, calibration.refresh], interval_s=1.0),
     )
     services = Services(
         registry=registry,

@@ -9,6 +9,7 @@ from explorank.explorer import Explored, Explorer
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
 from explorank.recorder import Recorder, record_of
+from explorank.warm_start import WarmStart
 
 
 class Decider:
@@ -20,11 +21,13 @@ class Decider:
         recorder: Recorder,
         engine: Engine,
         versions: Callable[[], Mapping[str, str]],
+        warm_start: WarmStart | None = None,
     ) -> None:
         self._explorer = explorer
         self._recorder = recorder
         self._engine = engine
         self.versions = versions
+        self._warm_start = warm_start
 
     def decide(
         self,
@@ -42,11 +45,14 @@ class Decider:
         where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
         baseline: an exploration whose propensities nobody can ever read would be wasted.
         """
-        with collecting_fallbacks(fallbacks):
-            explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
         versions = self.versions()
         if ranker_version is not None:
             versions = {**versions, "ranker": ranker_version}
+        if self._warm_start is not None:
+            ranking, calibration = self._warm_start.expecting(ranking, versions["ranker"])
+            versions = {**versions, "calibration": calibration}
+        with collecting_fallbacks(fallbacks):
+            explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
 
         def record(shown: Explored) -> DecisionRecord:
             return record_of(request, ranking, shown, fallbacks, versions, candidates)

@@ -94,9 +94,8 @@ class Explorer:
             return Explored(baseline, mode, arm, baseline)
         if mode == "live" and (reason := refusal(self._gates, request)) is not None:
             return Explored(baseline, mode, arm, baseline, held_back=reason)
-        if ranking.features is None and self._policy.needs_features:
-            reason = f"{self._policy.name} needs features (n, d) and this request has none"
-            fallbacks.append(Fallback("explore", "explorank", reason, "score order"))
+        if (lacking := self._lacking(ranking)) is not None:
+            fallbacks.append(Fallback("explore", "explorank", lacking, "score order"))
             return Explored(baseline, mode, arm, baseline)
         slate = self._engine.explore(
             request,
@@ -111,6 +110,14 @@ class Explorer:
         if mode != "live":
             return Explored(baseline, mode, arm, baseline, shadow=slate)
         return Explored(slate, mode, arm, baseline)
+
+    def _lacking(self, ranking: RankingBatch) -> str | None:
+        """Return what the policy needs and this request has not, or None."""
+        if ranking.features is None and self._policy.needs_features:
+            return f"{self._policy.name} needs features (n, d) and this request has none"
+        if ranking.offsets is None and self._settings.warm_start:
+            return "the warm start has no calibration of the ranker that scored; run `explorank calibrate`"
+        return None
 
     def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Slate:
         return build_slate(

@@ -87,8 +87,9 @@ def _process(record: DecisionRecord, policy: Policy[Any], state: Any, seed: int)
         record.item_ids,
         features=_features(record, policy.name) if reads_features and explored else None,
         scores=record.scores,
-        columns=_columns(record, policy.reads),
+        columns=_columns(record, tuple(name for name in policy.reads if name != "offsets")),
         feature_names=record.feature_names,
+        offsets=_columns(record, ("offsets",)).get("offsets"),
     )
     return SlotProcess(policy, state, batch, _Logged(slate), explored, seed)
 

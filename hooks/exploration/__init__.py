@@ -2,6 +2,7 @@
 
 from explorank.hooks.exploration.beta_thompson import BetaThompson
 from explorank.hooks.exploration.bootstrapped_thompson import BootstrappedThompson
+from explorank.hooks.exploration.calibration import Calibration
 from explorank.hooks.exploration.disjoint_lin_ucb import DisjointLinUCB
 from explorank.hooks.exploration.disjoint_linear_thompson import DisjointLinearThompson
 from explorank.hooks.exploration.epsilon_greedy import EpsilonGreedy
@@ -29,6 +30,7 @@ __all__ = [
     "UCB1",
     "BetaThompson",
     "BootstrappedThompson",
+    "Calibration",
     "Cascade",
     "Contest",
     "DisjointLinUCB",

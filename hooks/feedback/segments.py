@@ -342,6 +342,15 @@ class Segments:
             logger.warning("%s could not be read and is left out for now: %s", path, error)
 
 
+def count_decisions(folder: str | Path) -> int:
+    """Return how many decisions the readable segments in `folder` hold, copies included."""
+    segments = Segments(Path(folder))
+    try:
+        return sum(int(row[0]) for _, row in segments._each("SELECT count(*) FROM decisions", ()))
+    finally:
+        segments.close()
+
+
 def read_log(folder: str | Path) -> Iterator[LoggedDecision]:
     """Yield every decision in `folder` with its impressions and rewards, segment by segment, oldest first.
 
