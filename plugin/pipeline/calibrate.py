@@ -39,6 +39,9 @@ class CalibrateOptions:
     """`None` takes the one that misses the later rewards by least."""
     minimum: float = 500.0
     """How many rewards of equal weight there must be; explored ones of a small propensity say less than one."""
+    most_weight: float = 20.0
+    """What an explored slot counts at most. The floor's rare picks would else outweigh all others together; beyond
+    this they stand for less than they should, and the map leans towards what policies liked to show."""
     later_share: float = 0.2
     """The latest share of the rewards, on which the map is judged before it is fitted to all of them."""
 
@@ -81,14 +84,16 @@ def calibrate(
     """Return a published map from the current ranker's score to the reward, in the unit that policies learn.
 
     It is fitted to all shown slots of the log whose horizon has passed and whose scores are this ranker's, in any
-    mode. A slot that explored counts 1 / propensity, for all that could have stood there; others count once.
+    mode. A slot that explored counts 1 / propensity (`most_weight` at most), for all that could have stood there;
+    others count once.
     Where an examination model is configured, the map says what a slot earns that is looked at.
 
     Raises `DataError` where there is too little.
     """
     options = options or CalibrateOptions()
     ranker = _current_ranker(settings)
-    observed = _observations(settings, ranker, clock_of(settings)() if now is None else now, progress)
+    at = clock_of(settings)() if now is None else now
+    observed = _observations(settings, ranker, at, options.most_weight, progress)
     effective = effective_number(observed.weights)
     if effective < options.minimum:
         raise DataError(
@@ -145,7 +150,11 @@ def _judged(observed: _Observed, split: int, method: Method) -> Reliability:
 
 
 def _observations(
-    settings: Settings, ranker: str, now: float, progress: Callable[[int, int], None] | None
+    settings: Settings,
+    ranker: str,
+    now: float,
+    most_weight: float,
+    progress: Callable[[int, int], None] | None,
 ) -> _Observed:
     feedback = settings.feedback
     rules = RewardRules(
@@ -159,7 +168,7 @@ def _observations(
     rows: list[tuple[float, float, float, float]] = []
     decisions = 0
     for done, entry in enumerate(read_log(folder), start=1):
-        found = _of_decision(entry, rules, ranker, now)
+        found = _of_decision(entry, rules, ranker, now, most_weight)
         decisions += bool(found)
         rows.extend(found)
         if progress is not None and done % 100 == 0:
@@ -170,7 +179,7 @@ def _observations(
 
 
 def _of_decision(
-    entry: LoggedDecision, rules: RewardRules, ranker: str, now: float
+    entry: LoggedDecision, rules: RewardRules, ranker: str, now: float, most_weight: float
 ) -> list[tuple[float, float, float, float]]:
     """Return time, score, reward and weight of each slot that was shown and looked at."""
     record, slate = entry.record, entry.record.slate
@@ -189,7 +198,7 @@ def _of_decision(
             continue
         value, weight = outcome.value, 1.0
         if slate.method[outcome.slot] == "explore":
-            weight /= outcome.propensity
+            weight = min(1.0 / outcome.propensity, most_weight)
         if isinstance(rules.examination, PositionBased):
             theta = float(rules.examination.examination([outcome.slot])[0])
             value = rules.default_reward + (value - rules.default_reward) / theta
