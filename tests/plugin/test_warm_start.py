@@ -15,6 +15,7 @@ import yaml
 from explorank import Stage, load
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
+from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import replay
@@ -201,6 +202,19 @@ def test_the_map_of_another_ranker_is_not_used(warm: Stage) -> None:
     decision = warm.explore(ITEMS, SCORES, slots=3)
     assert decision.methods == ("score",) * 3
     assert "calibration" in warm.readiness()
+
+
+def test_check_says_whether_there_is_a_map(warm: Stage) -> None:
+    def found() -> tuple[str, str]:
+        results = run_checks(warm.installation.settings)
+        return next((one.verdict, one.detail) for one in results if one.name == "calibration")
+
+    # The plugin of these tests is none that a command would find; what is checked here comes after it.
+    assert found()[0] == "ok"
+    publish(warm, Calibration([-2.0, 2.0], [0.0, 1.0], ranker="another"))
+    verdict, detail = found()
+    assert verdict == "warning"
+    assert "another ranker" in detail
 
 
 def test_explored_rewards_stand_for_all_that_could_have_been_shown(warm: Stage) -> None:

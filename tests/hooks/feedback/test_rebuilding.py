@@ -286,6 +286,43 @@ def test_a_follower_asks_the_leader(
     assert follower.forget("reader-2", now) == 12
 
 
+def test_a_busy_worker_neither_hinders_forgetting_nor_is_hindered(
+    log: DecisionLog, make_learner: Callable[..., Learner[Any]], records: ModuleType, tmp_path: Path
+) -> None:
+    """A thread appends without a pause, and every append that returned is in the log and in the state."""
+    learner = make_learner(LinearThompson(dim=3))
+    now = live(log, records, learner.step)
+    appended: list[str] = []
+    stopped = threading.Event()
+
+    def append() -> None:
+        while not stopped.is_set():
+            name = f"busy{len(appended):06d}"
+            log.append_decision(records.make_record(name, time=now))
+            log.append_rewards([records.reward(name, time=now)])
+            appended.append(name)
+
+    busy = threading.Thread(target=append)
+    busy.start()
+    try:
+        while len(appended) < 20:
+            time.sleep(0.001)
+        assert learner.forget("reader-1", now) == 18
+        assert learner.forget("reader-2", now) == 12
+    finally:
+        stopped.set()
+        busy.join()
+    assert log.stats.moved_aside == ()
+    assert log.stats.failures == 0
+    entries = list(read_log(tmp_path / "log"))
+    assert len(entries) == 42 + len(appended)
+    assert {entry.record.decision_id for entry in entries} >= set(appended)
+    learner.step(now)
+    fresh = make_learner(LinearThompson(dim=3), state="fresh.db")
+    fresh.step(now)
+    assert_same_knowledge(learner.policy, learner.snapshot, fresh.snapshot)
+
+
 def test_states_of_other_options_are_dropped_and_learn_anew(
     log: DecisionLog, make_learner: Callable[..., Learner[Any]], records: ModuleType
 ) -> None:
