@@ -380,6 +380,7 @@ learner = Learner(
 learner.start(0.05)
 while not learner.stats.leads:
     time.sleep(0.01)
+    assert learner.stats.last_error is None, learner.stats.last_error
 print("leads", flush=True)
 time.sleep(600)
 """
@@ -399,8 +400,10 @@ def test_another_takes_over_within_five_seconds_of_a_kill(
             now = time.time()
             log.append_decision(records.make_record(time=now))
             log.append_rewards([records.reward(time=now)])
+            give_up_at = time.monotonic() + 60.0
             while not follower.snapshot.version:
                 time.sleep(0.02)
+                assert time.monotonic() < give_up_at, "the leader learns nothing"
             assert not follower.stats.leads
             os.kill(leader.pid, signal.SIGKILL)
             killed_at = time.monotonic()
