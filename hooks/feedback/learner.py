@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -488,7 +488,14 @@ class Learner(Generic[S]):
         user_id = erasure.user_id
         if erasure.decision_ids is None:
             found = list(self._segments.decisions_of(user_id))
-            without = self._without(store, [record for *_, record in found if record is not None])
+            cursors = store.cursors()
+            # What is not read yet has taught nothing, though a reward for it may have come early.
+            records = {
+                decision_id: record
+                for segment_id, seq, decision_id, record in found
+                if record is not None and seq <= cursors.get(segment_id, 0)
+            }
+            without = self._without(store, cursors, records.values())
             state, counts = without or (self.snapshot, self._counts)
             erasure = Erasure(user_id, sorted({one for _, _, one, _ in found}), rebuild=without is None)
             with store.transaction():
@@ -508,13 +515,14 @@ class Learner(Generic[S]):
                 self.state_path,
             )
 
-    def _without(self, store: StateStore, records: Sequence[DecisionRecord]) -> tuple[S, Counter[str]] | None:
+    def _without(
+        self, store: StateStore, cursors: Mapping[str, int], records: Iterable[DecisionRecord]
+    ) -> tuple[S, Counter[str]] | None:
         """Return state and counts without what these decisions taught; `None` where only a rebuild can."""
         if not self.policy.additive or self._one_by_one:
             return None
-        cursors = store.cursors()
         outcomes: list[Outcome] = []
-        for record in {record.decision_id: record for record in records}.values():
+        for record in records:
             if not is_learnt(record, self.feature_version, warm_start=self.warm_start):
                 continue
             decision = OpenDecision.of(record)
