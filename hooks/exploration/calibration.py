@@ -98,6 +98,19 @@ class Calibration:
             return cls(*_linear(x, y, w), method, ranker)
         return cls(*_isotonic(x, y, w), method, ranker)
 
+    def carried_over(self, scores: ArrayLike, others: ArrayLike, *, ranker: str) -> Calibration:
+        """Return this map for the scores of another ranker, by rank: equal shares of candidates earn alike.
+
+        `scores` (m,) are this ranker's of some candidates, `others` (m,) the other's of the same ones. The scale of
+        the reward is kept; who is worth what is as the other ranks them. It holds as far as the two are about as
+        good, until rewards of the other have come to fit a map of its own.
+        """
+        x, y, _ = _observed(scores, others, None)
+        shares = np.linspace(0.0, 1.0, _KNOTS)
+        knots, place = np.unique(np.quantile(y, shares), return_inverse=True)
+        values = np.bincount(place, weights=self(np.quantile(x, shares))) / np.bincount(place)
+        return Calibration(knots, np.maximum.accumulate(values), self.method, ranker)
+
     def dumps(self) -> bytes:
         """Return the map as checksummed bytes, nothing pickled."""
         meta = {"calibration": 1, "method": self.method, "ranker": self.ranker}

@@ -69,6 +69,19 @@ def test_every_map_is_monotone_and_within_what_was_earned(method, data):
     assert again(x).tolist() == found(x).tolist()
 
 
+def test_a_map_is_carried_over_by_rank():
+    """The other ranker's scores are e^(3 s): its map at e^(3 s) is this one's at s."""
+    rng = np.random.default_rng(4)
+    scores = rng.uniform(-1.0, 1.0, 20_000)
+    old = Calibration([-1.0, 1.0], [0.0, 0.5], ranker="old")
+    new = old.carried_over(scores, np.exp(3.0 * scores), ranker="new")
+    points = np.linspace(-0.95, 0.95, 40)
+    np.testing.assert_allclose(new(np.exp(3.0 * points)), old(points), atol=0.005)
+    assert new.ranker == "new"
+    # A ranker that ties everything earns the mean of all.
+    assert old.carried_over(scores, np.zeros(20_000), ranker="flat")(0.0) == pytest.approx(0.25, abs=0.01)
+
+
 def test_the_version_follows_from_the_content():
     found = Calibration([0, 1], [0, 1], ranker="r1")
     assert found.version == Calibration([0, 1], [0, 1], ranker="r1").version
