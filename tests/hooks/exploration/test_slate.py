@@ -36,6 +36,7 @@ def test_public_names():
     assert {
         "BetaThompson",
         "BootstrappedThompson",
+        "Calibration",
         "Cascade",
         "Contest",
         "EXP3",
@@ -54,6 +55,7 @@ def test_public_names():
         "RewardBatch",
         "Slate",
         "NeuralLinear",
+        "SlidingWindow",
         "SlotStrategies",
         "Softmax",
         "SquareCB",
