@@ -18,7 +18,9 @@ from explorank.errors import SettingsError
 from explorank.exploration_features import ExplorationFeatures, exploration_columns
 from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
-from explorank.hooks.exploration import Policy
+from explorank.hooks.errors import InvalidPolicy
+from explorank.hooks.exploration import Calibration, Cascade, Policy, PositionBased, SlidingWindow
+from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
 from explorank.hooks.limits import SqliteExposures
@@ -30,9 +32,11 @@ from explorank.retrieval import Catalogue
 from explorank.safety import Safety
 from explorank.services import Services
 from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
+from explorank.warm_start import WarmStart
 
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
+CALIBRATION: Final = "calibration"
 _RANKER_PLUGIN: Final = "explorank-rankers"
 
 
@@ -50,6 +54,7 @@ class Installation:
     artefacts: ArtefactStore
     catalogue: Watched[Catalogue]
     ranker: Watched[Ranker]
+    calibration: Watched[Calibration]
     log: DecisionLog
     learner: Learner[Any]
     recorder: Recorder
@@ -75,6 +80,7 @@ class Installation:
         """Take up newly published artefacts now, rather than within a second."""
         self.catalogue.refresh()
         self.ranker.refresh()
+        self.calibration.refresh()
 
     def close(self) -> None:
         """Stop everything, in the reverse order of its start."""
@@ -138,13 +144,14 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     artefacts = ArtefactStore(settings.folder_path / "artefacts")
     catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
+    calibration = Watched(artefacts, CALIBRATION, Calibration.load)
     features = ExplorationFeatures(exploration_columns(settings, ranker.get))
     policy = build_policy(settings, registry, features.dim)
-    clock = _clock(settings)
+    clock = clock_of(settings)
     log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")
     safety = Safety.of(settings, kill_switch)
-    learner = _open_learner(settings, policy, features, safety)
+    learner = open_learner(settings, policy, features, safety)
     learner.start(settings.feedback.learn_every_s, clock=clock)
     engine, recorder = Engine(manager), Recorder(log)
     exposures = _open_exposures(settings)
@@ -166,7 +173,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
-    refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh]]
+    refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh, calibration.refresh]]
     if exposures is not None:
         refreshes.append(
             [exposures.refresh, budgets.restore]
@@ -182,10 +189,18 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         artefacts=artefacts,
         catalogue=catalogue,
         ranker=ranker,
+        calibration=calibration,
         log=log,
         learner=learner,
         recorder=recorder,
-        decider=Decider(explorer, recorder, engine, versions, budgets),
+        decider=Decider(
+            explorer,
+            recorder,
+            engine,
+            versions,
+            budgets,
+            WarmStart(calibration) if settings.exploration.warm_start else None,
+        ),
         budgets=budgets,
         exposures=exposures,
         kill_switch=kill_switch,
@@ -229,12 +244,37 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
     component = settings.exploration.policy
     supplied = {"dim": dim} if dim else {}
     policy: Policy[Any] = resolve_component("policy", component, registry, **supplied)
+    if (forgetting := settings.exploration.forgetting) is not None:
+        try:
+            policy = SlidingWindow(policy, rewards=forgetting.window, blocks=forgetting.blocks)
+        except InvalidPolicy as error:
+            raise SettingsError([settings.problem(("exploration", "forgetting"), str(error))]) from error
+    if settings.exploration.warm_start and "offsets" not in policy.reads:
+        raise SettingsError(
+            [
+                settings.problem(
+                    ("exploration", "warm_start"),
+                    f"true, and {policy.name} learns whole rewards, not what they exceed an expectation by, so "
+                    "that the ranker's scores would teach it nothing. Use linear_thompson, gaussian_thompson or "
+                    "another policy that learns residuals, or write `warm_start: false`.",
+                )
+            ]
+        )
     return policy
 
 
-def _open_learner(
+def examination_model(settings: Settings) -> Examination | None:
+    """Return the configured model of which slots are looked at."""
+    examination = settings.feedback.examination
+    if examination is None:
+        return None
+    return PositionBased(examination.probabilities) if examination.use == "position_based" else Cascade()
+
+
+def open_learner(
     settings: Settings, policy: Policy[Any], features: ExplorationFeatures, safety: Safety | None
 ) -> Learner[Any]:
+    """Return the learner of an installation, at rest: nothing is learnt before `step` or `start`."""
     feedback = settings.feedback
     return Learner(
         settings.folder_path / "log",
@@ -245,7 +285,21 @@ def _open_learner(
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,
         observer=None if safety is None else safety.monitor,
+        examination=examination_model(settings),
+        warm_start=settings.exploration.warm_start,
     )
+
+
+def learner_at_rest(settings: Settings) -> Learner[Any]:
+    """Return the learner of an installation that is not assembled, for a command to ask something of."""
+    _, registry = collect_components(settings)
+    ranker: Watched[Ranker] = Watched(
+        ArtefactStore(settings.folder_path / "artefacts"), RANKER, load_ranker(settings, registry)
+    )
+    features = ExplorationFeatures(exploration_columns(settings, ranker.get))
+    policy = build_policy(settings, registry, features.dim)
+    safety = Safety.of(settings, KillSwitch(settings.folder_path / "exploration.off"))
+    return open_learner(settings, policy, features, safety)
 
 
 def _open_exposures(settings: Settings) -> SqliteExposures | None:
@@ -258,7 +312,7 @@ def _open_exposures(settings: Settings) -> SqliteExposures | None:
     return exposures
 
 
-def _clock(settings: Settings) -> Callable[[], float]:
+def clock_of(settings: Settings) -> Callable[[], float]:
     """Return the clock: it stands still where `features.as_of` lets historic data be replayed."""
     as_of = None if settings.features is None else settings.features.as_of
     return time.time if as_of is None else as_of.timestamp

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
-from explorank.assembly import CATALOGUE, RANKER, build_policy, collect_components, load_ranker
+from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.budgets import columns_of
 from explorank.builtin.retrieval import SIMILARITY
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
+from explorank.hooks.exploration import Calibration
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
@@ -53,6 +54,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         ("ranker", lambda: _ranker(settings, registry)),
         ("safety", lambda: _safety(settings)),
         ("exploration.budget", lambda: _budget(settings)),
+        ("calibration", lambda: _calibration(settings, registry)),
         ("log", lambda: _log(settings)),
     ]
     for name, check in parts:
@@ -171,6 +173,36 @@ def _budget(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("exploration.budget", "wrong", detail)
     if not unknown:
         yield CheckResult("exploration.budget", "ok", f"reads {sorted(wanted)}")
+
+
+def _calibration(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+    if not settings.exploration.warm_start:
+        return
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current, ranker = store.current(CALIBRATION), store.current(RANKER)
+    if current is None:
+        yield CheckResult(
+            "calibration",
+            "warning",
+            "none yet, so that nothing explores; run `explorank calibrate` once there are rewards",
+        )
+        return
+    calibration = Calibration.load(store.verify(CALIBRATION, current[0]))
+    version = (
+        ""
+        if settings.ranker is None or ranker is None
+        else load_ranker(settings, registry)(ranker[1]).manifest.version
+    )
+    if calibration.ranker != version:
+        yield CheckResult(
+            "calibration",
+            "warning",
+            f"{current[0]} maps scores of another ranker, so that nothing explores; run `explorank calibrate`",
+        )
+        return
+    yield CheckResult(
+        "calibration", "ok", f"{current[0]}: {calibration.method}, {len(calibration.scores)} knots"
+    )
 
 
 def _log(settings: Settings) -> Iterator[CheckResult]:

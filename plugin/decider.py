@@ -18,6 +18,7 @@ from explorank.hooks.types import (
     Slate,
 )
 from explorank.recorder import Recorder, record_of
+from explorank.warm_start import WarmStart
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ class Decider:
         engine: Engine,
         versions: Callable[[], Mapping[str, str]],
         budgets: Budgets,
+        warm_start: WarmStart | None = None,
     ) -> None:
         self._explorer = explorer
         self._recorder = recorder
         self._engine = engine
         self.versions = versions
         self._budgets = budgets
+        self._warm_start = warm_start
 
     def decide(
         self,
@@ -68,14 +71,17 @@ class Decider:
         where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
         baseline: an exploration whose propensities nobody can ever read would be wasted.
         """
+        versions = self.versions()
+        if ranker_version is not None:
+            versions = {**versions, "ranker": ranker_version}
+        if self._warm_start is not None:
+            ranking, calibration = self._warm_start.expecting(ranking, versions["ranker"])
+            versions = {**versions, "calibration": calibration}
         with collecting_fallbacks(fallbacks):
             explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
         if explored.repeats is not None:
             self._budgets.repeated()
             return Decided(explored.repeats, explored.slate, logged=True, repeated=True)
-        versions = self.versions()
-        if ranker_version is not None:
-            versions = {**versions, "ranker": ranker_version}
 
         def record(shown: Explored) -> DecisionRecord:
             return record_of(request, ranking, shown, fallbacks, versions, candidates)

@@ -137,9 +137,8 @@ class Explorer:
         fallbacks: list[Fallback],
     ) -> Explored:
         """Return the decision with what is drawn within the budget: shown, or kept back as a shadow."""
-        if ranking.features is None and self._policy.needs_features:
-            reason = f"{self._policy.name} needs features (n, d) and this request has none"
-            fallbacks.append(Fallback("explore", "explorank", reason, "score order"))
+        if (lacking := self._lacking(ranking)) is not None:
+            fallbacks.append(Fallback("explore", "explorank", lacking, "score order"))
             return decided
         live = decided.mode == "live"
         reserved = self._budgets.reserve(request, ranking, n_slots, live=live)
@@ -183,6 +182,14 @@ class Explorer:
             decision_id=record.decision_id,
         )
         return record, served
+
+    def _lacking(self, ranking: RankingBatch) -> str | None:
+        """Return what the policy needs and this request has not, or None."""
+        if ranking.features is None and self._policy.needs_features:
+            return f"{self._policy.name} needs features (n, d) and this request has none"
+        if ranking.offsets is None and self._settings.warm_start:
+            return "the warm start has no calibration of the ranker that scored; run `explorank calibrate`"
+        return None
 
     def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Slate:
         return build_slate(

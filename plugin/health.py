@@ -20,6 +20,13 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems["catalogue"] = str(installation.catalogue.error or "not built; run `explorank build`")
     if settings.ranker is not None and installation.ranker.get() is None:
         problems["ranker"] = str(installation.ranker.error or "not trained; run `explorank train`")
+    if settings.exploration.warm_start:
+        calibration, ranker = installation.calibration.get(), installation.decider.versions()["ranker"]
+        if calibration is None or calibration.ranker != ranker:
+            problems["calibration"] = str(
+                installation.calibration.error
+                or "none for the ranker that serves, so that nothing explores; run `explorank calibrate`"
+            )
     for plugin in installation.manager.status():
         if plugin.state == "failed":
             problems[f"plugin {plugin.name}"] = plugin.last_error or "failed to load"
@@ -46,7 +53,11 @@ def status(installation: Installation) -> dict[str, Any]:
         "limits": installation.budgets.figures,
         "refused_artefacts": {
             kind: str(watched.error)
-            for kind, watched in (("catalogue", installation.catalogue), ("ranker", installation.ranker))
+            for kind, watched in (
+                ("catalogue", installation.catalogue),
+                ("ranker", installation.ranker),
+                ("calibration", installation.calibration),
+            )
             if watched.error is not None
         },
         "plugins": [asdict(plugin) for plugin in installation.manager.status()],

@@ -133,6 +133,10 @@ def record_of(
             kept[drawn.order] = True
             read.update(drawn.reads)
     rows = np.flatnonzero(kept)
+    columns = {name: ranking.column(name)[rows] for name in sorted(read - {"features", "offsets"})}
+    if ranking.offsets is not None:
+        # Whether or not the policy read them: what was expected of an item is part of what it teaches.
+        columns["offsets"] = ranking.offsets[rows]
     no_features = np.zeros((len(rows), 0), np.float32)
     return DecisionRecord(
         request=request,
@@ -145,7 +149,7 @@ def record_of(
         feature_names=ranking.feature_names,
         feature_rows=rows,
         features=no_features if ranking.features is None else ranking.features[rows],
-        columns={name: ranking.column(name)[rows] for name in sorted(read - {"features"})},
+        columns=columns,
         shadow=shadow,
         sources=tuple(
             () if candidates is None else candidates.sources_of(row) for row in slate.order.tolist()

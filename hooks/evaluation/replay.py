@@ -89,7 +89,7 @@ def _process(record: DecisionRecord, policy: Policy[Any], state: Any, seed: int)
         record.item_ids,
         features=_features(record, policy.name) if reads_features and explored else None,
         scores=record.scores,
-        columns=_columns(record, policy.reads),
+        columns=_columns(record, tuple(name for name in policy.reads if name != OFFSETS)),
         feature_names=record.feature_names,
         offsets=_columns(record, (OFFSETS,)).get(OFFSETS),
     )

@@ -2,6 +2,7 @@
 
 from explorank.hooks.exploration.beta_thompson import BetaThompson
 from explorank.hooks.exploration.bootstrapped_thompson import BootstrappedThompson
+from explorank.hooks.exploration.calibration import Calibration
 from explorank.hooks.exploration.disjoint_lin_ucb import DisjointLinUCB
 from explorank.hooks.exploration.disjoint_linear_thompson import DisjointLinearThompson
 from explorank.hooks.exploration.epsilon_greedy import EpsilonGreedy
@@ -18,6 +19,7 @@ from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.scorers import Scorer
 from explorank.hooks.exploration.slate import build_slate, slate_log_propensity
+from explorank.hooks.exploration.sliding_window import SlidingWindow
 from explorank.hooks.exploration.slot_strategies import SlotStrategies
 from explorank.hooks.exploration.softmax import Softmax
 from explorank.hooks.exploration.square_cb import SquareCB
@@ -30,6 +32,7 @@ __all__ = [
     "UCB1",
     "BetaThompson",
     "BootstrappedThompson",
+    "Calibration",
     "Cascade",
     "Contest",
     "DisjointLinUCB",
@@ -49,6 +52,7 @@ __all__ = [
     "RewardBatch",
     "Scorer",
     "Slate",
+    "SlidingWindow",
     "SlotStrategies",
     "Softmax",
     "SquareCB",

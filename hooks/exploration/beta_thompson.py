@@ -8,10 +8,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.hooks.exploration.item_sums import ItemSums, empty_sum
+from explorank.hooks.exploration.item_sums import (
+    ItemPolicy,
+    ItemSums,
+    aged_weights,
+    check_half_life,
+    empty_sum,
+)
 from explorank.hooks.exploration.options import check_positive
-from explorank.hooks.exploration.policy import Policy
-from explorank.hooks.exploration.rewards import row_weights, unit_rewards
+from explorank.hooks.exploration.policy import RewardForm
+from explorank.hooks.exploration.rewards import unit_rewards
 from explorank.hooks.exploration.sampling import generator
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
@@ -26,10 +32,13 @@ class BetaState(ItemSums):
 
 
 @dataclass(frozen=True)
-class BetaThompson(Policy[BetaState]):
+class BetaThompson(ItemPolicy[BetaState]):
     """Draw each item's success rate from its Beta posterior and show the highest draw.
 
         θ_i ~ Beta(prior_alpha + Σ w·r, prior_beta + Σ w·(1 - r))    over the rewards r in [0, 1] of item i
+
+    With a `half_life`, older rewards count less, and an item that earns none any more returns to the prior
+    (discounted Thompson sampling: Raj and Kalyani, *Taming Non-stationary Bandits*, 2017).
 
     Propensity: exact given the seed's draws, conditional on the slate above the slot (see `thompson`); an
     importance weight is at most pool / floor.
@@ -42,6 +51,7 @@ class BetaThompson(Policy[BetaState]):
     """
 
     name: ClassVar[str] = "beta_thompson"
+    reward_form: ClassVar[RewardForm] = "share"
 
     prior_alpha: float = 1.0
     """Successes that an item is credited with before its first reward; above 0."""
@@ -53,6 +63,8 @@ class BetaThompson(Policy[BetaState]):
     """How many candidates contend: the best by mean + 2 standard deviations. Others cannot be shown."""
     draws: int = 256
     """Posterior draws per request; more make propensities finer and requests slower."""
+    half_life: float | None = None
+    """After how many further rewards, of whatever item, one counts half; `None` never forgets."""
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -61,6 +73,7 @@ class BetaThompson(Policy[BetaState]):
             check_positive(
                 self.name, option, value, otherwise="an unseen item has no distribution", example=1.0
             )
+        check_half_life(self.name, self.half_life)
 
     @property
     def exploration_floor(self) -> float:
@@ -87,10 +100,20 @@ class BetaThompson(Policy[BetaState]):
         the state's.
         """
         values = unit_rewards(self.name, rewards)
-        weights = row_weights(rewards)
+        weights, kept = aged_weights(rewards, self.half_life)
         return state.plus(
-            self.name, rewards.item_ids, successes=weights * values, failures=weights * (1.0 - values)
+            self.name,
+            rewards.item_ids,
+            kept=kept,
+            successes=weights * values,
+            failures=weights * (1.0 - values),
         )
+
+    def expected(self, state: BetaState, rewards: RewardBatch) -> FloatArray:
+        """Return the mean of each row's item, (m,)."""
+        successes, failures = state.at(state.rows(rewards.item_ids.tolist()))
+        alpha, beta = successes + self.prior_alpha, failures + self.prior_beta
+        return alpha / (alpha + beta)
 
     def posterior(self, state: BetaState) -> tuple[FloatArray, FloatArray]:
         """Return alpha and beta of each item in `state.item_ids`, both (A,)."""

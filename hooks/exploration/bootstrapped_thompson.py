@@ -88,6 +88,9 @@ class BootstrappedThompson(Policy[_State]):
     prediction of one member of an ensemble that was bagged elsewhere, and nothing is learnt here. In Python,
     `scorer` may be any `Scorer`.
 
+    Which replicates a reward counts for depends on its number in the log, so that states are not `additive`:
+    two learners number their rewards alike, and a reward that is to be unlearnt does not tell its number.
+
     Propensity: in closed form given the state, conditional on the slate above the slot: the share of the
     replicates for which the item is the best of the pool, mixed with the floor. An importance weight is at
     most pool / floor.

@@ -18,6 +18,7 @@ from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration.arm_store import ArmStore
 from explorank.hooks.exploration.linear_model import (
     LinearModel,
+    not_learnt,
     overwhelmed,
     residuals,
     retention,
@@ -133,6 +134,63 @@ class DisjointModel:
         left = np.delete(state.item_ids, dropped)
         places = np.delete(state.places, dropped)
         return DisjointState(state.version + 1, left, state.store, places, _rows_of(left))
+
+    def merged(self, state: DisjointState, other: DisjointState) -> DisjointState:
+        """Return the posteriors given what both have learnt; the version is the sum of both.
+
+        Raises `InvalidBatch` where their ids differ in type, or a sum has no posterior in float64.
+        """
+        policy = self.linear.policy
+        version = state.version + other.version
+        if not len(state.item_ids) or not len(other.item_ids):
+            return replace(state if len(state.item_ids) else other, version=version)
+        if state.item_ids.dtype.kind != other.item_ids.dtype.kind:
+            raise InvalidBatch(
+                f"One state of {policy} names items by {state.item_ids.dtype}, the other by "
+                f"{other.item_ids.dtype}; the same item would get two arms. Use one type of id throughout."
+            )
+        (_, mine), (_, theirs) = self.pack(state), self.pack(other)
+        new = [item for item in other.item_ids.tolist() if item not in state.row_of]
+        item_ids = np.concatenate((state.item_ids, np.asarray(new, dtype=other.item_ids.dtype)))
+        row_of = _rows_of(item_ids)
+        arms = np.fromiter(map(row_of.__getitem__, other.item_ids.tolist()), np.int64)
+        gram = np.zeros((len(item_ids), self._triangle.size))
+        information = np.zeros((len(item_ids), self.linear.dim))
+        gram[: len(mine["gram"])], information[: len(mine["gram"])] = mine["gram"], mine["information"]
+        gram[arms] += theirs["gram"]
+        information[arms] += theirs["information"]
+        merged = self._state(version, item_ids, gram, information)
+        if merged is None:
+            raise InvalidBatch(
+                f"Two states of {policy} have no common posterior in float64; their numbers are too far apart. "
+                "Standardise features and rewards, and rebuild both from the log."
+            )
+        return merged
+
+    def minus(self, state: DisjointState, other: DisjointState) -> DisjointState:
+        """Return the next version: the posteriors without what `other` has learnt, empty arms dropped.
+
+        Raises `InvalidBatch` where `other` has learnt more of an arm than is there.
+        """
+        (_, mine), (_, theirs) = self.pack(state), self.pack(other)
+        arms = np.fromiter(
+            map(state.row_of.get, other.item_ids.tolist(), repeat(-1)), np.int64, count=len(other.item_ids)
+        )
+        if (arms < 0).any():
+            raise not_learnt(self.linear.policy)
+        gram, information = mine["gram"].copy(), mine["information"].copy()
+        gram[arms] -= theirs["gram"]
+        information[arms] -= theirs["information"]
+        diagonal = self._triangle.diagonal
+        before, after = mine["gram"][arms][:, diagonal], gram[arms][:, diagonal]
+        rounding = 1e-9 * before.max(axis=1, keepdims=True, initial=0.0)
+        if (after < -rounding).any():
+            raise not_learnt(self.linear.policy)
+        left = np.delete(np.arange(len(gram)), arms[(after <= rounding / 10).all(axis=1)])
+        remaining = self._state(state.version + 1, state.item_ids[left], gram[left], information[left])
+        if remaining is None:
+            raise not_learnt(self.linear.policy)
+        return remaining
 
     def posterior(self, state: DisjointState) -> tuple[FloatArray, FloatArray]:
         """Return the mean (A, d) and the covariance (A, d, d) of each arm in `state.item_ids`."""
@@ -313,6 +371,23 @@ class DisjointPolicy(Policy[DisjointState]):
         type than the state's, and where the numbers are too large for a posterior in float64.
         """
         return self.model.learn(state, rewards)
+
+    @property
+    def additive(self) -> bool:
+        """True unless rewards fade with a half-life."""
+        return self.model.linear.half_life is None
+
+    def merge(self, state: DisjointState, other: DisjointState) -> DisjointState:
+        """Return the posteriors given what both have learnt; raise `InvalidPolicy` with a half-life."""
+        if not self.additive:
+            raise self._not_additive("merged")
+        return self.model.merged(state, other)
+
+    def unlearn(self, state: DisjointState, rewards: RewardBatch) -> DisjointState:
+        """Return the posteriors without `rewards`; raise `InvalidPolicy` with a half-life."""
+        if not self.additive:
+            raise self._not_additive("unlearnt")
+        return self.model.minus(state, self.learn(self.initial_state(), rewards))
 
     def drop(self, state: DisjointState, item_ids: Iterable[Any]) -> DisjointState:
         """Return the state, one version on, in which nothing is known of `item_ids`; unknown ids are ignored."""

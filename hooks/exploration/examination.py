@@ -20,14 +20,15 @@ section 3, where the first is the examination hypothesis and the second the casc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
+from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.rewards import required_column
-from explorank.hooks.types import FloatArray, IndexArray, RewardBatch
+from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RewardBatch
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,39 @@ class Cascade:
         np.minimum.at(first, slate[clicked], at[clicked])
         examined: FloatArray = (at <= first[slate]).astype(np.float64)
         return examined
+
+
+Examination: TypeAlias = PositionBased | Cascade
+
+
+def allowing_for(
+    model: PositionBased,
+    policy: Policy[Any],
+    state: Any,
+    rewards: RewardBatch,
+    rewarded: BoolArray,
+    default_reward: float = 0.0,
+) -> RewardBatch:
+    """Return `rewards` as `policy` learns from them without a bias by slot; `rewarded` (m,) proves a look.
+
+    By the policy's form of reward. A `value` on any scale, less `default_reward`, is divided by θ and weighed by
+    it. A `gain` is divided by θ. For the `share` of a success, weights are P(examined | rewarded or not), with
+    what `state` expects of the row as its appeal, or 0 where the policy cannot say: give one row at a time, each
+    with the state that the last one led to, or what is learnt depends on how rewards are cut into batches.
+
+    Offsets stay as they are: they say what is expected of an examined item.
+    """
+    if policy.reward_form == "value":
+        above = replace(rewards, values=rewards.values - default_reward, offsets=None)
+        unbiased = model.unbiased(above)
+        return replace(unbiased, values=unbiased.values + default_reward, offsets=rewards.offsets)
+    slots = required_column("A position-based model", rewards, "slots")
+    if policy.reward_form == "gain":
+        weights = np.ones(len(rewards)) if rewards.weights is None else rewards.weights
+        return replace(rewards, weights=weights / model.examination(slots))
+    expected = policy.expected(state, rewards)
+    appeal = 0.0 if expected is None else np.clip(expected, 0.0, 1.0)
+    return replace(rewards, examination=model.examination_given(slots, rewarded, appeal))
 
 
 def _slots(slots: ArrayLike) -> IndexArray:

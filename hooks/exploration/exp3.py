@@ -10,10 +10,16 @@ from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration.exponential import ExponentialWeights
-from explorank.hooks.exploration.item_sums import ItemSums, empty_sum
+from explorank.hooks.exploration.item_sums import (
+    ItemPolicy,
+    ItemSums,
+    aged_weights,
+    check_half_life,
+    empty_sum,
+)
 from explorank.hooks.exploration.options import check_positive
-from explorank.hooks.exploration.policy import Policy
-from explorank.hooks.exploration.rewards import required_column, row_weights, unit_rewards
+from explorank.hooks.exploration.policy import RewardForm
+from explorank.hooks.exploration.rewards import required_column, unit_rewards
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 
@@ -25,13 +31,14 @@ class Exp3State(ItemSums):
 
 
 @dataclass(frozen=True)
-class EXP3(Policy[Exp3State]):
+class EXP3(ItemPolicy[Exp3State]):
     """Weigh each item by the exponential of its estimated gain.
 
         G_i = Σ w · r / p    over the rewards r in [0, 1] of item i, drawn with propensity p
         p(i) = (1 - gamma) · exp(eta · G_i) / Σ_j exp(eta · G_j) + gamma / #{eligible}
 
-    with the sum over the eligible j. Dividing by p makes G unbiased whatever was shown how often.
+    with the sum over the eligible j. Dividing by p makes G unbiased whatever was shown how often. With a
+    `half_life`, older gains count less, so that what paid long ago does not stand in the way.
 
     Propensity: in closed form, conditional on the slate above the slot; an importance weight is at most
     #{eligible} / gamma. Learning needs the logged propensities, of whatever policy drew the items. A reward
@@ -51,6 +58,7 @@ class EXP3(Policy[Exp3State]):
 
     name: ClassVar[str] = "exp3"
     learns_from: ClassVar[frozenset[str]] = frozenset({"propensities"})
+    reward_form: ClassVar[RewardForm] = "gain"
 
     gamma: float = 0.1
     """The share of an explored slot that is spread evenly over the eligible; above 0, at most 1."""
@@ -58,6 +66,8 @@ class EXP3(Policy[Exp3State]):
     """The learning rate: how much one unit of gain adds to the log-weight. Above 0.
 
     The paper's is gamma / K. For T rounds among K items, theory asks for about sqrt(2 ln K / (T · K))."""
+    half_life: float | None = None
+    """After how many further rewards, of whatever item, a gain counts half; `None` never forgets."""
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -67,6 +77,7 @@ class EXP3(Policy[Exp3State]):
                 "estimated gains have no bound, and an item that fell behind never returns. Try 0.1."
             )
         check_positive(self.name, "eta", self.eta, otherwise="gains do not move weights", example=0.01)
+        check_half_life(self.name, self.half_life)
 
     @property
     def exploration_floor(self) -> float:
@@ -105,9 +116,10 @@ class EXP3(Policy[Exp3State]):
                 f"{self.name} divides by it. Pass the numbers that the slate was logged with."
             )
         drawn = propensities < 1.0
+        weights, kept = aged_weights(rewards, self.half_life)
         with np.errstate(over="ignore"):  # `plus` refuses the sum
-            gains = row_weights(rewards) * values / propensities
-        return state.plus(self.name, rewards.item_ids[drawn], gains=gains[drawn])
+            gains = weights * values / propensities
+        return state.plus(self.name, rewards.item_ids[drawn], kept=kept, gains=gains[drawn])
 
     def pack(self, state: Exp3State) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the gains; the learning rate is an option of the policy, not part of the state."""

@@ -9,20 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidPolicy
-from explorank.hooks.exploration.item_sums import ItemMeans
+from explorank.hooks.exploration.item_sums import ItemMeans, ItemPolicy, check_half_life
 from explorank.hooks.exploration.options import check_finite, check_positive
-from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options, normal_draws
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 
 @dataclass(frozen=True)
-class GaussianThompson(Policy[ItemMeans]):
+class GaussianThompson(ItemPolicy[ItemMeans]):
     """Draw each item's mean reward from its normal posterior and show the highest draw.
 
         r = μ_i + N(0, noise²),    μ_i ~ N(prior_mean, 1 / prior_precision)
         λ_i = prior_precision + n_i / noise²,    n_i = Σ w
         μ_i | data ~ N((prior_precision · prior_mean + Σ w r / noise²) / λ_i, 1 / λ_i)
+
+    With a `half_life`, older rewards count less, and an item that earns none any more returns to the prior.
 
     Propensity: exact given the seed's draws, conditional on the slate above the slot (see `thompson`); an
     importance weight is at most pool / floor.
@@ -55,11 +56,14 @@ class GaussianThompson(Policy[ItemMeans]):
     """How many candidates contend: the best by mean + 2 standard deviations. Others cannot be shown."""
     draws: int = 256
     """Posterior draws per request; more make propensities finer and requests slower."""
+    half_life: float | None = None
+    """After how many further rewards, of whatever item, one counts half; `None` never forgets."""
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_options(self.name, self.floor, self.pool, self.draws)
         check_finite(self.name, "prior_mean", self.prior_mean)
+        check_half_life(self.name, self.half_life)
         for option, value in (("prior_precision", self.prior_precision), ("noise", self.noise)):
             check_positive(
                 self.name, option, value, otherwise="there is no posterior to draw from", example=1.0
@@ -108,7 +112,7 @@ class GaussianThompson(Policy[ItemMeans]):
 
         Raises `InvalidBatch` for ids of another type than the state's, and where a sum is no longer finite.
         """
-        return state.after(self.name, rewards)
+        return state.after(self.name, rewards, self.half_life)
 
     def pack(self, state: ItemMeans) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the counts and totals; prior and noise are options of the policy, not part of the state."""

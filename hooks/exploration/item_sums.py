@@ -6,15 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import repeat
 from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import CorruptState, InvalidBatch
-from explorank.hooks.exploration.policy import unpacked_version
+from explorank.hooks.exploration.linear_model import retention
+from explorank.hooks.exploration.options import check_positive
+from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
 from explorank.hooks.types import FloatArray, Ids, IndexArray, RewardBatch
+
+# What is left of a sum after everything was taken out of it again, relative to what it was: adding up a
+# million numbers rounds by about a tenth of this.
+_ROUNDING: Final = 1e-12
 
 
 def empty_sum() -> FloatArray:
@@ -61,13 +67,15 @@ class ItemSums:
         known = rows >= 0
         return tuple(known * getattr(self, name).take(rows, mode="clip") for name in self.names())
 
-    def plus(self, policy: str, item_ids: Ids, **addends: FloatArray) -> Self:
+    def plus(self, policy: str, item_ids: Ids, *, kept: float = 1.0, **addends: FloatArray) -> Self:
         """Return the next version: each row's addends (m,) added, in order, to the sums of its item.
 
-        Raises `InvalidBatch` for ids of another type than the state's, and where a sum overflows.
+        `kept` is the share of all former sums that is not forgotten. Raises `InvalidBatch` for ids of another
+        type than the state's, and where a sum overflows.
         """
         if not len(item_ids):
-            return replace(self, version=self.version + 1)
+            faded = {} if kept == 1.0 else {name: kept * getattr(self, name) for name in self.names()}
+            return replace(self, version=self.version + 1, **faded)
         ids = item_ids
         if ids.dtype.kind not in "Uiu":
             ids = np.asarray(ids.tolist())  # text held as objects becomes plain text, which can be saved
@@ -86,6 +94,8 @@ class ItemSums:
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the sum named
             for name, addend in addends.items():
                 sums[name] = np.concatenate((getattr(self, name), np.zeros(len(new))))
+                if kept != 1.0:
+                    sums[name] *= kept
                 np.add.at(sums[name], known[inverse], addend)
         for name, values in sums.items():
             if not np.isfinite(values).all():
@@ -105,6 +115,41 @@ class ItemSums:
             row_of=MappingProxyType(row_of),
             **sums,
         )
+
+    def merged(self, policy: str, other: Self) -> Self:
+        """Return the sums of both, its items in front; the version is the sum of both."""
+        sums = {name: getattr(other, name) for name in self.names()}
+        return replace(self.plus(policy, other.item_ids, **sums), version=self.version + other.version)
+
+    def minus(self, policy: str, other: Self) -> Self:
+        """Return the next version: the sums of `other` taken out, and items that nothing is left of.
+
+        Raises `InvalidBatch` where `other` holds more of an item than is there.
+        """
+        counted = [name for name in self.names() if name not in self.signed]
+        taken = np.any([getattr(other, name) > 0.0 for name in counted], axis=0)
+        item_ids = other.item_ids[taken]
+        rows = self.rows(item_ids.tolist())
+        sums = {name: getattr(self, name).copy() for name in self.names()}
+        lacking = rows < 0
+        for name, values in sums.items() if not lacking.any() else ():
+            before = values[rows]
+            after = before - getattr(other, name)[taken]
+            if name in counted:
+                rounding = _ROUNDING * before
+                lacking |= after < -rounding
+                after[after <= rounding] = 0.0
+            values[rows] = after
+        if lacking.any():
+            item = item_ids.tolist()[int(np.argmax(lacking))]
+            raise InvalidBatch(
+                f"{policy} was told to unlearn more rewards of item {item!r} than it has learnt; what is left "
+                "would be no sum of rewards. Unlearn rewards once, as they were learnt; the state is unchanged."
+            )
+        empty = ~np.any([sums[name][rows] for name in counted], axis=0)
+        left = np.delete(np.arange(len(self.item_ids)), rows[empty])
+        remaining: dict[str, Any] = {name: values[left] for name, values in sums.items()}
+        return type(self)(self.version + 1, self.item_ids[left], **remaining)
 
     def pack(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the version, and the arrays by name."""
@@ -142,10 +187,51 @@ class ItemMeans(ItemSums):
     counts: FloatArray = field(default_factory=empty_sum)  # (A,) Σ w
     totals: FloatArray = field(default_factory=empty_sum)  # (A,) Σ w · (r - offset)
 
-    def after(self, policy: str, rewards: RewardBatch) -> ItemMeans:
+    def after(self, policy: str, rewards: RewardBatch, half_life: float | None = None) -> ItemMeans:
         """Return the state with `rewards` counted; raise `InvalidBatch` as `plus` does."""
-        weights = row_weights(rewards)
+        weights, kept = aged_weights(rewards, half_life)
         targets = rewards.values if rewards.offsets is None else rewards.values - rewards.offsets
         with np.errstate(over="ignore", invalid="ignore"):  # `plus` refuses the sum
             totals = weights * targets
-        return self.plus(policy, rewards.item_ids, counts=weights, totals=totals)
+        return self.plus(policy, rewards.item_ids, kept=kept, counts=weights, totals=totals)
+
+
+Sums = TypeVar("Sums", bound=ItemSums)
+
+
+class ItemPolicy(Policy[Sums]):
+    """The base of policies whose state is sums per item."""
+
+    half_life: float | None = None
+
+    @property
+    def additive(self) -> bool:
+        """True unless rewards fade with a half-life."""
+        return self.half_life is None
+
+    def merge(self, state: Sums, other: Sums) -> Sums:
+        """Return the sums of both; raise `InvalidPolicy` with a half-life."""
+        if not self.additive:
+            raise self._not_additive("merged")
+        return state.merged(self.name, other)
+
+    def unlearn(self, state: Sums, rewards: RewardBatch) -> Sums:
+        """Return the sums without `rewards`; raise `InvalidPolicy` with a half-life."""
+        if not self.additive:
+            raise self._not_additive("unlearnt")
+        return state.minus(self.name, self.learn(self.initial_state(), rewards))
+
+
+def aged_weights(rewards: RewardBatch, half_life: float | None) -> tuple[FloatArray, float]:
+    """Return how much each reward counts once all are learnt, (m,), and what is kept of those before."""
+    weights = row_weights(rewards)
+    if half_life is None:
+        return weights, 1.0
+    ageing = retention(half_life, len(rewards))
+    return weights * ageing[1:], float(ageing[0])
+
+
+def check_half_life(policy: str, half_life: float | None) -> None:
+    """Raise `InvalidPolicy` for a half-life after which nothing is known."""
+    if half_life is not None:
+        check_positive(policy, "half_life", half_life, otherwise="nothing is remembered", example=10_000.0)

@@ -157,6 +157,35 @@ class LinearModel(CoefficientModel):
             information = information + weighted.T @ targets
             return self.state(state.version + 1, precision, information, rewards)
 
+    def merged(self, state: LinearState, other: LinearState) -> LinearState:
+        """Return the posterior given what both have learnt; the version is the sum of both.
+
+        Raises `InvalidBatch` where the sum has no posterior in float64.
+        """
+        precision = state.precision + (other.precision - self.prior_precision * np.eye(self.dim))
+        version = state.version + other.version
+        merged = _posterior(version, precision, state.information + other.information)
+        if merged is None:
+            raise InvalidBatch(
+                f"Two states of {self.policy} have no common posterior in float64; their numbers are too far "
+                "apart. Standardise features and rewards, and rebuild both from the log."
+            )
+        return merged
+
+    def minus(self, state: LinearState, other: LinearState) -> LinearState:
+        """Return the next version: the posterior without what `other` has learnt.
+
+        Raises `InvalidBatch` where `other` has learnt more than is there.
+        """
+        precision = state.precision - (other.precision - self.prior_precision * np.eye(self.dim))
+        left = np.linalg.eigvalsh(precision)[0]
+        # Nothing is less certain than the prior; rounding is relative to the largest numbers involved.
+        if left >= self.prior_precision - 1e-9 * np.abs(state.precision).max():
+            remaining = _posterior(state.version + 1, precision, state.information - other.information)
+            if remaining is not None:
+                return remaining
+        raise not_learnt(self.policy)
+
 
 class SharedLinearPolicy(Policy[LinearState]):
     """The base of policies whose state is one Gaussian over the coefficients of all candidates."""
@@ -175,6 +204,23 @@ class SharedLinearPolicy(Policy[LinearState]):
     def posterior(self, state: LinearState) -> tuple[FloatArray, FloatArray]:
         """Return the mean (d,) and the covariance (d, d) of the coefficients."""
         return state.mean, state.factor @ state.factor.T
+
+    @property
+    def additive(self) -> bool:
+        """Whether the posterior is a conjugate one that forgets nothing."""
+        return isinstance(self.model, LinearModel) and self.model.half_life is None
+
+    def merge(self, state: LinearState, other: LinearState) -> LinearState:
+        """Return the posterior given what both have learnt; raise `InvalidPolicy` where it is no sum."""
+        if not isinstance(self.model, LinearModel) or not self.additive:
+            raise self._not_additive("merged")
+        return self.model.merged(state, other)
+
+    def unlearn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
+        """Return the posterior without `rewards`; raise `InvalidPolicy` where it is no sum."""
+        if not isinstance(self.model, LinearModel) or not self.additive:
+            raise self._not_additive("unlearnt")
+        return self.model.minus(state, self.learn(self.initial_state(), rewards))
 
     def pack(self, state: LinearState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the natural parameters; the rest follows from them."""
@@ -195,6 +241,14 @@ def retention(half_life: float, m: int) -> FloatArray:
     ages = np.concatenate(([m], np.arange(m - 1, -1, -1)))
     kept: FloatArray = np.exp2(-ages / half_life)
     return kept
+
+
+def not_learnt(policy: str) -> InvalidBatch:
+    """Return the error for rewards that cannot be taken out of a state."""
+    return InvalidBatch(
+        f"{policy} was told to unlearn rewards that it cannot have learnt: without them the state would be less "
+        "certain than its prior. Unlearn rewards once, as they were learnt; the state is unchanged."
+    )
 
 
 def overwhelmed(policy: str, rewards: RewardBatch) -> InvalidBatch:

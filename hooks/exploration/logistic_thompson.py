@@ -16,7 +16,7 @@ from explorank.hooks.exploration.linear_model import (
     LinearState,
     overwhelmed,
 )
-from explorank.hooks.exploration.policy import Policy, unpacked_version
+from explorank.hooks.exploration.policy import Policy, RewardForm, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights, unit_rewards
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FeatureArray, FloatArray, RankingBatch, RewardBatch
@@ -75,6 +75,7 @@ class LogisticThompson(Policy[LogisticState]):
 
     name: ClassVar[str] = "logistic_thompson"
     needs_features: ClassVar[bool] = True
+    reward_form: ClassVar[RewardForm] = "share"
 
     dim: int
     """How many features a candidate has."""
@@ -121,6 +122,13 @@ class LogisticThompson(Policy[LogisticState]):
     def posterior(self, state: LogisticState) -> tuple[FloatArray, FloatArray]:
         """Return the mean (d,) and the covariance (d, d) of the coefficients."""
         return state.belief.mean, state.belief.factor @ state.belief.factor.T
+
+    def expected(self, state: LogisticState, rewards: RewardBatch) -> FloatArray:
+        """Return the probability of a success at the posterior's mode, (m,)."""
+        likely: FloatArray = expit(
+            self.model.checked(rewards.features).astype(np.float64) @ state.belief.mean
+        )
+        return likely
 
     def learn(self, state: LogisticState, rewards: RewardBatch) -> LogisticState:
         """Return the posterior given `rewards`; how they are cut into batches matters only to rounding.

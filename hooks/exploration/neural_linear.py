@@ -13,6 +13,7 @@ from explorank.hooks.exploration.linear_model import (
     LinearDraws,
     LinearModel,
     LinearState,
+    not_learnt,
     overwhelmed,
     residuals,
     rough_upper_bounds,
@@ -174,6 +175,44 @@ class NeuralLinear(Policy[NeuralLinearState]):
             raise overwhelmed(self.name, rewards)
         shape = state.shape + 0.5 * float(weights.sum())
         return NeuralLinearState(self.representation, after, shape, rate)
+
+    @property
+    def additive(self) -> bool:
+        """True: coefficients and noise have a conjugate posterior."""
+        return True
+
+    def merge(self, state: NeuralLinearState, other: NeuralLinearState) -> NeuralLinearState:
+        """Return the posterior given what both have learnt over this representation.
+
+        A state of another representation is taken for the prior.
+        """
+        state, other = map(self._over_this_representation, (state, other))
+        belief = self._model.merged(state.belief, other.belief)
+        shape = state.shape + other.shape - self.noise_shape
+        rate = state.rate + other.rate - self._prior_rate + self._apart(belief, state.belief, other.belief)
+        return NeuralLinearState(self.representation, belief, shape, rate)
+
+    def unlearn(self, state: NeuralLinearState, rewards: RewardBatch) -> NeuralLinearState:
+        """Return the posterior without `rewards`; raise `InvalidBatch` where it cannot have learnt them."""
+        state = self._over_this_representation(state)
+        other = self.learn(self.initial_state(), rewards)
+        belief = self._model.minus(state.belief, other.belief)
+        shape = state.shape - other.shape + self.noise_shape
+        rate = state.rate - other.rate + self._prior_rate - self._apart(state.belief, belief, other.belief)
+        rounding = 1e-9 * state.rate
+        if shape < self.noise_shape - 1e-9 * state.shape or rate < self._prior_rate - rounding:
+            raise not_learnt(self.name)
+        return NeuralLinearState(
+            self.representation, belief, max(shape, self.noise_shape), max(rate, self._prior_rate)
+        )
+
+    def _apart(self, both: LinearState, one: LinearState, other: LinearState) -> float:
+        """Return what the residuals of two parts grow by where they share one mean, of `both`."""
+        squares = -self.prior_precision * float(both.mean @ both.mean)
+        for part in (one, other):
+            moved = part.mean - both.mean
+            squares += float(moved @ part.precision @ moved)
+        return 0.5 * squares
 
     def pack(self, state: NeuralLinearState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the representation's name, and the natural parameters with shape and rate of the noise."""

@@ -10,15 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks import arrays
-from explorank.hooks.errors import CorruptState
+from explorank.hooks.errors import CorruptState, InvalidPolicy
 from explorank.hooks.exploration.sampling import SlotDistribution
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
+
+RewardForm: TypeAlias = Literal["value", "share", "gain"]
+"""What a policy makes of a reward: a `value` on any scale, the `share` of a success, a `gain` that adds up."""
 
 NOBODY: Final[IndexArray] = np.zeros(0, np.int64)
 """The slate above the top slot."""
@@ -96,6 +99,17 @@ class Policy(ABC, Generic[S]):
     sees_slate: ClassVar[bool] = False
     """Whether its contests are `SlateContest`s, which are told the slot and the slate above it."""
 
+    reward_form: ClassVar[RewardForm] = "value"
+    """What it makes of a reward, which decides how learning allows for slots that nobody looked at."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether the state is a sum over rewards in any order, so that `merge` and `unlearn` work.
+
+        It may depend on the options: what forgets by age is none.
+        """
+        return False
+
     @property
     def exploration_floor(self) -> float:
         """The share of an explored slot's probability that is spread evenly over its support.
@@ -129,6 +143,30 @@ class Policy(ABC, Generic[S]):
         Raises `InvalidBatch` where the batch lacks a column the policy needs or a value it cannot take.
         """
 
+    def merge(self, state: S, other: S) -> S:  # noqa: ARG002 - additive policies override it
+        """Return what learning the rewards of both states would have given, to rounding.
+
+        The two must have learnt disjoint rewards. `version` is the sum of theirs, as is the number of calls of
+        `learn`. Raises `InvalidPolicy` where the policy is not `additive`, `InvalidBatch` where the states do
+        not fit together.
+        """
+        raise self._not_additive("merged")
+
+    def unlearn(self, state: S, rewards: RewardBatch) -> S:  # noqa: ARG002 - additive policies override it
+        """Return what `state` would be without `rewards`, to rounding, `version` one higher.
+
+        `rewards` must be as they were learnt, weights and all. Raises `InvalidPolicy` where the policy is not
+        `additive`, `InvalidBatch` for rewards that it cannot have learnt.
+        """
+        raise self._not_additive("unlearnt")
+
+    def expected(self, state: S, rewards: RewardBatch) -> FloatArray | None:  # noqa: ARG002 - few know
+        """Return the reward that `state` expects of each row, (m,), or `None` where the policy cannot say.
+
+        Policies of the form `share` give it, so that learning knows how telling the lack of a reward is.
+        """
+        return None
+
     @abstractmethod
     def pack(self, state: S) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the state as JSON-ready metadata and named arrays."""
@@ -159,6 +197,18 @@ class Policy(ABC, Generic[S]):
     def load(self, path: str | Path) -> S:
         """Read a state that `save` wrote; raise `CorruptState` for a damaged or foreign file."""
         return self.loads(Path(path).read_bytes())
+
+    def at_version(self, state: S, version: int) -> S:
+        """Return the same knowledge under another version, for a rebuilt state that takes an older one's place."""
+        meta, packed = self.pack(state)
+        return self.unpack({**meta, "version": version}, packed)
+
+    def _not_additive(self, what: str) -> InvalidPolicy:
+        return InvalidPolicy(
+            f"What {self.name} has learnt is no sum over rewards, given its options (their order counts, or "
+            f"their age), so it cannot be {what}. Rebuild the state from the log, or use a policy whose "
+            "`additive` is True."
+        )
 
 
 def unpacked_version(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,15 @@ def row_weights(rewards: RewardBatch) -> FloatArray:
             )
         weights = weights * column
     return weights
+
+
+def taken_rewards(rewards: RewardBatch, rows: slice) -> RewardBatch:
+    """Return the rewards at `rows`, in their order, with all their columns."""
+    columns = {field.name: getattr(rewards, field.name) for field in fields(rewards)}
+    taken: dict[str, Any] = {
+        name: None if column is None else column[rows] for name, column in columns.items()
+    }
+    return RewardBatch(**taken)
 
 
 def unit_rewards(policy: str, rewards: RewardBatch) -> FloatArray:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidPolicy
-from explorank.hooks.exploration.item_sums import ItemMeans
+from explorank.hooks.exploration.item_sums import ItemMeans, ItemPolicy
 from explorank.hooks.exploration.linear_model import residuals
 from explorank.hooks.exploration.options import check_finite, check_positive
-from explorank.hooks.exploration.policy import NOBODY, Policy
+from explorank.hooks.exploration.policy import NOBODY
 from explorank.hooks.exploration.rewards import required_column, row_weights
 from explorank.hooks.exploration.strategies import StrategyValues, column_of
 from explorank.hooks.exploration.thompson import check_options
@@ -20,7 +20,7 @@ from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatc
 
 
 @dataclass(frozen=True)
-class SlotStrategies(Policy[ItemMeans]):
+class SlotStrategies(ItemPolicy[ItemMeans]):
     """Let a bandit of each slot's own choose a strategy, which shows its best remaining item there.
 
         r = μ_sz + N(0, noise²),   μ_sz ~ N(prior_mean, 1 / prior_precision)    slot s, strategy z

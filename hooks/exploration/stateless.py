@@ -46,6 +46,19 @@ class StatelessPolicy(Policy[Stateless]):
         """Return the next version; rewards change nothing here."""
         return replace(state, version=state.version + 1)
 
+    @property
+    def additive(self) -> bool:
+        """True: there is nothing to add."""
+        return True
+
+    def merge(self, state: Stateless, other: Stateless) -> Stateless:
+        """Return the sum of both versions."""
+        return replace(state, version=state.version + other.version)
+
+    def unlearn(self, state: Stateless, rewards: RewardBatch) -> Stateless:  # noqa: ARG002 - nothing was learnt
+        """Return the next version; no reward has changed anything."""
+        return replace(state, version=state.version + 1)
+
     def pack(self, state: Stateless) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the version."""
         return {"version": state.version}, {}

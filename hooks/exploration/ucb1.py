@@ -9,21 +9,22 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.hooks.exploration.item_sums import ItemMeans
+from explorank.hooks.exploration.item_sums import ItemMeans, ItemPolicy, check_half_life
 from explorank.hooks.exploration.mixture import WinnerMixture
 from explorank.hooks.exploration.options import check_positive, check_share
-from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 
 @dataclass(frozen=True)
-class UCB1(Policy[ItemMeans]):
+class UCB1(ItemPolicy[ItemMeans]):
     """Show the item whose mean reward could be the highest, within what its count leaves open.
 
         u_i = mean_i + alpha · sqrt(2 ln N / n_i),    N = Σ_i n_i,    u_i = +inf for an item without rewards
         p(i) = (1 - floor) · [u_i is highest] / #{highest} + floor / #{eligible}
 
-    with n_i the rewards of item i, over the whole log.
+    with n_i the rewards of item i, over the whole log. With a `half_life`, older rewards count less, in
+    n_i and N as in the mean: discounted UCB (Garivier and Moulines, *On Upper-Confidence Bound
+    Policies for Switching Bandit Problems*, 2011).
 
     Propensity: in closed form, conditional on the slate above the slot; an importance weight is at most
     #{eligible} / floor. The choice itself is deterministic: nearly all of its randomness is the floor's, so
@@ -50,6 +51,8 @@ class UCB1(Policy[ItemMeans]):
     """The share of an explored slot that is spread evenly over the eligible, from 0 to 1.
 
     At 0 the log supports only policies that agree."""
+    half_life: float | None = None
+    """After how many further rewards, of whatever item, one counts half; `None` never forgets."""
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -57,6 +60,7 @@ class UCB1(Policy[ItemMeans]):
             self.name, "alpha", self.alpha, otherwise="items with bad luck are never retried", example=1.0
         )
         check_share(self.name, "floor", self.floor, example=0.01)
+        check_half_life(self.name, self.half_life)
 
     @property
     def exploration_floor(self) -> float:
@@ -94,7 +98,7 @@ class UCB1(Policy[ItemMeans]):
 
         Raises `InvalidBatch` for ids of another type than the state's, and where a sum is no longer finite.
         """
-        return state.after(self.name, rewards)
+        return state.after(self.name, rewards, self.half_life)
 
     def pack(self, state: ItemMeans) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the counts and totals."""

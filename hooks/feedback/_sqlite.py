@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import count
@@ -60,6 +61,24 @@ def checkpoint(path: Path, *, restart_beyond_pages: int) -> None:
         _, pages, moved = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         if moved < pages and pages > restart_beyond_pages:
             connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+
+def leave_no_trace(path: Path, *, patience_s: float) -> bool:
+    """Move all that the WAL of `path` holds into it and cut the WAL to nothing; return whether that was done.
+
+    With `secure_delete`, what was deleted is then overwritten everywhere in the file, and the WAL's older copies
+    of its pages are gone too. It waits for those who read or write, for `patience_s` seconds.
+    """
+    address = f"{path.absolute().as_uri()}?mode=rw"
+    give_up_at = time.monotonic() + patience_s
+    with closing(sqlite3.connect(address, uri=True, timeout=0.1, isolation_level=None)) as connection:
+        while True:
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                return True
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(0.02)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -19,12 +19,13 @@ import numpy as np
 import orjson
 
 from explorank.hooks.errors import CorruptState, InvalidBatch, LogUnavailable, UnknownDecision
+from explorank.hooks.exploration.examination import Examination, PositionBased, allowing_for
 from explorank.hooks.exploration.policy import Policy, State
 from explorank.hooks.feedback import _sqlite
 from explorank.hooks.feedback.observer import Observer
 from explorank.hooks.feedback.outcomes import OpenDecision, Outcome, RewardRules, is_learnt
 from explorank.hooks.feedback.segments import Event, Segments
-from explorank.hooks.feedback.state_store import Saved, StateStore, is_damage
+from explorank.hooks.feedback.state_store import Erasure, Saved, StateStore, is_damage
 from explorank.hooks.types import DecisionRecord, Impression, Reward, RewardBatch
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,17 @@ logger = logging.getLogger(__name__)
 S = TypeVar("S", bound=State)
 
 _EVENTS_PER_TRANSACTION: Final = 1024
-_COUNTED: Final = ("folded", "late", "duplicates", "refused", "order_changed", "ignored", "unknown")
+_REBUILDING: Final = "+rebuild"
+_COUNTED: Final = (
+    "folded",
+    "unexamined",
+    "late",
+    "duplicates",
+    "refused",
+    "order_changed",
+    "ignored",
+    "unknown",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +52,8 @@ class LearnerStats:
 
     folded: int
     """Outcomes that the policy learnt from."""
+    unexamined: int
+    """Outcomes of slots that nobody can have looked at, by the cascade; nothing is learnt from them."""
     late: int
     """Rewards that came after their slot had closed."""
     duplicates: int
@@ -78,6 +91,9 @@ class Learner(Generic[S]):
 
     Decisions are learnt in modes `live` (every arm) and `apprentice`, where their propensities are known.
     An `observer` sees every decision and reward that is read, and saves in the same transactions.
+
+    What a step finds closed it folds by the time at which it closed, so that a state that depends on the order of
+    rewards is the same after a rebuild, as long as rewards come in before their horizon passes and in order.
     """
 
     snapshot: S
@@ -94,20 +110,31 @@ class Learner(Generic[S]):
         default_reward: float = 0.0,
         feature_version: str | None = None,
         observer: Observer | None = None,
+        examination: Examination | None = None,
+        warm_start: bool = False,
     ) -> None:
         """Load the saved state, if there is one; nothing is learnt before `step` or `start`.
 
         `feature_version`, where given, must stand in a decision's `versions["exploration_features"]` for it
-        to be learnt. Raises `InvalidFeedback` for reward rules that cannot work, `LogUnavailable` where the
+        to be learnt. `examination` says which slots were looked at. With a `warm_start`, what is learnt is the
+        reward less what the record says was expected of the item, and decisions whose record says nothing are
+        not learnt from. Raises `InvalidFeedback` for reward rules that cannot work, `LogUnavailable` where the
         state file cannot be opened.
         """
         self.policy = policy
         self.rules = RewardRules(
-            weights=dict(reward_weights), horizon_s=horizon_s, default_reward=default_reward
+            weights=dict(reward_weights),
+            horizon_s=horizon_s,
+            default_reward=default_reward,
+            examination=examination,
         )
         self.feature_version = feature_version
+        self.warm_start = warm_start
         self._observer = observer
-        self.fingerprint = _fingerprint(policy, self.rules, feature_version, observer)
+        self._until: Mapping[str, int] | None = None
+        self.fingerprint = self._named(
+            _fingerprint(policy, self.rules, feature_version, observer, warm_start=warm_start)
+        )
         self.snapshot = policy.initial_state()
         self.state_path = Path(state_path)
         self._segments = Segments(Path(folder))
@@ -150,6 +177,55 @@ class Learner(Generic[S]):
             self._last_error = None
             self._current_at = time.monotonic()
             return folded
+
+    def rebuild(self, now: float | None = None) -> int:
+        """Learn the whole log anew and take the result up at once; return how many outcomes it holds.
+
+        `snapshot` stays what it is meanwhile, and its version goes on rising. Only the learner that leads can do
+        it: raises `LogUnavailable` for any other, or where the state cannot be saved.
+        """
+        with self._stepping:
+            if not self._lead():
+                raise LogUnavailable(
+                    f"Another learner leads {self.state_path}, and two would write over each other. Stop it, or "
+                    "rebuild there."
+                )
+            at = time.time() if now is None else now
+            try:
+                self._fold_log(at)
+                return self._rebuild_aside(at)
+            except (sqlite3.Error, OSError) as error:
+                if isinstance(error, LogUnavailable):
+                    raise
+                raise _sqlite.unavailable(self.state_path, error) from error
+
+    def forget(self, user_id: str, now: float | None = None, *, wait_s: float = 30.0) -> int:
+        """Erase a user's decisions, impressions and rewards from the log, and what was learnt from them.
+
+        Returns how many decisions that were. Where the state is a sum over rewards, what the user's taught is
+        taken out of it, else it is rebuilt from the log that is left. The deleted bytes are overwritten. Where
+        another learner leads, it is asked to, and has `wait_s` seconds; the request stays if it takes longer.
+        States of other fingerprints in the same file are dropped, and rebuilt when they are needed again.
+
+        Raises `LogUnavailable` where it is not done yet; it is safe to call again.
+        """
+        at = time.time() if now is None else now
+        with self._stepping:
+            try:
+                count = len({found[2] for found in self._segments.decisions_of(user_id)})
+                store = self._ready_store()
+                with store.transaction():
+                    store.request_erasure(user_id)
+                if self._lead():
+                    self._refresh(store)
+                    self._fold_log(at)
+                    return count
+            except (sqlite3.Error, OSError) as error:
+                if isinstance(error, LogUnavailable):
+                    raise
+                raise _sqlite.unavailable(self.state_path, error) from error
+        self._await_erasure(user_id, at, wait_s)
+        return count
 
     def start(self, interval_s: float = 1.0, *, clock: Callable[[], float] = time.time) -> None:
         """Step every `interval_s` seconds, and on `notify`, in a thread of its own until `stop`.
@@ -227,6 +303,23 @@ class Learner(Generic[S]):
             self._lock_descriptor = _sqlite.take_lock(self._lock_path)
         return self._lock_descriptor is not None
 
+    def _named(self, fingerprint: str) -> str:
+        return fingerprint
+
+    def _await_erasure(self, user_id: str, now: float, wait_s: float) -> None:
+        give_up_at = time.monotonic() + wait_s
+        while True:
+            with self._stepping:
+                if all(erasure.user_id != user_id for erasure in self._ready_store().erasures()):
+                    return
+            if time.monotonic() > give_up_at:
+                raise LogUnavailable(
+                    f"The learner that leads {self.state_path} has not erased user {user_id!r} within {wait_s:g} s. "
+                    "The request stays with it; see what its process logs, and ask again."
+                )
+            time.sleep(0.05)
+            self.step(now)  # which takes over where the leader is gone
+
     def _follow(self) -> None:
         """Take over what was saved since, if anything was."""
         try:
@@ -265,7 +358,11 @@ class Learner(Generic[S]):
         self._begin_anew()
 
     def _begin_anew(self) -> None:
+        version = self.snapshot.version
         self.snapshot = self.policy.initial_state()
+        if version:
+            # Decisions have named the versions up to here.
+            self.snapshot = self.policy.at_version(self.snapshot, version + 1)
         self._counts = Counter()
         self._revision = 0
 
@@ -282,7 +379,7 @@ class Learner(Generic[S]):
         folded = 0
         while True:
             cursors = store.cursors()
-            batches = list(self._segments.read(cursors, _EVENTS_PER_TRANSACTION))
+            batches = list(self._segments.read(cursors, _EVENTS_PER_TRANSACTION, self._until))
             if not batches:
                 break
             for segment_id, cursor, events in batches:
@@ -291,7 +388,7 @@ class Learner(Generic[S]):
                         store,
                         self._segments,
                         self.rules,
-                        self.feature_version,
+                        lambda record: is_learnt(record, self.feature_version, warm_start=self.warm_start),
                         cursors=cursors,
                         segment_id=segment_id,
                         cursor=cursor,
@@ -299,17 +396,19 @@ class Learner(Generic[S]):
                     )
                     outcomes = reading.take(events)
                     store.move_cursor(segment_id, cursor)
-                    next_state, counts = self._fold(outcomes, reading.counts)
-                    self._save(store, next_state, counts)
+                    counts = self._keep(store, outcomes, reading.counts)
                     observed = self._observe(store, reading)
                 cursors[segment_id] = cursor
-                folded += self._publish(next_state, counts)
+                self._publish(self.snapshot, counts)
                 observed()
         complete = not self._segments.may_hold_more
         if complete:
-            folded += self._close_due(store, now)
+            self._close_due(store, now)
+        folded = self._fold_closed(store)
         if self._observer is not None:
             self._observer.finish(store, now, complete=complete)
+        for erasure in store.erasures():
+            self._erase(store, erasure, now)
         self._open_decisions = store.count_open()
         return folded
 
@@ -318,29 +417,41 @@ class Learner(Generic[S]):
             return _nothing
         return self._observer.observe(store, reading.decisions, reading.rewards)
 
-    def _close_due(self, store: StateStore, now: float) -> int:
+    def _keep(self, store: StateStore, outcomes: Sequence[Outcome], counts: Counter[str]) -> Counter[str]:
+        """Store what closed, to be folded in the order of closing once all is read; return the counts up to now."""
+        looked_at = [outcome for outcome in outcomes if outcome.examined]
+        counts = self._counts + counts + Counter(unexamined=len(outcomes) - len(looked_at))
+        store.keep_closed(looked_at)
+        self._save(store, self.snapshot, counts)
+        return counts
+
+    def _fold_closed(self, store: StateStore) -> int:
         folded = 0
+        while store.holds_closed():
+            with store.transaction():
+                next_state, counts = self._fold(store.take_closed(_EVENTS_PER_TRANSACTION))
+                self._save(store, next_state, counts)
+            folded += self._publish(next_state, counts)
+        return folded
+
+    def _close_due(self, store: StateStore, now: float) -> None:
         while due := store.due(now, _EVENTS_PER_TRANSACTION):
             with store.transaction():
                 outcomes = [outcome for decision in due for outcome in decision.close(self.rules)]
                 store.forget_open(decision.decision_id for decision in due)
-                next_state, counts = self._fold(outcomes, Counter())
-                self._save(store, next_state, counts)
-            folded += self._publish(next_state, counts)
+                counts = self._keep(store, outcomes, Counter())
+            self._publish(self.snapshot, counts)
         if expired := store.expired_kinds(now):
             counts = self._counts + Counter(unknown=expired.get("reward", 0))
             with store.transaction():
                 store.expire_early(now)
                 self._save(store, self.snapshot, counts)
             self._publish(self.snapshot, counts)
-        return folded
 
-    def _fold(self, outcomes: list[Outcome], counts: Counter[str]) -> tuple[S, Counter[str]]:
+    def _fold(self, outcomes: Sequence[Outcome]) -> tuple[S, Counter[str]]:
         """Return the state after `outcomes`, and the counts up to now."""
         state = self.snapshot
-        counts = self._counts + counts
-        # The order is the log's and the clock's, whenever the steps come: a restart learns the same.
-        outcomes.sort(key=lambda outcome: (outcome.closed_at, outcome.decision_id, outcome.slot))
+        counts = self._counts.copy()
         # A batch has one feature matrix; the policy refuses the widths, or the lack, that it cannot take.
         for _, group in groupby(outcomes, key=_feature_width):
             rows = list(group)
@@ -351,8 +462,14 @@ class Learner(Generic[S]):
 
     def _learn(self, state: S, outcomes: Sequence[Outcome]) -> tuple[S, int]:
         """Return the state after those outcomes that the policy takes, and how many they are."""
+        if len(outcomes) > 1 and self._one_by_one:
+            taken = 0
+            for outcome in outcomes:
+                state, one = self._learn(state, [outcome])
+                taken += one
+            return state, taken
         try:
-            return self.policy.learn(state, _batch(outcomes)), len(outcomes)
+            return self.policy.learn(state, self._batch(state, outcomes)), len(outcomes)
         except InvalidBatch as error:
             if len(outcomes) == 1:
                 outcome = outcomes[0]
@@ -370,6 +487,118 @@ class Learner(Generic[S]):
         state, second = self._learn(state, outcomes[middle:])
         return state, first + second
 
+    @property
+    def _one_by_one(self) -> bool:
+        """Whether what a reward counts for depends on the state that it meets."""
+        return isinstance(self.rules.examination, PositionBased) and self.policy.reward_form == "share"
+
+    def _batch(self, state: S, outcomes: Sequence[Outcome]) -> RewardBatch:
+        """Return the outcomes as the policy learns from them in `state`."""
+        batch = _batch(outcomes, with_offsets=self.warm_start)
+        if isinstance(self.rules.examination, PositionBased):
+            rewarded = np.array([outcome.rewarded for outcome in outcomes])
+            return allowing_for(
+                self.rules.examination, self.policy, state, batch, rewarded, self.rules.default_reward
+            )
+        return batch
+
+    def _erase(self, store: StateStore, erasure: Erasure, now: float) -> None:
+        """Take a user out of the state, then out of the log, then forget that it was asked for.
+
+        The request says which steps are done, so that a kill between two of them repeats none that counts.
+        """
+        user_id = erasure.user_id
+        if erasure.decision_ids is None:
+            found = list(self._segments.decisions_of(user_id))
+            cursors = store.cursors()
+            # What is not read yet has taught nothing, though a reward for it may have come early.
+            records = {
+                decision_id: record
+                for segment_id, seq, decision_id, record in found
+                if record is not None and seq <= cursors.get(segment_id, 0)
+            }
+            without = self._without(store, cursors, records.values())
+            state, counts = without or (self.snapshot, self._counts)
+            erasure = Erasure(user_id, sorted({one for _, _, one, _ in found}), rebuild=without is None)
+            with store.transaction():
+                store.forget_decisions(erasure.decision_ids or [])
+                store.note_erasure(erasure)
+                self._save(store, state, counts)
+            self._publish(state, counts)
+        self._segments.erase(erasure.decision_ids or [])
+        if erasure.rebuild:
+            self._rebuild_aside(now)
+        with store.transaction():
+            store.finish_erasure(user_id)
+        if not _sqlite.leave_no_trace(self.state_path, patience_s=5.0):
+            logger.warning(
+                "User %r is erased; older pages of %s stay in its WAL until nobody reads it for a moment",
+                user_id,
+                self.state_path,
+            )
+
+    def _without(
+        self, store: StateStore, cursors: Mapping[str, int], records: Iterable[DecisionRecord]
+    ) -> tuple[S, Counter[str]] | None:
+        """Return state and counts without what these decisions taught; `None` where only a rebuild can."""
+        if not self.policy.additive or self._one_by_one:
+            return None
+        outcomes: list[Outcome] = []
+        for record in records:
+            if not is_learnt(record, self.feature_version, warm_start=self.warm_start):
+                continue
+            decision = OpenDecision.of(record)
+            for event in self._segments.events_of(record.decision_id, cursors):
+                if isinstance(event, Impression):
+                    decision.observe_impression(event)
+                else:
+                    outcomes += decision.take(event, self.rules)[1]
+            if store.open_decision(record.decision_id) is None:
+                outcomes += decision.close(self.rules)
+        state, counts = self.snapshot, self._counts.copy()
+        looked_at = [outcome for outcome in outcomes if outcome.examined]
+        counts["unexamined"] -= len(outcomes) - len(looked_at)
+        for _, group in groupby(sorted(looked_at, key=_feature_width), key=_feature_width):
+            rows = list(group)
+            try:
+                state, taken = self._unlearn(state, rows)
+            except InvalidBatch as error:
+                logger.warning("A user is forgotten by a rebuild of %r: %s", self.policy.name, error)
+                return None
+            counts["folded"] -= taken
+            counts["refused"] -= len(rows) - taken
+        return state, counts
+
+    def _unlearn(self, state: S, outcomes: Sequence[Outcome]) -> tuple[S, int]:
+        """Return the state before those outcomes that the policy took, and how many they are."""
+        batch = self._batch(state, outcomes)
+        try:
+            self.policy.learn(self.policy.initial_state(), batch)
+        except InvalidBatch:
+            if len(outcomes) == 1:
+                return state, 0
+            middle = len(outcomes) // 2
+            state, first = self._unlearn(state, outcomes[:middle])
+            state, second = self._unlearn(state, outcomes[middle:])
+            return state, first + second
+        return self.policy.unlearn(state, batch), len(outcomes)
+
+    def _rebuild_aside(self, now: float) -> int:
+        """Learn what was read of the log into a state of another name, then put it in the place of this one's."""
+        store = self._ready_store()
+        self._refresh(store)
+        with StateStore(self.state_path, self.fingerprint + _REBUILDING) as scratch, scratch.transaction():
+            scratch.clear()
+        aside = _Aside(self, until=store.cursors())
+        try:
+            aside.step(now)
+            with store.transaction():
+                store.adopt(aside.fingerprint, self._revision + 1)
+        finally:
+            aside.close()
+        self._refresh(store)
+        return self._counts["folded"]
+
     def _save(self, store: StateStore, state: S, counts: Counter[str]) -> None:
         if self._revision and state is self.snapshot:
             store.save_counts(dict(counts))
@@ -385,6 +614,39 @@ class Learner(Generic[S]):
         return folded
 
 
+class _Aside(Learner[S]):
+    """A learner that reads what another has read of the log into a state of its own, for that one to take over.
+
+    It reads nothing beyond, because an observer saw what was read, and would miss the rest.
+    """
+
+    def __init__(self, learner: Learner[S], until: Mapping[str, int]) -> None:
+        rules = learner.rules
+        self._suffixed = learner.fingerprint + _REBUILDING
+        super().__init__(
+            learner._segments.folder,
+            learner.policy,
+            state_path=learner.state_path,
+            reward_weights=rules.weights,
+            horizon_s=rules.horizon_s,
+            default_reward=rules.default_reward,
+            feature_version=learner.feature_version,
+            examination=rules.examination,
+            warm_start=learner.warm_start,
+        )
+        self._until = until
+        self.snapshot = learner.policy.at_version(self.snapshot, learner.snapshot.version + 1)
+
+    def _named(self, fingerprint: str) -> str:  # noqa: ARG002 - it is named after the learner it works for
+        return self._suffixed
+
+    def _lead(self) -> bool:
+        return True  # whoever rebuilds leads already
+
+    def _erase(self, store: StateStore, erasure: Erasure, now: float) -> None:
+        pass  # that is for the learner whose state takes over
+
+
 class _Reading:
     """One transaction's pass over new events of a segment."""
 
@@ -393,7 +655,7 @@ class _Reading:
         store: StateStore,
         segments: Segments,
         rules: RewardRules,
-        feature_version: str | None,
+        is_learnt: Callable[[DecisionRecord], bool],
         *,
         cursors: Mapping[str, int],
         segment_id: str,
@@ -408,7 +670,7 @@ class _Reading:
         self._store = store
         self._segments = segments
         self._rules = rules
-        self._feature_version = feature_version
+        self._is_learnt = is_learnt
         self._cursors = cursors
         self._segment_id = segment_id
         self._cursor = cursor
@@ -436,7 +698,7 @@ class _Reading:
         if self._read_elsewhere(decision_id):
             return []
         self.decisions.append(record)
-        if is_learnt(record, self._feature_version):
+        if self._is_learnt(record):
             self._touched[decision_id] = OpenDecision.of(record)
         return [
             outcome
@@ -456,10 +718,10 @@ class _Reading:
             decision.observe_impression(feedback)
             self.counts["order_changed"] += decision.order_changed and not before
             return []
-        reception, outcome = decision.observe_reward(feedback, self._rules)
+        reception, outcomes = decision.take(feedback, self._rules)
         if reception != "accepted":
             self.counts["duplicates" if reception == "duplicate" else reception] += 1
-        return [] if outcome is None else [outcome]
+        return outcomes
 
     def _open(self, decision_id: str) -> OpenDecision | None:
         if decision_id not in self._touched:
@@ -480,7 +742,7 @@ class _Reading:
             except (CorruptState, LogUnavailable, UnknownDecision):
                 self.counts["ignored"] += 1
                 return
-        self.counts["late" if is_learnt(record, self._feature_version) else "ignored"] += 1
+        self.counts["late" if self._is_learnt(record) else "ignored"] += 1
 
     def _read(self, copies: Mapping[str, int]) -> bool:
         return any(
@@ -499,7 +761,7 @@ def _feature_width(outcome: Outcome) -> int:
     return -1 if outcome.features is None else len(outcome.features)
 
 
-def _batch(outcomes: Sequence[Outcome]) -> RewardBatch:
+def _batch(outcomes: Sequence[Outcome], *, with_offsets: bool) -> RewardBatch:
     featured = [outcome.features for outcome in outcomes if outcome.features is not None]
     return RewardBatch(
         item_ids=np.array([outcome.item_id for outcome in outcomes]),
@@ -508,6 +770,7 @@ def _batch(outcomes: Sequence[Outcome]) -> RewardBatch:
         decision_ids=np.array([outcome.decision_id for outcome in outcomes]),
         slots=np.array([outcome.slot for outcome in outcomes], dtype=np.int64),
         propensities=np.array([outcome.propensity for outcome in outcomes]),
+        offsets=np.array([outcome.offset for outcome in outcomes], np.float64) if with_offsets else None,
         strategies=np.array([outcome.strategy for outcome in outcomes], dtype=np.str_),
         times=np.array([outcome.time for outcome in outcomes]),
     )
@@ -518,7 +781,12 @@ def _nothing() -> None:
 
 
 def _fingerprint(
-    policy: Policy[Any], rules: RewardRules, feature_version: str | None, observer: Observer | None
+    policy: Policy[Any],
+    rules: RewardRules,
+    feature_version: str | None,
+    observer: Observer | None,
+    *,
+    warm_start: bool,
 ) -> str:
     parameters = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
     described = {
@@ -526,6 +794,7 @@ def _fingerprint(
         "parameters": parameters,
         "rules": rules,
         "feature_version": feature_version,
+        "warm_start": warm_start,
     }
     if observer is not None:
         described["observer"] = observer.fingerprint

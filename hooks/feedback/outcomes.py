@@ -4,13 +4,16 @@ A slot closes as soon as every configured kind of reward has come for it, else w
 It is known to have been shown if the host's impression names its item, or if any reward came for it. A shown
 slot that nothing came for earns the default reward; a slot of which nothing is known earns nothing and is
 not learnt from.
+
+Where a cascade says who was looked at, a slate is one: its slots close together, since a reward above tells of
+the slots below.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self, TypeAlias
 
 import numpy as np
@@ -18,6 +21,7 @@ from numpy.typing import NDArray
 
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState, InvalidFeedback
+from explorank.hooks.exploration.examination import Cascade, Examination
 from explorank.hooks.types import DecisionRecord, FeatureArray, FloatArray, Impression, Reward
 
 Reception: TypeAlias = Literal["accepted", "late", "duplicate", "refused"]
@@ -37,6 +41,8 @@ class RewardRules:
     """How long after its decision a slot may earn, in seconds."""
     default_reward: float = 0.0
     """What a shown slot earns when the horizon passes with nothing."""
+    examination: Examination | None = None
+    """Which slots were looked at; `None` takes all that were shown for examined."""
 
     def __post_init__(self) -> None:
         """Check that the numbers can be learnt from."""
@@ -69,6 +75,37 @@ class Outcome:
     """When the last reward came, or the horizon."""
     strategy: str = ""
     """Which strategy chose the item; empty where none did."""
+    offset: float | None = None
+    """What was expected of the item when it was shown; `None` where the record holds nothing of it."""
+    rewarded: bool = False
+    """Whether a reward other than 0 came, which proves that somebody looked."""
+    examined: bool = True
+    """False where a cascade says that nobody can have looked; then nothing is learnt from it."""
+
+
+def dump_outcome(outcome: Outcome) -> bytes:
+    """Return the outcome as bytes."""
+    meta = {
+        name: getattr(outcome, name)
+        for name in Outcome.__dataclass_fields__
+        if name not in {"item_id", "features"}
+    }
+    features = np.zeros(0, np.float32) if outcome.features is None else outcome.features
+    named = {"item_id": np.array([outcome.item_id]), "features": features}
+    return arrays.dumps({**meta, "featured": outcome.features is not None}, named)
+
+
+def load_outcome(data: bytes) -> Outcome:
+    """Return what `dump_outcome` wrote; raise `CorruptState` for anything else."""
+    meta, named = arrays.loads(data)
+    try:
+        features = named["features"] if meta.pop("featured") else None
+        return Outcome(**meta, item_id=named["item_id"][0], features=features)
+    except (KeyError, TypeError) as error:
+        raise CorruptState(
+            f"A closed slot in the learner's state lacks its fields ({error}); what it earned is lost. The "
+            "learner rebuilds its state from the log."
+        ) from error
 
 
 @dataclass(slots=True)
@@ -82,6 +119,7 @@ class OpenDecision:
     features: FeatureArray  # (k, d)
     featured: NDArray[np.bool_]  # (k,) whether the row of `features` was served
     strategies: tuple[str, ...] = ()  # (k,), or () where the policy has none
+    offsets: FloatArray | None = None  # (k,) NaN where the record has none
     shown: set[int] = field(default_factory=set)
     closed: set[int] = field(default_factory=set)
     earned: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -100,6 +138,10 @@ class OpenDecision:
         rows = row_of[order]
         features = np.zeros((len(order), record.features.shape[1]), np.float32)
         features[rows >= 0] = record.features[rows[rows >= 0]]
+        offsets: FloatArray | None = None
+        if "offsets" in record.columns:
+            offsets = np.full(len(order), np.nan)
+            offsets[rows >= 0] = record.columns["offsets"][rows[rows >= 0]]
         return cls(
             decision_id=record.decision_id,
             time=record.request.time,
@@ -108,6 +150,7 @@ class OpenDecision:
             features=features,
             featured=rows >= 0,
             strategies=record.slate.strategies,
+            offsets=offsets,
         )
 
     @property
@@ -140,23 +183,51 @@ class OpenDecision:
         self.shown.add(slot)
         earned = self.earned.setdefault(slot, {})
         earned[reward.kind] = earned.get(reward.kind, 0.0) + reward.value
-        if earned.keys() == rules.weights.keys():
+        if earned.keys() == rules.weights.keys() and not isinstance(rules.examination, Cascade):
             outcome = self._close(slot, rules, closed_at=reward.time)
             return "accepted", None if self.order_changed else outcome
         return "accepted", None
 
-    def close(self, rules: RewardRules) -> list[Outcome]:
-        """Close what is open, the horizon having passed; return what the shown slots earned."""
-        deadline = self.time + rules.horizon_s
+    def take(self, reward: Reward, rules: RewardRules) -> tuple[Reception, list[Outcome]]:
+        """Take a reward; return what became of it, and all outcomes that are settled with it."""
+        reception, outcome = self.observe_reward(reward, rules)
+        if outcome is None and not self.settled and self.is_complete(rules):
+            return reception, self.close(rules, at=reward.time)
+        return reception, [] if outcome is None else [outcome]
+
+    def is_complete(self, rules: RewardRules) -> bool:
+        """Return whether every kind of reward has come for every slot, so that nothing is left to wait for."""
+        kinds = rules.weights.keys()
+        return all(
+            slot in self.closed or self.earned.get(slot, {}).keys() == kinds
+            for slot in range(len(self.item_ids))
+        )
+
+    def close(self, rules: RewardRules, *, at: float | None = None) -> list[Outcome]:
+        """Close what is open, at the horizon unless said otherwise; return what the shown slots earned."""
+        closed_at = self.time + rules.horizon_s if at is None else at
         open_slots = [slot for slot in range(len(self.item_ids)) if slot not in self.closed]
-        outcomes = [self._close(slot, rules, closed_at=deadline) for slot in open_slots if slot in self.shown]
+        outcomes = [
+            self._close(slot, rules, closed_at=closed_at) for slot in open_slots if slot in self.shown
+        ]
         self.closed.update(open_slots)
+        if isinstance(rules.examination, Cascade) and outcomes:
+            examined = rules.examination.examination(
+                [self.decision_id] * len(outcomes),
+                [outcome.slot for outcome in outcomes],
+                [outcome.rewarded for outcome in outcomes],
+            )
+            outcomes = [
+                replace(outcome, examined=bool(looked))
+                for outcome, looked in zip(outcomes, examined, strict=True)
+            ]
         return [] if self.order_changed else outcomes
 
     def _close(self, slot: int, rules: RewardRules, *, closed_at: float) -> Outcome:
         self.closed.add(slot)
         earned = self.earned.pop(slot, {})
         value = sum(rules.weights[kind] * amount for kind, amount in sorted(earned.items()))
+        offset = math.nan if self.offsets is None else float(self.offsets[slot])
         return Outcome(
             decision_id=self.decision_id,
             slot=slot,
@@ -167,6 +238,8 @@ class OpenDecision:
             time=self.time,
             closed_at=closed_at,
             strategy=self.strategies[slot] if self.strategies else "",
+            offset=None if math.isnan(offset) else offset,
+            rewarded=any(earned.values()),
         )
 
     def dumps(self) -> bytes:
@@ -187,6 +260,8 @@ class OpenDecision:
             "features": self.features,
             "featured": self.featured,
         }
+        if self.offsets is not None:
+            named["offsets"] = self.offsets
         return arrays.dumps(meta, named)
 
     @classmethod
@@ -212,14 +287,18 @@ class OpenDecision:
             ) from error
 
 
-def is_learnt(record: DecisionRecord, feature_version: str | None = None) -> bool:
+def is_learnt(
+    record: DecisionRecord, feature_version: str | None = None, *, warm_start: bool = False
+) -> bool:
     """Return whether a decision may teach a policy.
 
     Its propensities must be known, its slate must have been displayed (not a shadow), and its features must
-    be of `feature_version`, where one is given.
+    be of `feature_version`, where one is given. For a `warm_start` it must say what was expected of its items:
+    a residual and a whole reward are no rewards of one kind.
     """
     return (
         record.propensity_known
         and record.mode in _LEARNT_MODES
+        and (not warm_start or "offsets" in record.columns)
         and (feature_version is None or record.versions.get("exploration_features") == feature_version)
     )

@@ -11,8 +11,8 @@ import logging
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -47,6 +47,7 @@ _SCHEMA: Final = (
 _PREFIX: Final = "segment-"
 _SUFFIX: Final = ".db"
 _REWARD_COLUMNS: Final = "reward_id, decision_id, slot, item_id, kind, value, time"
+_LAST: Final = 2**63 - 1
 
 Event: TypeAlias = DecisionRecord | Impression | Reward
 
@@ -162,8 +163,12 @@ class Segments:
             known.add(str(row[0]))
         return known
 
-    def read(self, cursors: Mapping[str, int], limit: int) -> Iterator[tuple[str, int, list[Event]]]:
+    def read(
+        self, cursors: Mapping[str, int], limit: int, until: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[str, int, list[Event]]]:
         """Yield up to about `limit` events beyond each segment's cursor, with the cursor that follows them.
+
+        With `until`, nothing beyond those cursors is read; a segment without one is not read at all.
 
         The events of a segment come in the order in which they were written. A record that is damaged is
         left out and reported.
@@ -171,7 +176,8 @@ class Segments:
         with self._lock:
             for segment in self._refresh().values():
                 try:
-                    cursor, events = _read_segment(segment, cursors.get(segment.segment_id, 0), limit)
+                    last = _LAST if until is None else until.get(segment.segment_id, 0)
+                    cursor, events = _read_segment(segment, cursors.get(segment.segment_id, 0), last, limit)
                 except sqlite3.Error as error:
                     self._drop(segment, error)
                     continue
@@ -198,6 +204,80 @@ class Segments:
         wanted = orjson.dumps(list(kinds)).decode()
         return [(str(row[0]), str(row[1]), float(row[2])) for _, row in self._each(query, (wanted, since))]
 
+    def decisions_of(self, user_id: str) -> Iterator[tuple[str, int, str, DecisionRecord | None]]:
+        """Yield each decision made for a user: segment, sequence number, id, and the record unless it is damaged.
+
+        Raises `LogUnavailable` where a segment cannot be read, because it might hold more of them.
+        """
+        # The record is arrays after one JSON header, which holds the user's id in just these bytes.
+        needle = b'"user_id":' + orjson.dumps(user_id)
+        query = "SELECT seq, decision_id, record FROM decisions WHERE instr(record, ?)"
+        found = self._each(query, (needle,))
+        self._demand_all(f"decisions of user {user_id!r}")
+        for segment, (seq, decision_id, data) in found:
+            try:
+                record = decode(data)
+            except CorruptState:
+                yield segment.segment_id, int(seq), str(decision_id), None
+                continue
+            if record.request.user_id == user_id:
+                yield segment.segment_id, int(seq), str(decision_id), record
+
+    def events_of(self, decision_id: str, cursors: Mapping[str, int]) -> list[Impression | Reward]:
+        """Return what came for a decision up to each segment's cursor, segment by segment as it was written."""
+        events: list[tuple[str, int, Impression | Reward]] = []
+        shown = self._each("SELECT seq, items, time FROM impressions WHERE decision_id = ?", (decision_id,))
+        for segment, (seq, items, at) in shown:
+            events.append((segment.segment_id, seq, _impression(decision_id, items, at)))
+        earned = self._each(
+            f"SELECT seq, {_REWARD_COLUMNS} FROM rewards WHERE decision_id = ?",  # noqa: S608 - constant columns
+            (decision_id,),
+        )
+        events += [(segment.segment_id, row[0], _reward(row[1:])) for segment, row in earned]
+        self._demand_all(f"feedback for decision {decision_id!r}")
+        events.sort(key=lambda event: event[:2])
+        return [event for segment_id, seq, event in events if seq <= cursors.get(segment_id, 0)]
+
+    def erase(self, decision_ids: Sequence[str], *, patience_s: float = 5.0) -> None:
+        """Delete decisions with their impressions and rewards from every segment, and overwrite their bytes.
+
+        Safe beside the workers that write: it is one more transaction for each of them to wait for, and no file
+        shrinks. Raises `LogUnavailable` where a segment could not be changed; it is safe to try again.
+        """
+        wanted = orjson.dumps(list(decision_ids)).decode()
+        with self._lock:
+            paths = list(self._refresh())
+            self._demand_all("decisions to erase")
+        for path in paths:
+            address = f"{path.absolute().as_uri()}?mode=rw"
+            try:
+                with closing(
+                    sqlite3.connect(address, uri=True, timeout=patience_s, isolation_level=None)
+                ) as connection:
+                    connection.execute("PRAGMA secure_delete=ON")
+                    with _sqlite.transaction(connection):
+                        for table in ("decisions", "impressions", "rewards"):
+                            connection.execute(
+                                f"DELETE FROM {table} WHERE decision_id IN (SELECT value FROM json_each(?))",  # noqa: S608 - constant names
+                                (wanted,),
+                            )
+                overwritten = _sqlite.leave_no_trace(path, patience_s=patience_s)
+            except sqlite3.Error as error:
+                raise _sqlite.unavailable(path, error) from error
+            if not overwritten:
+                raise LogUnavailable(
+                    f"What was deleted from {path} still stands in its WAL, which others kept busy for "
+                    f"{patience_s:g} s. It is deleted already; to overwrite its bytes, try again."
+                )
+
+    def _demand_all(self, what: str) -> None:
+        if self.unreadable:
+            reasons = "; ".join(f"{path} ({error})" for path, error in self.unreadable.items())
+            raise LogUnavailable(
+                f"Segments of {self.folder} that might hold {what} could not be read: {reasons}. Repair them or "
+                "move them out of the folder, and try again."
+            )
+
     @property
     def may_hold_more(self) -> bool:
         """Whether a segment that could not be read may be readable soon, being merely locked, say."""
@@ -214,7 +294,7 @@ class Segments:
             self._open.clear()
 
     def _each(
-        self, query: str, parameters: tuple[str | float, ...], *, besides: Path | None = None
+        self, query: str, parameters: tuple[str | float | bytes, ...], *, besides: Path | None = None
     ) -> list[tuple[_Segment, tuple[Any, ...]]]:
         found: list[tuple[_Segment, tuple[Any, ...]]] = []
         with self._lock:
@@ -277,6 +357,15 @@ class Segments:
             logger.warning("%s could not be read and is left out for now: %s", path, error)
 
 
+def count_decisions(folder: str | Path) -> int:
+    """Return how many decisions the readable segments in `folder` hold, copies included."""
+    segments = Segments(Path(folder))
+    try:
+        return sum(int(row[0]) for _, row in segments._each("SELECT count(*) FROM decisions", ()))
+    finally:
+        segments.close()
+
+
 def read_log(folder: str | Path) -> Iterator[LoggedDecision]:
     """Yield every decision in `folder` with its impressions and rewards, segment by segment, oldest first.
 
@@ -297,15 +386,15 @@ def read_log(folder: str | Path) -> Iterator[LoggedDecision]:
         segments.close()
 
 
-def _read_segment(segment: _Segment, after: int, limit: int) -> tuple[int, list[Event]]:
+def _read_segment(segment: _Segment, after: int, last: int, limit: int) -> tuple[int, list[Event]]:
     connection = segment.connection
     # One read transaction, so that the three tables are of the same moment.
     connection.execute("BEGIN")
     try:
         tables = [
             connection.execute(
-                f"SELECT seq, {columns} FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608 - constants
-                (after, limit),
+                f"SELECT seq, {columns} FROM {table} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+                (after, last, limit),
             ).fetchall()
             for table, columns in (
                 ("decisions", "record"),
@@ -329,8 +418,8 @@ def _read_segment(segment: _Segment, after: int, limit: int) -> tuple[int, list[
     events.extend((row[0], _impression(row[1], row[2], row[3])) for row in impressions)
     events.extend((row[0], _reward(row[1:])) for row in rewards)
     events.sort(key=lambda pair: pair[0])
-    last = max((rows[-1][0] for rows in (decisions, impressions, rewards) if rows), default=after)
-    return last, [event for _, event in events]
+    reached = max((rows[-1][0] for rows in (decisions, impressions, rewards) if rows), default=after)
+    return reached, [event for _, event in events]
 
 
 def _impression(decision_id: str, items: str, time: float) -> Impression:

@@ -13,19 +13,25 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import orjson
 
 from explorank.hooks.errors import CorruptState, LogUnavailable
 from explorank.hooks.feedback import _sqlite
 from explorank.hooks.feedback.earnings_store import EarningsStore
-from explorank.hooks.feedback.outcomes import OpenDecision
+from explorank.hooks.feedback.outcomes import OpenDecision, Outcome, dump_outcome, load_outcome
 from explorank.hooks.types import Impression, Reward
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 """Of the store's tables; it stands in the file and is checked when it is opened."""
 
+_SINCE_VERSION_1: Final = (
+    """CREATE TABLE closed (
+        fingerprint TEXT NOT NULL, closed_at REAL NOT NULL, decision_id TEXT NOT NULL, slot INTEGER NOT NULL,
+        outcome BLOB NOT NULL, PRIMARY KEY (fingerprint, closed_at, decision_id, slot)) WITHOUT ROWID""",
+    "CREATE TABLE erasures (user_id TEXT PRIMARY KEY, decision_ids TEXT, rebuild INTEGER NOT NULL)",
+)
 _SCHEMA: Final = (
     """CREATE TABLE learners (
         fingerprint TEXT PRIMARY KEY, revision INTEGER NOT NULL, state BLOB NOT NULL,
@@ -42,8 +48,11 @@ _SCHEMA: Final = (
         feedback TEXT NOT NULL)""",
     "CREATE INDEX early_of ON early (fingerprint, decision_id)",
     "CREATE INDEX early_by_expiry ON early (fingerprint, expires)",
+    *_SINCE_VERSION_1,
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+_TABLES: Final = ("learners", "cursors", "open_decisions", "early", "closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,17 @@ class Saved:
     """Rises by one with every save of a state."""
     state: bytes
     counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A user who is to be erased from log and state."""
+
+    user_id: str
+    decision_ids: list[str] | None
+    """What is to leave the log; `None` while the state still knows it."""
+    rebuild: bool
+    """Whether the state has to be rebuilt from the log that is left."""
 
 
 class StateStore:
@@ -69,6 +89,7 @@ class StateStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = _sqlite.connect(path, busy_timeout_s=busy_timeout_s, synchronous="NORMAL")
         try:
+            self._connection.execute("PRAGMA secure_delete=ON")  # what was erased leaves no bytes behind
             self._check_schema()
             self._identity = _sqlite.file_identity(path)
         except BaseException:
@@ -82,6 +103,11 @@ class StateStore:
                 # Another process may have been first.
                 if _sqlite.user_version(self._connection) == 0:
                     for statement in _SCHEMA:
+                        self._connection.execute(statement)
+        elif version == 1:
+            with self.transaction():
+                if _sqlite.user_version(self._connection) == 1:
+                    for statement in (*_SINCE_VERSION_1, f"PRAGMA user_version = {SCHEMA_VERSION}"):
                         self._connection.execute(statement)
         elif version != SCHEMA_VERSION:
             raise LogUnavailable(
@@ -177,6 +203,81 @@ class StateStore:
             [(self.fingerprint, decision_id) for decision_id in decision_ids],
         )
 
+    def keep_closed(self, outcomes: Iterable[Outcome]) -> None:
+        """Store outcomes that are to be folded once all that is known of their time has been read."""
+        self._connection.executemany(
+            "INSERT OR IGNORE INTO closed VALUES (?, ?, ?, ?, ?)",
+            [(self.fingerprint, o.closed_at, o.decision_id, o.slot, dump_outcome(o)) for o in outcomes],
+        )
+
+    def take_closed(self, limit: int) -> list[Outcome]:
+        """Return and drop the first `limit` closed outcomes, by when they closed, then decision and slot."""
+        rows = self._all(
+            "SELECT closed_at, decision_id, slot, outcome FROM closed WHERE fingerprint = ?"
+            " ORDER BY closed_at, decision_id, slot LIMIT ?",
+            limit,
+        )
+        self._connection.executemany(
+            "DELETE FROM closed WHERE fingerprint = ? AND closed_at = ? AND decision_id = ? AND slot = ?",
+            [(self.fingerprint, *row[:3]) for row in rows],
+        )
+        return [load_outcome(row[3]) for row in rows]
+
+    def holds_closed(self) -> bool:
+        """Return whether outcomes wait to be folded."""
+        return self._one("SELECT 1 FROM closed WHERE fingerprint = ? LIMIT 1") is not None
+
+    def request_erasure(self, user_id: str) -> None:
+        """Ask whoever leads to erase a user."""
+        self._connection.execute("INSERT OR IGNORE INTO erasures VALUES (?, NULL, 0)", (user_id,))
+
+    def erasures(self) -> list[Erasure]:
+        """Return the users who are to be erased, and how far that is."""
+        rows = self._connection.execute("SELECT user_id, decision_ids, rebuild FROM erasures").fetchall()
+        return [
+            Erasure(str(user), None if ids is None else orjson.loads(ids), bool(rebuild))
+            for user, ids, rebuild in rows
+        ]
+
+    def note_erasure(self, erasure: Erasure) -> None:
+        """Note which decisions are next to leave the log, the state being free of them or to be rebuilt."""
+        self._connection.execute(
+            "UPDATE erasures SET decision_ids = ?, rebuild = ? WHERE user_id = ?",
+            (orjson.dumps(erasure.decision_ids).decode(), erasure.rebuild, erasure.user_id),
+        )
+
+    def finish_erasure(self, user_id: str) -> None:
+        """Drop the request, and every state but this one, which may know the user and is rebuilt when needed."""
+        self._connection.execute("DELETE FROM erasures WHERE user_id = ?", (user_id,))
+        for table in _TABLES:
+            self._connection.execute(f"DELETE FROM {table} WHERE fingerprint <> ?", (self.fingerprint,))  # noqa: S608 - constant names
+
+    def forget_decisions(self, decision_ids: Iterable[str]) -> None:
+        """Drop all that waits for or belongs to these decisions."""
+        keys = [(self.fingerprint, decision_id) for decision_id in decision_ids]
+        for table in ("open_decisions", "early", "closed"):
+            self._connection.executemany(
+                f"DELETE FROM {table} WHERE fingerprint = ? AND decision_id = ?",  # noqa: S608 - constant names
+                keys,
+            )
+
+    def clear(self) -> None:
+        """Drop all that this fingerprint's learner knows."""
+        for table in _TABLES:
+            self._connection.execute(f"DELETE FROM {table} WHERE fingerprint = ?", (self.fingerprint,))  # noqa: S608 - constant names
+
+    def adopt(self, fingerprint: str, revision: int) -> None:
+        """Take the place of all that this fingerprint's learner knows by what another's does, as `revision`."""
+        self.clear()
+        for table in _TABLES:
+            self._connection.execute(
+                f"UPDATE {table} SET fingerprint = ? WHERE fingerprint = ?",  # noqa: S608 - constant names
+                (self.fingerprint, fingerprint),
+            )
+        self._connection.execute(
+            "UPDATE learners SET revision = ? WHERE fingerprint = ?", (revision, self.fingerprint)
+        )
+
     def keep_early(self, feedback: Impression | Reward, expires: float) -> None:
         """Store feedback whose decision has not been read yet."""
         kind = "reward" if isinstance(feedback, Reward) else "impression"
@@ -214,6 +315,12 @@ class StateStore:
         """Close the file."""
         with suppress(sqlite3.Error):
             self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _one(self, query: str, *parameters: object) -> tuple[bytes, ...] | None:
         row: tuple[bytes, ...] | None = self._connection.execute(

@@ -93,3 +93,8 @@ def train(
         f"features), NDCG@10 {trained.validation_ndcg_at_10:.3f} on the {trained.validation_queries:,} latest, "
         "over sampled candidates"
     )
+    if trained.calibration is not None:
+        output.print(
+            f"calibration {trained.calibration}: the former ranker's, carried over by rank; run `explorank calibrate` "
+            "once rewards of this one have come"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.artefacts import ArtefactStore
-from explorank.assembly import CATALOGUE, RANKER
+from explorank.assembly import CALIBRATION, CATALOGUE, RANKER
 from explorank.builtin.retrieval import SIMILARITY
-from explorank.errors import DataError
+from explorank.errors import CorruptState, DataError, RankerError
+from explorank.hooks.exploration import Calibration
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.metrics import ndcg_at
 from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_rows, ranking_queries
@@ -61,6 +63,9 @@ class TrainReport:
     features: tuple[str, ...]
     validation_ndcg_at_10: float
     """Over the sampled candidates of the validation queries, so it is no accuracy over the catalogue."""
+    calibration: str | None = None
+    """The map of the former ranker's scores to rewards, carried over to this one's by rank; `None` where there was
+    none to carry over."""
 
 
 def train_ranker(
@@ -83,6 +88,7 @@ def train_ranker(
             "No catalogue is built yet, and the ranker reads similarities from it. Run `explorank build`."
         )
     catalogue = Catalogue.load(current[1])
+    former = store.current(RANKER)
     access = feature_access(settings)
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
@@ -105,7 +111,9 @@ def train_ranker(
         progress=progress,
     )
     version = store.publish(RANKER, ranker.save)
+    carried = _carry_over(store, None if former is None else former[1], ranker, names, matrix[valid])
     return ranker, TrainReport(
+        calibration=carried,
         version=version,
         queries=split,
         validation_queries=len(queries) - split,
@@ -113,6 +121,35 @@ def train_ranker(
         features=names,
         validation_ndcg_at_10=_mean_ndcg(ranker.score(matrix[valid]), rows[valid]),
     )
+
+
+def _carry_over(
+    store: ArtefactStore,
+    former: Path | None,
+    ranker: LightGBMRanker,
+    names: tuple[str, ...],
+    rows: NDArray[np.float32],
+) -> str | None:
+    """Publish the former ranker's calibration for the new one's scores; return its version, if there was one.
+
+    Without it nothing would explore by a warm start until rewards of the new ranker have come. Both score the later
+    rows. What they are labelled with is no reward: it says who was liked among sampled items, not how often.
+    """
+    current = store.current(CALIBRATION)
+    if former is None or current is None:
+        return None
+    try:
+        old, calibration = LightGBMRanker.load(former), Calibration.load(current[1])
+    except (RankerError, CorruptState, OSError):
+        return None  # what is damaged is no map; the new ranker serves all the same
+    known = old.manifest.feature_names
+    if calibration.ranker != old.manifest.version or not set(known) <= set(names):
+        return None
+    columns = [names.index(name) for name in known]
+    carried = calibration.carried_over(
+        old.score(rows[:, columns]), ranker.score(rows), ranker=ranker.manifest.version
+    )
+    return store.publish(CALIBRATION, carried.save)
 
 
 def _past_requests(

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from explorank.errors import Problem
 from explorank.hooks.registry import ComponentKind
 from explorank.settings.annotations import Accepts
 from explorank.settings.validation import rule_broken
@@ -285,6 +286,26 @@ class StabilitySettings(_Section):
     `null`: at any time."""
 
 
+class ForgettingSettings(_Section):
+    """A window over the latest rewards, for a world that changes by steps."""
+
+    window: Annotated[int, Field(ge=2)] = 50_000
+    """How many of the latest rewards the policy knows at most; a multiple of `blocks`."""
+    blocks: Annotated[int, Field(ge=2)] = 10
+    """Rewards are forgotten a block at a time, so that at least the latest (1 - 1 / blocks) of the window are
+    known."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.window % self.blocks:
+            raise rule_broken(
+                f"{self.window} is no multiple of `blocks` ({self.blocks}), which are all of one size. Write "
+                f"{max(self.window // self.blocks, 1) * self.blocks}.",
+                "window",
+            )
+        return self
+
+
 class ExplorationSettings(_Section):
     """What is explored, for whom, and how."""
 
@@ -307,6 +328,13 @@ class ExplorationSettings(_Section):
     """The share of the users who never get exploration: what the others are compared with."""
     salt: Name = "explorank"
     """Part of the hash that puts users into groups; changing it reshuffles who is in which."""
+    forgetting: ForgettingSettings | None = None
+    """Lets the policy know the latest rewards only; `null` forgets nothing, unless the policy has a `half_life`.
+    The policy's state must be a sum over rewards."""
+    warm_start: bool = False
+    """`true` begins from what the ranker knows: the policy learns what is earned beyond what the ranker's score
+    stands for, by the map that `explorank calibrate` fits. Until there is one for the ranker that serves, nothing
+    explores. The policy must be one that learns residuals."""
     safety: SafetySettings = SafetySettings()
     """What exploration may cost, and when it stops by itself."""
     budget: BudgetSettings = BudgetSettings()
@@ -368,6 +396,28 @@ RewardEntry = Annotated[
 ]
 
 
+class ExaminationSettings(_Section):
+    """Which slots are looked at, so that an item low in the slate is not punished for its place."""
+
+    use: Literal["position_based", "cascade"]
+    """`position_based`: each slot is looked at with a probability of its own. `cascade`: visitors look from the
+    top down to their first click; a slate's slots then close together, at the horizon."""
+    probabilities: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
+    """For `position_based`: how likely each slot is looked at, from the top; slots further down have the last
+    one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.use == "position_based") != bool(self.probabilities):
+            raise rule_broken(
+                "is empty, and `position_based` needs one for each slot. Try `[1.0, 0.6, 0.4]`."
+                if self.use == "position_based"
+                else "is for `position_based`; a cascade knows by the clicks who looked. Remove it.",
+                "probabilities",
+            )
+        return self
+
+
 class FeedbackSettings(_Section):
     """What is logged and learnt from."""
 
@@ -380,6 +430,8 @@ class FeedbackSettings(_Section):
     """How long after a decision rewards count, in seconds. Then a slot without any earns `default_reward`."""
     default_reward: float = 0.0
     """What a shown slot without any reward has earned at the horizon."""
+    examination: ExaminationSettings | None = None
+    """Which slots are looked at. `null` takes every slot that was shown for one that was looked at."""
     learn_every_s: Annotated[float, Field(gt=0)] = 1.0
     """How often the learner folds new rewards into the policy's state, in seconds."""
 
@@ -512,9 +564,11 @@ class Settings(_Section):
 
     _source: Path | None = PrivateAttr(default=None)
     _base: Path = PrivateAttr(default_factory=Path.cwd)
+    _document: Document = PrivateAttr(default_factory=lambda: Document({}))
 
     def stand_in(self, document: Document) -> None:
         """Remember where the settings come from and what their paths are relative to."""
+        self._document = document
         self._source = document.source and document.source.absolute()
         self._base = document.base
 
@@ -604,6 +658,10 @@ class Settings(_Section):
                 "stability",
                 "keep_s",
             )
+
+    def problem(self, path: KeyPath, message: str) -> Problem:
+        """Return what is wrong with the value at `path`, with its line where the settings came from a file."""
+        return self._document.problem(path, message)
 
     @property
     def source(self) -> Path | None:

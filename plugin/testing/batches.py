@@ -16,6 +16,7 @@ def taken(batch: RankingBatch, rows: IndexArray) -> RankingBatch:
         scores=batch.score_values[rows],
         features=None if batch.features is None else batch.features[rows],
         uncertainty=None if batch.uncertainty is None else batch.uncertainty[rows],
+        offsets=None if batch.offsets is None else batch.offsets[rows],
         columns={name: column[rows] for name, column in batch.columns.items()},
     )
 

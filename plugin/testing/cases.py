@@ -27,6 +27,8 @@ class PolicyCases:
     fixed: a test that passes once passes always."""
     batch_tolerance: ClassVar[float] = 1e-9
     """How far a state may depend on how the log was cut into batches: relative, and absolute near zero."""
+    additive_tolerance: ClassVar[float] = 1e-6
+    """How far what is merged, or left after unlearning, may be from learning directly: in any probability."""
     batches_matter_because: ClassVar[str | None] = None
     """Why a state depends on how the log was cut into batches, where it must; the test is skipped with it."""
     shifts_matter_because: ClassVar[str | None] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from explorank.testing.adding import AddingTests
 from explorank.testing.distributions import DistributionTests
 from explorank.testing.learning import LearningTests
 from explorank.testing.options import OptionTests
@@ -10,7 +11,9 @@ from explorank.testing.replaying import ReplayTests
 from explorank.testing.storage import StorageTests
 
 
-class PolicyTests(DistributionTests, PropensityTests, ReplayTests, LearningTests, StorageTests, OptionTests):
+class PolicyTests(
+    DistributionTests, PropensityTests, ReplayTests, LearningTests, AddingTests, StorageTests, OptionTests
+):
     """Holds a policy to the whole contract.
 
         class TestClickRateSoftmax(PolicyTests):

@@ -24,6 +24,7 @@ from explorank.hooks.exploration import (
     Policy,
     RankingBatch,
     RewardBatch,
+    SlidingWindow,
     SlotStrategies,
     Softmax,
     SquareCB,
@@ -49,6 +50,7 @@ POLICIES = {
         BootstrappedThompson(dim=3, floor=0.7, replicates=16),
         NeuralLinear(dim=3, floor=0.4, draws=16),
         SlotStrategies(("score", "random", "-price"), floor=0.4, draws=16),
+        SlidingWindow(BetaThompson(floor=0.4, draws=16), rewards=6, blocks=3),
         Greedy(),
         Uniform(),
     )

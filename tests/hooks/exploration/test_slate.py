@@ -43,6 +43,7 @@ def test_public_names():
     assert {
         "BetaThompson",
         "BootstrappedThompson",
+        "Calibration",
         "Cascade",
         "Contest",
         "EXP3",
@@ -63,6 +64,7 @@ def test_public_names():
         "Scorer",
         "Slate",
         "NeuralLinear",
+        "SlidingWindow",
         "SlotStrategies",
         "Softmax",
         "SquareCB",

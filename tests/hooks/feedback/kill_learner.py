@@ -1,4 +1,4 @@
-"""Fork a learner, kill it, again and again; print how many outcomes were folded at each death."""
+"""Fork a learner, kill it, again and again; print how far it was at each death."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def main() -> None:
             horizon_s=100.0,
         )
 
-    folded = []
+    progress = []
     for _ in range(rounds):
         child = os.fork()
         if child == 0:
@@ -40,9 +40,10 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         reader = make()
-        folded.append(reader.stats.folded)
+        read = sum(reader._store.cursors().values())
+        progress.append((read, reader.stats.folded))
         reader.close()
-    json.dump(folded, sys.stdout)
+    json.dump(progress, sys.stdout)
 
 
 if __name__ == "__main__":

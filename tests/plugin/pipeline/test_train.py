@@ -1,6 +1,7 @@
 """Training: repeatable, later validation, and columns equal to those that serving builds."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ import pytest
 import yaml
 
 from explorank import load
+from explorank.artefacts import ArtefactStore
+from explorank.assembly import CALIBRATION
 from explorank.errors import DataError, RankerError
 from explorank.hooks import hookimpl
+from explorank.hooks.exploration import Calibration
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access
@@ -182,3 +186,23 @@ def test_without_a_catalogue_nothing_is_trained(tmp_path: Path, events: pd.DataF
 
     with pytest.raises(DataError, match="Run `explorank build`"):
         train_ranker(settings, events)
+
+
+def test_a_calibration_is_carried_over_to_the_next_ranker(settings: Settings, events: pd.DataFrame) -> None:
+    """By rank: the share of later candidates expected to earn above the middle is the same under both."""
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    former, first = train_ranker(settings, events, options=SMALL)
+    assert first.calibration is None
+    store.publish(CALIBRATION, Calibration([-1.0, 1.0], [0.1, 0.3], ranker=former.manifest.version).save)
+
+    ranker, trained = train_ranker(settings, events, options=replace(SMALL, seed=1, rounds=25))
+
+    current = store.current(CALIBRATION)
+    assert current is not None
+    assert current[0] == trained.calibration
+    carried = Calibration.load(current[1])
+    assert carried.ranker == ranker.manifest.version != former.manifest.version
+    assert 0.1 <= carried.rewards[0] <= carried.rewards[-1] <= 0.3
+    # That of yet another ranker is left as it is.
+    store.publish(CALIBRATION, Calibration([-1.0, 1.0], [0.1, 0.3], ranker="another").save)
+    assert train_ranker(settings, events, options=SMALL)[1].calibration is None

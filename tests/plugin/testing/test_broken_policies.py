@@ -188,6 +188,23 @@ class RoundsItsState(BetaThompson):
         return meta, {**packed, "successes": np.floor(packed["successes"] / 3) * 3}
 
 
+@dataclass(frozen=True)
+class MergesOneTwice(BetaThompson):
+    def merge(self, state, other):
+        return super().merge(state, super().merge(other, other))
+
+
+@dataclass(frozen=True)
+class UnlearnsNothing(BetaThompson):
+    def unlearn(self, state, rewards):
+        return replace(state, version=state.version + 1)
+
+
+class CountsItsVersionAnew(EpsilonGreedy):
+    def unpack(self, meta, packed):
+        return replace(super().unpack(meta, packed), version=1)
+
+
 class Pickles(EpsilonGreedy):
     def save(self, state, path):
         Path(path).write_bytes(pickle.dumps(state.version))
@@ -334,6 +351,9 @@ BROKEN = [
     ("forgets by the call", "no_rewards_teach_nothing", "empty batch", ForgetsByBatch()),
     ("forgets by the call", "the_cut_into_batches_does_not_matter", "batches instead of one", ForgetsByBatch()),
     ("features are guessed", "rewards_without_a_needed_column_are_refused", "needs `features`", GuessesFeatures()),
+    ("merges one twice", "what_was_learnt_apart_can_be_merged", "merged versions", MergesOneTwice()),
+    ("unlearns nothing", "what_was_learnt_can_be_unlearnt", "Unlearning a part", UnlearnsNothing()),
+    ("counts anew", "an_unchanged_state_may_be_given_another_version", "1000 is due", CountsItsVersionAnew()),
     ("rounds when saving", "a_saved_state_is_the_same_state", "`pack`", RoundsItsState()),
     ("pickles", "a_damaged_file_is_refused", "CorruptState", Pickles()),
     ("takes any state", "a_foreign_state_is_refused", "another policy", TakesAnyState()),

@@ -19,6 +19,7 @@ from explorank.hooks.exploration import (
     LogisticThompson,
     NeuralLinear,
     PlackettLuce,
+    SlidingWindow,
     SlotStrategies,
     Softmax,
     SquareCB,
@@ -27,6 +28,12 @@ from explorank.hooks.exploration import (
 )
 from explorank.hooks.registry import Registry
 from explorank.testing import PolicyTests
+from explorank.testing.adding import AddingTests
+from explorank.testing.distributions import DistributionTests
+from explorank.testing.learning import LearningTests
+from explorank.testing.propensities import PropensityTests
+from explorank.testing.replaying import ReplayTests
+from explorank.testing.storage import StorageTests
 
 
 class Suite(PolicyTests):
@@ -112,6 +119,34 @@ class TestLinearThompsonThatForgets(Suite):
 
     def make_policy(self):
         return LinearThompson(dim=4, floor=0.2, draws=16, half_life=20.0)
+
+
+class TestBetaThompsonThatForgets(Suite):
+    invalid_options = ({"half_life": 0.0}, {"half_life": float("inf")})
+
+    def make_policy(self):
+        return BetaThompson(floor=0.2, draws=16, half_life=20.0)
+
+
+class TestGaussianThompsonThatForgets(Suite):
+    invalid_options = ({"half_life": -1.0},)
+
+    def make_policy(self):
+        return GaussianThompson(floor=0.2, draws=16, half_life=20.0)
+
+
+class TestUCB1ThatForgets(Suite):
+    invalid_options = ({"half_life": 0.0},)
+
+    def make_policy(self):
+        return UCB1(floor=0.3, half_life=20.0)
+
+
+class TestEXP3ThatForgets(Suite):
+    invalid_options = ({"half_life": 0.0},)
+
+    def make_policy(self):
+        return EXP3(gamma=0.3, eta=0.2, half_life=20.0)
 
 
 class TestLinUCB(Suite):
@@ -209,7 +244,48 @@ class TestSlotStrategiesThatChooseOneItemEach(TestSlotStrategies):
     strategies = ("score", "newest", "-price", "diverse")
 
 
+class WindowSuite(DistributionTests, PropensityTests, ReplayTests, LearningTests, AddingTests, StorageTests):
+    """All but the options: settings name a window by `exploration.forgetting`, not as a policy."""
+
+    seeds = 1_000
+    few_seeds = 8
+
+
+class TestSlidingWindowOfBetaThompson(WindowSuite):
+    def make_policy(self):
+        return SlidingWindow(BetaThompson(floor=0.2, draws=16), rewards=20, blocks=5)
+
+
+class TestSlidingWindowOfLinearThompson(WindowSuite):
+    def make_policy(self):
+        return SlidingWindow(LinearThompson(dim=4, floor=0.2, draws=16), rewards=12, blocks=2)
+
+
+class TestSlidingWindowOfDisjointLinUCB(WindowSuite):
+    def make_policy(self):
+        return SlidingWindow(DisjointLinUCB(dim=4, floor=0.3), rewards=30, blocks=3)
+
+
+class TestSlidingWindowOfSlotStrategies(TestSlotStrategies):
+    # As in `WindowSuite`; the batches are those of the suite it inherits.
+    test_settings_can_name_it = test_wrong_options_are_refused = test_every_option_is_documented = None
+
+    def make_policy(self):
+        return SlidingWindow(SlotStrategies(self.strategies, floor=0.2, draws=16), rewards=20, blocks=4)
+
+
 def test_no_policy_is_left_out():
     registry = Registry()
     builtin.ranking_register_components(registry)
     assert {suite().make_policy().name for suite in Suite.__subclasses__()} == set(registry.names("policy"))
+
+
+def test_which_states_are_sums():
+    additive = {
+        policy.name
+        for suite in Suite.__subclasses__()
+        if (policy := suite().make_policy()).additive and not getattr(policy, "half_life", None)
+    }
+    registry = Registry()
+    builtin.ranking_register_components(registry)
+    assert set(registry.names("policy")) - additive == {"logistic_thompson", "bootstrapped_thompson"}
