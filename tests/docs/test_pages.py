@@ -28,7 +28,9 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert fragment in map(anchor, HEADING.findall(target.read_text(encoding="utf-8"))), fragment
 
 
-@pytest.mark.parametrize("page", ["data", "howto-host", "howto-notebook", "howto-policy", "policies", "safety"])
+@pytest.mark.parametrize(
+    "page", ["data", "howto-host", "howto-notebook", "howto-policy", "policies", "safety"]
+)
 def test_the_code_runs(page: str, work_through: Any) -> None:
     assert "python" in work_through(f"docs/{page}.md").ran
 
