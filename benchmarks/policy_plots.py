@@ -208,7 +208,7 @@ def ucb1() -> Figure:
         np.repeat(ids, 2), [1.0, 0.0] * 4, weights=np.array([counts * means, counts * (1 - means)]).T.ravel()
     )
     state = policy.learn(policy.initial_state(), rewards)
-    index, p = policy.indices(state, ids), shares(policy, state, candidates(ids))
+    index, p = policy.indices(state, ids.tolist()), shares(policy, state, candidates(ids))
     figure, (left, right) = panels("Four items, floor = 0.1", "An item of mean 0.1, as its rewards come")
     left.vlines(ids, means, index, color=BLUE, linewidth=1.2)
     left.plot(ids, means, "o", color=BLUE, markersize=4)
