@@ -86,7 +86,7 @@ def label_ends(axis: Any, x: float, ends: Sequence[tuple[float, str, str]], gap:
 
 
 def apart(heights: NDArray[Any], gap: float) -> NDArray[Any]:
-    """Return rising `heights` (n,) moved as little as keeps neighbours `gap` apart, none below 0."""
+    """Return rising `heights` (n,) moved as little as keeps neighbours `gap` apart, within 0 to 1 if they fit."""
     # Sums of steps that are at least `gap`: subtract the steps, make what is left rise, add them again.
     steps = gap * np.arange(len(heights))
     blocks: list[list[float]] = []
@@ -96,5 +96,5 @@ def apart(heights: NDArray[Any], gap: float) -> NDArray[Any]:
             (left, many), (right, more) = blocks[-2:]
             blocks[-2:] = [[(left * many + right * more) / (many + more), many + more]]
     rising = np.concatenate([np.full(int(size), value) for value, size in blocks]) if blocks else np.zeros(0)
-    moved: NDArray[Any] = np.maximum(rising, 0.0) + steps
+    moved: NDArray[Any] = np.maximum(np.minimum(rising, 1.0 - gap * (len(heights) - 1)), 0.0) + steps
     return moved

@@ -51,12 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw the curves, as SVG")
     parser.add_argument("--worlds", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--libraries", nargs="*", metavar="NAME", help="only these beside Explorank")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where worlds and what has been played lie"
+    )
     parser.add_argument("--resume", action="store_true", help="keep what an earlier run has played")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     run = Run(seeds=2, tuning_seeds=1, rounds=25) if options.quick else Run()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    played = FOLDER / ("quick.jsonl" if options.quick else "played.jsonl")
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    played = folder / ("quick.jsonl" if options.quick else "played.jsonl")
     if not options.resume:
         played.unlink(missing_ok=True)
     wanted = foreign.LIBRARIES if options.libraries is None else options.libraries
@@ -65,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"{missing} is not compared with: build it by `python -m benchmarks.foreign`.\n")
     facts = environment.describe()
     start = time.perf_counter()
-    worlds = recipes(data_sets(FOLDER))
+    worlds = recipes(data_sets(folder))
     outcomes: dict[str, Outcome] = {}
     ledger = Ledger(played)
     with ExitStack() as stack:
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, recipe in worlds.items():
             if options.worlds is None or name in options.worlds:
                 sys.stderr.write(f"{recipe.title}\n")
-                outcomes[name] = play_world(name, recipe, workers, run, ledger, FOLDER, sys.stderr)
+                outcomes[name] = play_world(name, recipe, workers, run, ledger, folder, sys.stderr)
     facts["minutes"] = round((time.perf_counter() - start) / 60.0, 1)
     report = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
     report += ["", "### Who loses less", *summary.verdicts(outcomes)]

@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -44,7 +45,7 @@ DIM: Final = 16
 CANDIDATES: Final = 200
 CLUSTERS: Final = 10
 ROUNDS: Final = 1_000
-SEEDS: Final = 40
+SEEDS: Final = 30
 
 
 class _Joint:
@@ -173,7 +174,7 @@ def measure(seeds: int, rounds: int) -> dict[str, dict[str, Numbers]]:
                 policy = Variant(
                     dim=DIM, noise=NOISE, floor=0.001, pool=pool, draws=1, posterior_of=posterior
                 )
-                played = play(world, lambda seen, number, policy=policy: Player(policy, seen, number), seed)
+                played = play(world, partial(Player, policy), seed)
                 found[world_name][name][seed] = played.regret[-1]
     return found
 

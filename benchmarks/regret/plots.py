@@ -53,7 +53,7 @@ def _panel(axis: Any, name: str, outcome: Outcome) -> None:
         colour = plotting.COLOURS[result.library]
         mean = result.regret.mean(axis=0)
         plotting.curve(axis, at, mean, half_widths(result.regret), colour)
-        ends.append((float(mean[-1]), f"{result.library}\n{result.contestant}", colour))
+        ends.append((float(mean[-1]), f"{result.library}:\n{result.contestant}", colour))
     known = {"spaced": SPACED, "rare": RARE}.get(name)
     if known is not None:
         line = theory.lai_robbins(known) * np.log(at)
@@ -64,5 +64,5 @@ def _panel(axis: Any, name: str, outcome: Outcome) -> None:
     axis.set_ylabel("regret")
     low, high = axis.get_ylim()
     plotting.label_ends(
-        axis, float(at[-1]), [(min(max(end, low), high), text, colour) for end, text, colour in ends], 0.13
+        axis, float(at[-1]), [(min(max(end, low), high), text, colour) for end, text, colour in ends], 0.17
     )

