@@ -46,9 +46,10 @@ bench-libraries: $(READY) ## Measure single requests beside other libraries (min
 
 regret: $(READY) ## Play Explorank against other libraries, and draw the regret (an hour)
 	@$(BIN)/python -m benchmarks.foreign
-	@$(BIN)/python -m benchmarks.regret --resume --json docs/regret/results.json --plots docs/regret
-	@$(BIN)/python -m benchmarks.regret.design
-	@$(BIN)/python -m benchmarks.regret.open_bandit
+	@$(BIN)/python -m benchmarks.regret --resume --json docs/regret/results.json --plots docs/regret \
+		--page docs/regret.md
+	@$(BIN)/python -m benchmarks.regret.design --page docs/regret.md
+	@$(BIN)/python -m benchmarks.regret.open_bandit --page docs/regret.md
 
 docs: $(READY) ## Write the generated pages of docs/ anew
 	@mkdir -p build

@@ -1,6 +1,8 @@
 """Regret of Explorank's policies beside other libraries and theory.
 
-    python -m benchmarks.regret [--quick] [--json PATH] [--plots FOLDER] [--worlds …] [--resume]   (or `make regret`)
+    python -m benchmarks.regret [--quick] [--json PATH] [--plots FOLDER] [--page PATH] [--worlds …] [--resume]
+
+or `make regret`.
 
 `docs/regret.md` says what is played, and what came of it.
 """
@@ -11,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import environment, foreign
-from benchmarks.regret import plots, summary
+from benchmarks.regret import page, plots, summary
 from benchmarks.regret.tournament import OURS, Ledger, Outcome, Run, play_world, worker
 from benchmarks.regret.worlds import recipes
 
@@ -43,12 +44,24 @@ def data_sets(folder: Path) -> Mapping[str, Any]:
         return {name: stored[name] for name in stored.files}
 
 
+def _told(outcome: Outcome) -> list[str]:
+    title = outcome.recipe.title
+    return [
+        f"### {title}",
+        f"{outcome.recipe.says} {outcome.rounds:,} rounds.",
+        "",
+        *summary.everyone(outcome),
+        "",
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play, print tables, and write JSON and plots where asked to."""
     parser = argparse.ArgumentParser(prog="benchmarks.regret", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="few seeds and rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="also draw the curves, as SVG")
+    parser.add_argument("--page", type=Path, metavar="PATH", help="also put the tables into docs/regret.md")
     parser.add_argument("--worlds", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--libraries", nargs="*", metavar="NAME", help="only these beside Explorank")
     parser.add_argument(
@@ -68,7 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for missing in set(wanted) - set(libraries):
         sys.stderr.write(f"{missing} is not compared with: build it by `python -m benchmarks.foreign`.\n")
     facts = environment.describe()
-    start = time.perf_counter()
     worlds = recipes(data_sets(folder))
     outcomes: dict[str, Outcome] = {}
     ledger = Ledger(played)
@@ -78,13 +90,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.worlds is None or name in options.worlds:
                 sys.stderr.write(f"{recipe.title}\n")
                 outcomes[name] = play_world(name, recipe, workers, run, ledger, folder, sys.stderr)
-    facts["minutes"] = round((time.perf_counter() - start) / 60.0, 1)
-    report = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
-    report += ["", "### Who loses less", *summary.verdicts(outcomes)]
-    report += ["", "### Against theory", *summary.against_theory(outcomes)]
-    for outcome in outcomes.values():
-        report += ["", f"### {outcome.recipe.title}", outcome.recipe.says, "", *summary.everyone(outcome)]
-    sys.stdout.write("\n".join(report) + "\n")
+    facts["cpu_minutes"] = round(ledger.cpu_minutes, 1)
+    sections = {
+        "run": [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()],
+        "verdicts": summary.verdicts(outcomes),
+        "theory": summary.against_theory(outcomes),
+        "everyone": [line for outcome in outcomes.values() for line in _told(outcome)],
+    }
+    sys.stdout.write("\n".join("\n".join([*lines, ""]) for lines in sections.values()))
+    if options.page is not None:
+        page.write(options.page, sections)
     if options.json is not None:
         written = {"environment": facts, "method": vars(run), "worlds": summary.to_dict(outcomes)}
         options.json.write_text(json.dumps(written, ensure_ascii=False) + "\n", encoding="utf-8")

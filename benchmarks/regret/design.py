@@ -1,6 +1,6 @@
 """What LinearThompson's design is worth: joint draws, a pool by mean + 2 sd, the posterior's own width.
 
-    python -m benchmarks.regret.design [--quick] [--json PATH]
+    python -m benchmarks.regret.design [--quick] [--json PATH] [--page PATH]
 
 Candidates that resemble each other or do not, the same ones throughout or ever new ones; a linear world whose prior
 and noise are those that the policies are told, and floors of 0.001. The variants differ from `LinearThompson` in one
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import environment
+from benchmarks.regret import page
 from benchmarks.regret.contestants.explorank import Player
 from benchmarks.regret.play import play
 from benchmarks.regret.summary import Interval, short
@@ -204,11 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="few seeds and rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    parser.add_argument("--page", type=Path, metavar="PATH", help="also put the table into docs/regret.md")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     seeds, rounds = (2, 30) if options.quick else (SEEDS, ROUNDS)
     found = measure(seeds, rounds)
-    sys.stdout.write("\n".join(table(found)) + "\n")
+    lines = table(found)
+    sys.stdout.write("\n".join(lines) + "\n")
+    if options.page is not None:
+        page.write(options.page, {"design": lines})
     if options.json is not None:
         kept = {
             world: {name: np.round(each, 2).tolist() for name, each in by.items()}

@@ -129,6 +129,7 @@ class Ledger:
 
     path: Path | None = None
     _known: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    _asked: set[tuple[Any, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Read what is there."""
@@ -142,12 +143,18 @@ class Ledger:
     ) -> dict[str, Any]:
         """Return the answer to `job`, asked for unless it is known."""
         key = self._key(job)
+        self._asked.add(key)
         if key not in self._known:
             self._known[key] = answer = ask(job)
             if self.path is not None:
                 with self.path.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(answer) + "\n")
         return self._known[key]
+
+    @property
+    def cpu_minutes(self) -> float:
+        """The CPU time of choosing and learning in what has been asked for, by this run or an earlier one."""
+        return sum(self._known[key].get("seconds", 0.0) for key in self._asked) / 60.0
 
     @staticmethod
     def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:

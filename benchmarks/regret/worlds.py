@@ -308,20 +308,20 @@ def recipes(data: Mapping[str, Any]) -> dict[str, Recipe]:
         "slow": Recipe(
             "Slow drift, shared linear model",
             "`linear`, but the larger part of the coefficients turns, once round in all.",
-            1_000,
+            800,
             _slow,
             changing=True,
         ),
         "disjoint": Recipe(
             "10 arms in a context",
             "Nine features on the unit sphere and a constant; coefficients of each arm's own, noise 0.5.",
-            1_000,
+            600,
             _disjoint,
         ),
         "abrupt": Recipe(
             "Abrupt drift, 10 arms in a context",
             "`disjoint`, with other coefficients from the middle on.",
-            1_500,
+            800,
             _abrupt,
             changing=True,
         ),
@@ -338,13 +338,13 @@ def recipes(data: Mapping[str, Any]) -> dict[str, Recipe]:
 
 
 LABELLED: Final = {
-    "digits": ("scikit-learn: 1,797 rows, 64 features, 10 classes", 1_200),
-    "wine": ("scikit-learn: 178 rows, 13 features, 3 classes", 500),
-    "iris": ("scikit-learn: 150 rows, 4 features, 3 classes", 500),
-    "breast_cancer": ("scikit-learn: 569 rows, 30 features, 2 classes", 569),
-    "image_segments": ("river: 2,310 rows, 18 features, 7 classes", 1_000),
-    "phishing": ("river: 1,250 rows, 9 features, 2 classes", 750),
-    "bananas": ("river: 5,300 rows, 2 features, 2 classes that no line parts", 750),
+    "digits": ("scikit-learn: 1,797 rows, 64 features, 10 classes", 600),
+    "image_segments": ("river: 2,310 rows, 18 features, 7 classes", 600),
+    "phishing": ("river: 1,250 rows, 9 features, 2 classes", 500),
+    "iris": ("scikit-learn: 150 rows, 4 features, 3 classes", 300),
+    "wine": ("scikit-learn: 178 rows, 13 features, 3 classes", 356),
+    "breast_cancer": ("scikit-learn: 569 rows, 30 features, 2 classes", 400),
+    "bananas": ("river: 5,300 rows, 2 features, 2 classes that no line parts", 500),
 }
 
 

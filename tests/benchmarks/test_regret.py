@@ -17,7 +17,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).parents[2]
-MODULES = ("worlds", "play", "logs", "theory", "summary", "tournament", "worker", "design", "open_bandit")
+MODULES = (
+    "worlds",
+    "play",
+    "logs",
+    "theory",
+    "summary",
+    "tournament",
+    "worker",
+    "design",
+    "open_bandit",
+    "page",
+)
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +300,7 @@ def test_what_has_been_played_is_not_played_again(regret: SimpleNamespace, tmp_p
 
     def ask(given: Any) -> dict[str, Any]:
         asked.append(given["seed"])
-        return {**given, "regret": [1.0]}
+        return {**given, "regret": [1.0], "seconds": 60.0}
 
     first = regret.tournament.Ledger(path)
     first.played(job, ask)
@@ -299,6 +310,7 @@ def test_what_has_been_played_is_not_played_again(regret: SimpleNamespace, tmp_p
 
     assert second.played(job, ask)["regret"] == [1.0]
     assert asked == [1, 2]
+    assert (first.cpu_minutes, second.cpu_minutes) == (1.0, 2.0)
 
 
 def test_settings_are_chosen_on_other_seeds_than_they_are_judged_by(regret: SimpleNamespace) -> None:
@@ -372,6 +384,27 @@ def test_variants_differ_in_what_they_say(regret: SimpleNamespace) -> None:
     np.testing.assert_allclose(apart.std(axis=0), [1.0, 1.0, 2.0], rtol=0.056)
     np.testing.assert_allclose(narrow, joint / 2.0)
     np.testing.assert_array_equal(of(regret.design._ByMean).optimistic(rows), [0.0, 0.0, 0.0])
+
+
+def test_what_was_measured_goes_between_its_marks(regret: SimpleNamespace) -> None:
+    page = regret.page
+    text = f"Before.\n{page.mark('a')}\nold\n{page.END}\nbetween\n{page.mark('b')}\n{page.END}\nAfter.\n"
+
+    filled = page.filled(text, {"a": ["new", "lines"], "b": ["more"]})
+
+    assert filled == (
+        f"Before.\n{page.mark('a')}\nnew\nlines\n{page.END}\nbetween\n{page.mark('b')}\nmore\n{page.END}\nAfter.\n"
+    )
+    assert page.filled(filled, {"a": ["new", "lines"]}) == filled
+    with pytest.raises(ValueError, match="'c'"):
+        page.filled(text, {"c": []})
+
+
+def test_the_page_has_a_place_for_everything(regret: SimpleNamespace) -> None:
+    text = (REPOSITORY / "docs" / "regret.md").read_text(encoding="utf-8")
+
+    for section in ("run", "verdicts", "theory", "everyone", "design", "replay"):
+        assert regret.page.mark(section) in text
 
 
 @settings(deadline=None)  # the first example imports matplotlib

@@ -114,6 +114,9 @@ ENTRIES: Final[Entries] = {
         "beta_thompson": {
             "as it comes": player(lambda _: BetaThompson(draws=DRAWS)),
             "floor 0.001, pool 1000": player(lambda _: BetaThompson(draws=DRAWS, floor=LOW, pool=1_000)),
+            "prior of 1 in 20, floor 0.001, pool 1000": player(
+                lambda _: BetaThompson(draws=DRAWS, floor=LOW, pool=1_000, prior_beta=19.0)
+            ),
         },
         "gaussian_thompson": {
             "as it comes": player(lambda _: GaussianThompson(draws=DRAWS)),
