@@ -12,10 +12,10 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench docs plots constraints clean
+.PHONY: help demo test check bench bench-libraries regret docs plots constraints clean
 
 help: ## Say what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(READY) ## Run the main job on MovieLens-100K and leave a report
 	@$(BIN)/explorank demo
@@ -39,6 +39,17 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 
 bench: $(READY) ## Measure exploration beside plain numpy, on one core (2 minutes)
 	@$(BIN)/python -m benchmarks.exploration
+
+bench-libraries: $(READY) ## Measure single requests beside other libraries (minutes)
+	@$(BIN)/python -m benchmarks.foreign
+	@$(BIN)/python -m benchmarks.libraries
+
+regret: $(READY) ## Play Explorank against other libraries, and draw the regret (an hour)
+	@$(BIN)/python -m benchmarks.foreign
+	@$(BIN)/python -m benchmarks.regret --resume --json docs/regret/results.json --plots docs/regret \
+		--page docs/regret.md
+	@$(BIN)/python -m benchmarks.regret.design --page docs/regret.md
+	@$(BIN)/python -m benchmarks.regret.open_bandit --page docs/regret.md
 
 docs: $(READY) ## Write the generated pages of docs/ anew
 	@mkdir -p build

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-
-from explorank.hooks.types import FloatArray
+from numpy.typing import NDArray
 
 Work: TypeAlias = Callable[[int], Callable[[], object]]
 """Given a number of calls, prepares them and returns what makes them; only the making is timed."""
@@ -39,7 +38,7 @@ def repeated(call: Callable[[], object]) -> Work:
     return prepare
 
 
-def measure(contestants: Sequence[Contestant], rounds: int, sample_s: float) -> list[FloatArray]:
+def measure(contestants: Sequence[Contestant], rounds: int, sample_s: float) -> list[NDArray[np.float64]]:
     """Return for each contestant the CPU seconds of one call, once per round, (rounds,).
 
     In every round each contestant has its turn, in the opposite order every other round. A turn makes as many
@@ -54,7 +53,7 @@ def measure(contestants: Sequence[Contestant], rounds: int, sample_s: float) -> 
         turns = list(zip(contestants, calls, seconds, strict=True))
         for number in range(rounds):
             for contestant, count, taken in turns if number % 2 == 0 else reversed(turns):
-                taken[number] = _seconds_per_call(contestant.work, count)
+                taken[number] = seconds_per_call(contestant.work, count)
             gc.collect()
     finally:
         gc.enable()
@@ -65,13 +64,14 @@ def _calls(contestant: Contestant, sample_s: float) -> int:
     # The first call also warms up what is computed once.
     fastest = math.inf
     for _ in range(3):
-        fastest = min(fastest, max(1e-9, _seconds_per_call(contestant.work, 1)))
+        fastest = min(fastest, max(1e-9, seconds_per_call(contestant.work, 1)))
         if fastest >= sample_s:
             break
     return max(contestant.least_calls, int(sample_s / fastest))
 
 
-def _seconds_per_call(work: Work, calls: int) -> float:
+def seconds_per_call(work: Work, calls: int) -> float:
+    """Return the CPU seconds of one call, over `calls` of them; what prepares them isn't timed."""
     run = work(calls)
     start = time.process_time_ns()
     run()
