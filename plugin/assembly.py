@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
-from explorank.budgets import Budgets, counts_impressions, needs_ledger
+from explorank.budgets import Budgets, counts_impressions, ledger_path, needs_ledger
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -306,7 +306,7 @@ def _open_exposures(settings: Settings) -> SqliteExposures | None:
     """Return the ledger of what visitors met, with what is known of items by now; None where nobody asks it."""
     if not needs_ledger(settings):
         return None
-    path = settings.folder_path / "exposures.db"
+    path = ledger_path(settings)
     exposures = SqliteExposures(path, counts_items=counts_impressions(settings))
     exposures.refresh()
     return exposures

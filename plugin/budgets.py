@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Final
 
@@ -22,6 +23,7 @@ from explorank.hooks.limits import (
     Kept,
     Rejected,
     Rule,
+    SqliteExposures,
     question_of,
     visitor_of,
 )
@@ -101,6 +103,27 @@ def explorable_of(settings: Settings, exposures: Exposures | None = None) -> Exp
         impressions=exposures,
         on_missing=_note_missing,
     )
+
+
+def ledger_path(settings: Settings) -> Path:
+    """Return where the ledger of what visitors met lies."""
+    return settings.folder_path / "exposures.db"
+
+
+def forget_visitor(settings: Settings, user_id: str) -> None:
+    """Erase a user from the ledger, where there is one; what a process gathered this second may come after.
+
+    Raises `LogUnavailable` where the ledger cannot be written.
+    """
+    path = ledger_path(settings)
+    visitor = visitor_of(RankingRequest(decision_id="", slots=0, user_id=user_id))
+    if visitor is None or not path.exists():
+        return
+    exposures = SqliteExposures(path)
+    try:
+        exposures.forget(visitor)
+    finally:
+        exposures.close()
 
 
 class Budgets:

@@ -147,6 +147,13 @@ def _safety(settings: Settings) -> Iterator[CheckResult]:
     detail = (
         f"a decision counts from {minimum:g} to {maximum:g}; {baseline:.0%} of the users are the baseline"
     )
+    if exploration.stability.keep_s is not None:
+        yield CheckResult(
+            "safety",
+            "warning",
+            "with `stability.keep_s` an explored decision collects the rewards of several views and a baseline those "
+            "of one, so that `stop` notices a fall later; false alarms stay as rare",
+        )
     if baseline >= _MUCH:
         yield CheckResult("safety", "ok", detail)
     else:

@@ -113,9 +113,8 @@ class Variant(LinearThompson):
     ) -> ThompsonContest:
         """Return the contest of one request."""
         features = self.model.checked(batch.features)
-        keys = rng.random(len(batch))
         posterior = self.posterior_of(state, features, self.draws, rng)
-        return ThompsonContest(posterior, keys, eligible, self.pool, self.floor)
+        return ThompsonContest(posterior, rng, eligible, self.pool, self.floor)
 
 
 VARIANTS: Final[dict[str, tuple[Callable[..., Posterior], int]]] = {

@@ -58,8 +58,9 @@ def forget_user(
     wait_s: Annotated[float, typer.Option(help="How long a running server has to do it, in seconds.")] = 30.0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Erase a user from the log, and what was learnt from them; safe while servers run."""
+    """Erase a user from the log and the ledger, and what was learnt from them; safe while servers run."""
     from explorank.assembly import clock_of, learner_at_rest
+    from explorank.budgets import forget_visitor
     from explorank.settings import load_settings
 
     settings = load_settings(config)
@@ -67,6 +68,7 @@ def forget_user(
     try:
         with errors.status("erasing"):
             decisions = learner.forget(user, clock_of(settings)(), wait_s=wait_s)
+        forget_visitor(settings, user)
     finally:
         learner.close()
     output.print(

@@ -610,8 +610,18 @@ class Settings(_Section):
                 "safety",
                 "metric",
             )
+        exploration = self.exploration
+        if exploration.safety.conservative is not None and exploration.stability.keep_s is not None:
+            raise rule_broken(
+                "bounds what decisions earn, and with `stability.keep_s` an explored decision stands for several "
+                "views while each view of a baseline is a decision of its own, so that the bound would not hold. "
+                "Remove one of the two; `safety.stop` goes with `keep_s`, and notices a fall later.",
+                "exploration",
+                "safety",
+                "conservative",
+            )
         minimum, maximum = self.earning_bounds
-        if self.exploration.safety.active and not minimum < maximum:
+        if exploration.safety.active and not minimum < maximum:
             raise rule_broken(
                 f"a decision earns at least {minimum:g} and at most {maximum:g}, so that all would be worth the "
                 "same. Set `minimum` and `maximum` to what a decision may earn.",

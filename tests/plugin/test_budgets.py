@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explorank import Decision, Stage, load
+from explorank.budgets import forget_visitor
 from explorank.checks import run_checks
 from explorank.explorer import Explorer
 from explorank.hooks import hookimpl
@@ -854,3 +855,29 @@ def test_thin_new_books_are_explored_on_the_whole_path(open_books: OpenStage, in
         assert decision.fallbacks == ()
         assert explored(decision) == [2, 5, 8]
         assert all(pages[decision.items[slot]] < 200 for slot in (2, 5, 8))
+
+
+def test_who_is_forgotten_is_forgotten_by_the_ledger(open_limited: OpenStage, clock: Clock) -> None:
+    stage = open_limited(
+        budget={"per_user_per_day": 2}, stability={"rejections": ["dismiss"], "rejected_s": 600}
+    )
+    for user in ("ann", "bob"):
+        decision = ask(stage, user, slots=12)
+        stage.reward(decision.decision_id, item_id="i3", kind="dismiss")
+        assert explored(decision)
+        assert not explored(ask(stage, user, slots=12))
+        assert "i3" not in ask(stage, user, slots=12).items
+    forget_visitor(stage.installation.settings, "ann")
+    forget_visitor(stage.installation.settings, "nobody")
+    assert explored(ask(stage, "ann", slots=12))
+    assert "i3" in ask(stage, "ann", slots=12).items
+    assert not explored(ask(stage, "bob", slots=12))
+    assert "i3" not in ask(stage, "bob", slots=12).items
+
+
+def test_a_check_warns_of_a_stop_that_repeats_make_late(tmp_path: Path) -> None:
+    exploration = {"safety": {"stop": {}}, "stability": {"keep_s": 60}, "share": 0.5}
+    data = {"version": 1, "retrieval": {"retrievers": []}, "ranker": None, "exploration": exploration}
+    warned = [one for one in run_checks(parse_settings(data, tmp_path)) if one.name == "safety"]
+    assert [one.verdict for one in warned] == ["warning", "ok"]
+    assert "notices a fall later" in warned[0].detail

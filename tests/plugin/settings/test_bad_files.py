@@ -171,6 +171,10 @@ ONE_PROBLEM = {
         "version: 1\nexploration:\n  safety:\n    stop: {}\n    maximum: 0\n",
         "explorank.yaml:3: exploration.safety: a decision earns at least 0 and at most 0, so that all would be worth",
     ),
+    "a bound that would not hold": (
+        "version: 1\nexploration:\n  stability: {keep_s: 60}\n  safety:\n    conservative: {alpha: 0.2}\n",
+        "explorank.yaml:5: exploration.safety.conservative: bounds what decisions earn, and with `stability.keep_s`",
+    ),
     "rewards upside down": (
         "version: 1\nfeedback:\n  rewards:\n    click:\n      minimum: 2\n",
         "explorank.yaml:5: feedback.rewards.click.minimum: 2.0 is above `maximum` (1.0)",
