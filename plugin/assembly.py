@@ -249,7 +249,7 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
             policy = SlidingWindow(policy, rewards=forgetting.window, blocks=forgetting.blocks)
         except InvalidPolicy as error:
             raise SettingsError([settings.problem(("exploration", "forgetting"), str(error))]) from error
-    if settings.exploration.warm_start and "offsets" not in policy.reads:
+    if settings.exploration.warm_start and not policy.learns_residuals:
         raise SettingsError(
             [
                 settings.problem(

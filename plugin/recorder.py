@@ -15,7 +15,14 @@ from explorank.explorer import Explored
 from explorank.hooks.errors import InvalidBatch, InvalidFeedback, LogUnavailable
 from explorank.hooks.feedback import DecisionLog
 from explorank.hooks.limits import visitor_of
-from explorank.hooks.types import Candidates, DecisionRecord, Fallback, RankingBatch, RankingRequest
+from explorank.hooks.types import (
+    OFFSETS,
+    Candidates,
+    DecisionRecord,
+    Fallback,
+    RankingBatch,
+    RankingRequest,
+)
 
 logger = logging.getLogger("explorank")
 
@@ -133,10 +140,10 @@ def record_of(
             kept[drawn.order] = True
             read.update(drawn.reads)
     rows = np.flatnonzero(kept)
-    columns = {name: ranking.column(name)[rows] for name in sorted(read - {"features", "offsets"})}
+    columns = {name: ranking.column(name)[rows] for name in sorted(read - {"features", OFFSETS})}
     if ranking.offsets is not None:
         # Whether or not the policy read them: what was expected of an item is part of what it teaches.
-        columns["offsets"] = ranking.offsets[rows]
+        columns[OFFSETS] = ranking.offsets[rows]
     no_features = np.zeros((len(rows), 0), np.float32)
     return DecisionRecord(
         request=request,

@@ -14,7 +14,7 @@ from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.rewards import taken_rewards
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
-_DELEGATED: Final = ("needs_features", "learns_from", "sees_slate", "reward_form")
+_DELEGATED: Final = ("needs_features", "learns_from", "learns_residuals", "sees_slate", "reward_form")
 
 
 @dataclass(frozen=True)

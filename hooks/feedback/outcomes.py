@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState, InvalidFeedback
 from explorank.hooks.exploration.examination import Cascade, Examination
-from explorank.hooks.types import DecisionRecord, FeatureArray, FloatArray, Impression, Reward
+from explorank.hooks.types import OFFSETS, DecisionRecord, FeatureArray, FloatArray, Impression, Reward
 
 Reception: TypeAlias = Literal["accepted", "late", "duplicate", "refused"]
 """What became of a reward: `late` came after its slot had closed or happened after the horizon, `refused`
@@ -139,9 +139,9 @@ class OpenDecision:
         features = np.zeros((len(order), record.features.shape[1]), np.float32)
         features[rows >= 0] = record.features[rows[rows >= 0]]
         offsets: FloatArray | None = None
-        if "offsets" in record.columns:
+        if OFFSETS in record.columns:
             offsets = np.full(len(order), np.nan)
-            offsets[rows >= 0] = record.columns["offsets"][rows[rows >= 0]]
+            offsets[rows >= 0] = record.columns[OFFSETS][rows[rows >= 0]]
         return cls(
             decision_id=record.decision_id,
             time=record.request.time,
@@ -299,6 +299,6 @@ def is_learnt(
     return (
         record.propensity_known
         and record.mode in _LEARNT_MODES
-        and (not warm_start or "offsets" in record.columns)
+        and (not warm_start or OFFSETS in record.columns)
         and (feature_version is None or record.versions.get("exploration_features") == feature_version)
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +16,10 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
 from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
-from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import replay
 from explorank.hooks.exploration import BetaThompson, Calibration, SlidingWindow
-from explorank.hooks.exploration.item_sums import ItemMeans, ItemPolicy
-from explorank.hooks.exploration.mixture import WinnerMixture
 from explorank.pipeline.calibrate import CalibrateOptions, calibrate
 from explorank.settings import load_settings, parse_settings
-from explorank.testing.replaying import ReplayTests
 
 OpenStage = Callable[..., Stage]
 SCORES = np.linspace(-2.0, 2.0, 12)
@@ -33,63 +28,8 @@ LATER = 200_000.0
 """Seconds, by which every horizon has passed."""
 
 
-@dataclass(frozen=True)
-class ResidualGreedy(ItemPolicy[ItemMeans]):
-    """The best by what was expected and what was earned beyond it; a floor over all."""
-
-    name: ClassVar[str] = "residual_greedy"
-
-    floor: float = 0.5
-    """The share of an explored slot that is spread evenly over the eligible."""
-
-    @property
-    def exploration_floor(self):
-        return self.floor
-
-    @property
-    def reads(self):
-        return ("offsets",)
-
-    def initial_state(self):
-        return ItemMeans()
-
-    def contest(self, state, batch, eligible, rng):
-        counts, totals = state.at(state.rows(batch.item_ids))
-        expected = 0.0 if batch.offsets is None else batch.offsets
-        return WinnerMixture(expected + totals / np.maximum(counts, 1.0), uniform=self.floor)
-
-    def learn(self, state, rewards):
-        return state.after(self.name, rewards)
-
-    def pack(self, state):
-        return state.pack()
-
-    def unpack(self, meta, packed):
-        return ItemMeans.unpack(self.name, meta, packed)
-
-
-class TestResidualGreedy(ReplayTests):
-    """With offsets in the batch, a decision is replayed from its record, to the last bit."""
-
-    few_seeds = 8
-
-    def make_policy(self):
-        return ResidualGreedy()
-
-    def make_batch(self, policy, n):
-        return replace(
-            super().make_batch(policy, n), offsets=np.random.default_rng(3).integers(4, size=n) / 8
-        )
-
-
-class Residuals:
-    @hookimpl
-    def ranking_register_components(self, registry: Any) -> None:
-        registry.policy("residual_greedy", ResidualGreedy)
-
-
 WARM = {
-    "exploration": {"policy": {"use": "residual_greedy"}, "warm_start": True},
+    "exploration": {"policy": {"use": "gaussian_thompson", "floor": 0.5}, "warm_start": True},
     "feedback": {"learn_every_s": 3600.0, "horizon_s": 100.0},
 }
 
@@ -113,7 +53,7 @@ def visit(stage: Stage, decisions: int, seed: int) -> None:
 @pytest.fixture
 def warm(open_stage: OpenStage) -> Stage:
     """A stage whose map is fitted to 300 decisions that explored nothing, for want of one."""
-    stage = open_stage(WARM, plugins=[Residuals()])
+    stage = open_stage(WARM)
     visit(stage, 300, seed=1)
     calibrate(stage.installation.settings, now=time.time() + LATER)
     stage.installation.refresh()
@@ -121,7 +61,7 @@ def warm(open_stage: OpenStage) -> Stage:
 
 
 def test_nothing_explores_before_there_is_a_map(open_stage: OpenStage) -> None:
-    stage = open_stage(WARM, plugins=[Residuals()])
+    stage = open_stage(WARM)
     decision = stage.explore(ITEMS, SCORES, slots=3)
     assert decision.items == ("i11", "i10", "i9")
     assert decision.methods == ("score",) * 3
@@ -132,7 +72,7 @@ def test_nothing_explores_before_there_is_a_map(open_stage: OpenStage) -> None:
 
 
 def test_too_few_rewards_are_no_map(open_stage: OpenStage) -> None:
-    stage = open_stage(WARM, plugins=[Residuals()])
+    stage = open_stage(WARM)
     visit(stage, 20, seed=1)
     with pytest.raises(DataError, match=r"60 rewards of 20 decisions.*fewer than 500"):
         calibrate(stage.installation.settings, now=time.time() + LATER)
