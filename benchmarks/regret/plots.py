@@ -55,11 +55,12 @@ def _panel(axis: Any, name: str, outcome: Outcome) -> None:
         plotting.curve(axis, at, mean, half_widths(result.regret), colour)
         ends.append((float(mean[-1]), f"{result.library}:\n{result.contestant}", colour))
     known = {"spaced": SPACED, "rare": RARE}.get(name)
-    if known is not None:
-        line = theory.lai_robbins(known) * np.log(at)
+    highest = 3.0 * float(np.median([end for end, _, _ in ends]))
+    line = np.zeros(1) if known is None else theory.lai_robbins(known) * np.log(at)
+    if known is not None and line[-1] < highest:  # else T is too small for it to say anything
         axis.plot(at, line, color=plotting.GREY, linestyle=":")
         ends.append((float(line[-1]), "Lai-Robbins c·ln T", plotting.GREY))
-    axis.set_ylim(0, min(axis.get_ylim()[1], 3.0 * np.median([end for end, _, _ in ends])))
+    axis.set_ylim(0, min(axis.get_ylim()[1], highest))
     axis.set_xlabel("rounds")
     axis.set_ylabel("regret")
     low, high = axis.get_ylim()

@@ -147,7 +147,7 @@ def against_theory(outcomes: Mapping[str, Outcome]) -> list[str]:
         for result in _ours(outcomes[name]):
             mean = result.regret.mean(axis=0)
             known = (
-                f"Russo and Van Roy: at most {short(float(bound))}"
+                f"Russo and Van Roy, for Thompson sampling: at most {short(float(bound))}"
                 if name == "linear"
                 else "exponent 0.5 at most, but for logarithms"
             )

@@ -154,7 +154,8 @@ class Ledger:
     @property
     def cpu_minutes(self) -> float:
         """The CPU time of choosing and learning in what has been asked for, by this run or an earlier one."""
-        return sum(self._known[key].get("seconds", 0.0) for key in self._asked) / 60.0
+        seconds: list[float] = [self._known[key].get("seconds", 0.0) for key in self._asked]
+        return sum(seconds) / 60.0
 
     @staticmethod
     def _key(job: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -338,12 +338,12 @@ def recipes(data: Mapping[str, Any]) -> dict[str, Recipe]:
 
 
 LABELLED: Final = {
-    "digits": ("scikit-learn: 1,797 rows, 64 features, 10 classes", 600),
-    "image_segments": ("river: 2,310 rows, 18 features, 7 classes", 600),
-    "phishing": ("river: 1,250 rows, 9 features, 2 classes", 500),
     "iris": ("scikit-learn: 150 rows, 4 features, 3 classes", 300),
-    "wine": ("scikit-learn: 178 rows, 13 features, 3 classes", 356),
     "breast_cancer": ("scikit-learn: 569 rows, 30 features, 2 classes", 400),
+    "phishing": ("river: 1,250 rows, 9 features, 2 classes", 500),
+    "wine": ("scikit-learn: 178 rows, 13 features, 3 classes", 356),
+    "image_segments": ("river: 2,310 rows, 18 features, 7 classes", 600),
+    "digits": ("scikit-learn: 1,797 rows, 64 features, 10 classes", 600),
     "bananas": ("river: 5,300 rows, 2 features, 2 classes that no line parts", 500),
 }
 
