@@ -40,7 +40,7 @@ def main() -> None:
 
     settled = []
     for _ in range(rounds):
-        left = count(chance.randrange(60, 1500), -1)
+        left = count(chance.randrange(60, 1_000), -1)
         child = os.fork()
         if child == 0:
             _, learner = make()
