@@ -35,8 +35,9 @@ class LinUCB(SharedLinearPolicy):
 
     When: answers should be the same for the same state and features but for the floor, or regret needs a
     bound that holds with certainty of its width. When not: rewards are late, because until they arrive every
-    request shows the same items; or the log is to evaluate other policies, because nearly all of its
-    randomness is the floor's. `LinearThompson` serves better there.
+    request shows the same items; the log is to evaluate other policies, because nearly all of its
+    randomness is the floor's; or the same candidates stand there every time, where an alpha of 1 may lock in on
+    a good one and never find the best (take 2 or 3). `LinearThompson` serves better there.
 
     Source: Li, Chu, Langford and Schapire, *A Contextual-Bandit Approach to Personalized News Article
     Recommendation* (2010), algorithm 1 with coefficients shared by all arms. It departs from the paper in
