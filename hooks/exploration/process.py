@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
-from explorank.hooks.errors import InvalidBatch
+from explorank.hooks.errors import InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration.policy import Contest, Policy, SlateContest
 from explorank.hooks.exploration.sampling import (
     BestByScore,
@@ -33,6 +33,8 @@ from explorank.hooks.types import (
     Slate,
     SlotMethod,
 )
+
+_AT_MOST: Final = 1.0 + 1e-9  # a certain item's shares may add up to a little more
 
 
 class Eligibility(Protocol):
@@ -112,7 +114,10 @@ class SlotProcess:
                 placed = above[:slot]
                 distribution = self._distribution(contending, slot, placed)
                 row = distribution.draw(self._uniform())
-                propensities[slot] = distribution.propensity(row)
+                propensity = distribution.propensity(row)
+                if not contending[row] or not 0.0 < propensity <= _AT_MOST:
+                    raise _drawn_otherwise(policy.name, self._batch, row, propensity, allowed=contending[row])
+                propensities[slot] = propensity
                 distribution.mark(support[slot])
                 methods.append("explore")
                 if policy.sees_slate:
@@ -233,6 +238,21 @@ class SlotProcess:
         if self._policy.learns_residuals and self._batch.offsets is not None:
             return (*self._policy.reads, OFFSETS)
         return self._policy.reads
+
+
+def _drawn_otherwise(
+    policy: str, batch: RankingBatch, row: int, propensity: float, *, allowed: bool
+) -> InvalidPolicy:
+    item = batch.id_list[row]
+    if not allowed:
+        return InvalidPolicy(
+            f"Policy {policy!r} drew item {item!r}, which the guards removed; a blocked item must never be shown. "
+            "Let its `drawable` choose among the eligible alone, or leave it out: `distribution` is enough."
+        )
+    return InvalidPolicy(
+        f"Policy {policy!r} drew item {item!r} and gives it a probability of {propensity!r}; nobody could weigh "
+        "with that. Let its `drawable` say what its `distribution` says, or leave it out."
+    )
 
 
 @lru_cache(maxsize=64)

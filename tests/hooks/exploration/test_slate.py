@@ -502,3 +502,47 @@ def test_offsets_are_checked_like_scores():
         RankingBatch(np.arange(3), offsets=np.zeros(2))
     with pytest.raises(InvalidBatch, match="`offsets` of item 1 is not finite"):
         RankingBatch(np.arange(2), offsets=np.array([0.0, np.nan]))
+
+
+@dataclass(frozen=True)
+class DrawsAnything(StatelessPolicy):
+    """Its distribution is sound, and what it draws from is not."""
+
+    name = "draws_anything"
+    row: int = 0
+    number: float = 0.5
+
+    def contest(self, state, batch, eligible, rng):
+        policy, honest = self, super().contest(state, batch, eligible, rng)
+
+        class Contest:
+            distribution = honest.distribution
+
+            def drawable(self, eligible):
+                return self
+
+            def draw(self, uniform):
+                return policy.row
+
+            def propensity(self, row):
+                return policy.number
+
+            def mark(self, support):
+                support[policy.row] = True
+
+        return Contest()
+
+
+@pytest.mark.parametrize(
+    ("policy", "complaint"),
+    [
+        (DrawsAnything(row=1), "drew item 'b', which the guards removed"),
+        (DrawsAnything(number=0.0), "drew item 'a' and gives it a probability of 0.0"),
+        (DrawsAnything(number=1.5), "probability of 1.5"),
+        (DrawsAnything(number=math.nan), "probability of nan"),
+    ],
+)
+def test_what_is_drawn_is_checked(policy, complaint):
+    batch = RankingBatch(["a", "b", "c"])
+    with pytest.raises(InvalidPolicy, match=complaint):
+        build_slate(policy, policy.initial_state(), batch, 1, guards=[BlockList(["b"])])
