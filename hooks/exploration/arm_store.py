@@ -31,7 +31,9 @@ class ArmStore:
         self.mean: Final[FloatArray] = np.zeros((capacity, dim))
         """Of the posterior, (C, d)."""
         self.rough_covariance: Final[FeatureArray] = np.zeros((capacity, dim, dim), np.float32)
-        """`covariance` rounded and unpacked (C, d, d), quicker to read where all candidates are compared."""
+        """`covariance` rounded and unpacked (C, d, d), for candidates with features of their own."""
+        self.rough_packed: Final[FeatureArray] = np.zeros((capacity, triangle), np.float32)
+        """`covariance` rounded, for candidates that share their features: half as much to read."""
         self.rough_mean: Final[FeatureArray] = np.zeros((capacity, dim), np.float32)
         """`mean` rounded."""
         self._used = 0
@@ -66,7 +68,7 @@ class ArmStore:
         self.rough_covariance[rows] = unpacked
         # A number beyond float32 becomes infinite, which the reader of the rough rows looks for.
         with np.errstate(over="ignore"):
-            self.rough_mean[rows] = mean
+            self.rough_packed[rows], self.rough_mean[rows] = covariance, mean
         return np.arange(start, start + count)
 
     def grown(self, places: IndexArray, extra: int) -> ArmStore:
@@ -78,6 +80,7 @@ class ArmStore:
         larger.covariance[:live] = self.covariance[places]
         larger.mean[:live] = self.mean[places]
         larger.rough_covariance[:live] = self.rough_covariance[places]
+        larger.rough_packed[:live] = self.rough_packed[places]
         larger.rough_mean[:live] = self.rough_mean[places]
         larger._used = live
         return larger

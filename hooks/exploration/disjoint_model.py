@@ -329,12 +329,11 @@ class ArmBeliefs:
         self, context: FeatureArray, places: IndexArray
     ) -> tuple[FeatureArray, FeatureArray]:
         """Return rough means and variances where all candidates have the same features (d,)."""
-        means, covariances, used = self._store.rough_mean, self._store.rough_covariance, self._store.used
+        means, covariances, used = self._store.rough_mean, self._store.rough_packed, self._store.used
         if used <= 2 * len(places):
             # To read rows that are not asked for is cheaper than to copy those that are.
-            spread: NDArray[Any] = covariances[:used].reshape(-1, len(context)) @ context
-            variance: NDArray[Any] = spread.reshape(used, -1) @ context
-            return (means[:used] @ context)[places], variance[places]
+            squares = self._layout.squares(context)
+            return (means[:used] @ context)[places], (covariances[:used] @ squares)[places]
         return self._for_each_context(np.broadcast_to(context, (len(places), len(context))), places)
 
     def _for_each_context(

@@ -17,11 +17,12 @@ from explorank.hooks.exploration.linear_model import (
     overwhelmed,
     residuals,
     rough_upper_bounds,
+    vectors_for,
 )
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.rewards import row_weights
-from explorank.hooks.exploration.thompson import ThompsonContest, check_options, pairs_of
+from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 
@@ -144,9 +145,9 @@ class NeuralLinear(Policy[NeuralLinearState]):
         """Return the contest of one request; raise `InvalidBatch` without (n, dim) features."""
         features = self._model.checked(batch.features)
         state = self._over_this_representation(state)
-        half = pairs_of(self.draws)
-        deviations = np.sqrt(state.rate / rng.standard_gamma(state.shape, size=half))
-        standard = rng.standard_normal((half, self.dim)) * deviations[:, None]
+        vectors = vectors_for(self.draws, self.dim)
+        deviations = np.sqrt(state.rate / rng.standard_gamma(state.shape, size=vectors))
+        standard = rng.standard_normal((vectors, self.dim)) * deviations[:, None]
         posterior = _StudentDraws(LinearDraws(state.belief, features, standard, self.draws), state.noise)
         return ThompsonContest(posterior, rng, eligible, self.pool, self.floor, batch.offsets)
 

@@ -66,9 +66,9 @@ class ThompsonContest(PoolContest[Posterior, _Draws]):
         return Shares(played.members, shares)
 
 
-def pairs_of(count: int) -> int:
-    """Return how many antithetic pairs of normal draws make `count` draws; of an odd count one is half used."""
-    return (count + 1) // 2
+def mirrored(count: int, copies: int) -> int:
+    """Return how many normal draws make `count` with `copies` of each; of the last some may be left over."""
+    return -(-count // copies)
 
 
 def paired(mean: FloatArray, spread: FloatArray, count: int) -> FloatArray:
@@ -86,7 +86,7 @@ def paired(mean: FloatArray, spread: FloatArray, count: int) -> FloatArray:
 
 def normal_draws(mean: FloatArray, deviation: FloatArray, count: int, seed: int) -> FloatArray:
     """Return `count` independent normal draws for each candidate, in antithetic pairs, (count, p)."""
-    spread = generator(seed).standard_normal((pairs_of(count), len(mean)))
+    spread = generator(seed).standard_normal((mirrored(count, 2), len(mean)))
     spread *= deviation
     return paired(mean, spread, count)
 

@@ -168,3 +168,31 @@ def test_numbers_that_leave_no_posterior_are_refused(values, features, columns):
 def test_options_that_cannot_work_are_refused(options):
     with pytest.raises(InvalidPolicy, match=f"`{next(iter(options))}` of linear_thompson"):
         LinearThompson(**{"dim": 2, **options})
+
+
+@pytest.mark.parametrize("draws", [1, 6, 64])
+@pytest.mark.parametrize("dim", [1, 2, 3, 8])
+def test_mirrored_draws_have_the_mean_of_independent_ones_and_spread_no_more(dim, draws):
+    """M independent draws give an item with the probability p a share of the variance p (1 - p) / M.
+
+    Over 3,000 seeds, the mean share is within 4.5 standard errors of plain Thompson sampling's, of 200,000
+    draws, and the variances add up to no more than a tenth above those of independent draws.
+    """
+    rng = np.random.default_rng(dim)
+    policy = LinearThompson(dim=dim, floor=1e-9, draws=draws)
+    features = rng.standard_normal((6, dim)).astype(np.float32)
+    rewards = RewardBatch(np.arange(30), rng.random(30), rng.standard_normal((30, dim)).astype(np.float32))
+    state = policy.learn(policy.initial_state(), rewards)
+    batch, everyone = RankingBatch(np.arange(6), features), np.ones(6, np.bool_)
+    shares = np.array(
+        [
+            policy.contest(state, batch, everyone, np.random.default_rng(seed)).distribution(everyone)
+            for seed in range(3_000)
+        ]
+    )
+    mean, covariance = policy.posterior(state)
+    plain = rng.multivariate_normal(mean, covariance, size=200_000) @ features.T.astype(float)
+    p = np.bincount(plain.argmax(axis=1), minlength=6) / 200_000
+    error = np.sqrt(p * (1 - p) * (1 / 200_000 + 1 / 3_000)) + 1e-6
+    assert (np.abs(shares.mean(axis=0) - p) < 4.5 * error).all()
+    assert shares.var(axis=0).sum() <= 1.1 * (p * (1 - p)).sum() / draws
