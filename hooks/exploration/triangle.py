@@ -22,6 +22,9 @@ class Triangle:
         self._rows: Final = rows
         self._columns: Final = columns
         self._flat: Final = rows * dim + columns
+        whole = np.empty((dim, dim), np.int64)
+        whole[rows, columns] = whole[columns, rows] = np.arange(len(rows))
+        self._whole: Final = whole.ravel()
         self._twice: Final = np.where(rows == columns, np.float32(1.0), np.float32(2.0))
 
     def pack(self, matrix: FloatArray) -> FloatArray:
@@ -31,10 +34,8 @@ class Triangle:
 
     def unpack(self, packed: NDArray[Any]) -> NDArray[Any]:
         """Return (..., t) as (..., d, d), of the same precision."""
-        matrices = np.empty((*packed.shape[:-1], self.dim, self.dim), packed.dtype)
-        matrices[..., self._rows, self._columns] = packed
-        matrices[..., self._columns, self._rows] = packed
-        return matrices
+        matrices: NDArray[Any] = packed.take(self._whole, axis=-1)
+        return matrices.reshape(*packed.shape[:-1], self.dim, self.dim)
 
     def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
         """Return q (..., t) such that the packed S has q · S = xᵀSx for each x of `vectors` (..., d)."""
