@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,12 +89,20 @@ class DisjointLinUCB(DisjointPolicy):
         return IndexContest(index, rng, eligible, self.pool, self.floor, batch.offsets)
 
 
+# Where candidates share their features, so many exact indices are one product of what lies in the cache.
+_EXACT_AT_ONCE: Final = 200
+
+
 @dataclass(frozen=True, slots=True)
 class _Index:
     """The index of the candidates of one request."""
 
     beliefs: ArmBeliefs
     alpha: float
+
+    @property
+    def exact_at_once(self) -> int:
+        return _EXACT_AT_ONCE if self.beliefs.one_context else 0
 
     def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
         return self.beliefs.rough_upper_bounds(rows, self.alpha)

@@ -289,6 +289,11 @@ class ArmBeliefs:
         # Often they describe the request, not the candidate, and are the same for all.
         self._context = features[0] if len(features) and _is_one(features) else None
 
+    @property
+    def one_context(self) -> bool:
+        """Whether all candidates have the same features."""
+        return self._context is not None
+
     def moments(self, rows: IndexArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and standard deviation of `rows`, (len(rows),) each."""
         places = self._places[rows]
@@ -296,9 +301,15 @@ class ArmBeliefs:
         mean: FloatArray
         variance: FloatArray
         if self._context is not None:
-            context = self._context.astype(np.float64)
-            mean = means.take(places, axis=0) @ context
-            variance = covariances.take(places, axis=0) @ self._layout.squares(context)
+            context, used = self._context.astype(np.float64), self._store.used
+            squares = self._layout.squares(context)
+            if used <= 2 * len(places):
+                # To read rows that are not asked for is cheaper than to copy those that are.
+                mean = (means[:used] @ context)[places]
+                variance = (covariances[:used] @ squares)[places]
+            else:
+                mean = means.take(places, axis=0) @ context
+                variance = covariances.take(places, axis=0) @ squares
         else:
             features = self._features.take(rows, axis=0).astype(np.float64)
             mean = np.vecdot(means.take(places, axis=0), features)

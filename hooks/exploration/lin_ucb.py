@@ -113,6 +113,10 @@ class _Index:
     features: FeatureArray  # (n, d)
     alpha: float
 
+    @property
+    def exact_at_once(self) -> int:
+        return 0
+
     def optimistic(self, rows: IndexArray) -> NDArray[np.floating[Any]]:
         return rough_upper_bounds(self.state, self.features, rows, self.alpha)
 

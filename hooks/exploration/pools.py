@@ -43,6 +43,10 @@ class Optimist(Protocol):
 class Index(Optimist, Protocol):
     """What an index policy knows of the candidates."""
 
+    @property
+    def exact_at_once(self) -> int:
+        """Up to how many candidates `values` of all costs less than `optimistic` of all and then of a pool."""
+
     def values(self, rows: IndexArray) -> FloatArray:
         """Return the index of each of `rows`, (len(rows),); a pure function of the row."""
 
@@ -70,7 +74,7 @@ class PoolContest(ABC, Generic[O, P]):
         self._floor = floor
         self._offsets = offsets
         self._expected = eligible.copy()
-        self._played = self._play(self._pooled(eligible))
+        self._played = self._play(eligible)
 
     def distribution(self, eligible: BoolArray) -> FloatArray:
         """Return the probability of each candidate, (n,) float64, 0 outside the pool."""
@@ -82,14 +86,14 @@ class PoolContest(ABC, Generic[O, P]):
         present = eligible.take(self._rows(played))
         here = int(np.count_nonzero(present))
         if here == 0 or np.count_nonzero(eligible > self._expected):
-            played = self._play(self._pooled(eligible))
+            played = self._play(eligible)
             here = len(self._rows(played))
             present = np.ones(here, np.bool_)
         return self._drawable(played, present, here)
 
     @abstractmethod
-    def _play(self, members: IndexArray) -> P:
-        """Return what the pool of `members` (p,) plays with."""
+    def _play(self, eligible: BoolArray) -> P:
+        """Form the pool of those `eligible` (n,), and return what it plays with."""
 
     @abstractmethod
     def _rows(self, played: P) -> IndexArray:
@@ -128,8 +132,13 @@ class IndexContest(PoolContest[Index, _Ranking]):
     p(i) = (1 - floor) · [i is highest] / #{highest} + floor / #{eligible pool}
     """
 
-    def _play(self, members: IndexArray) -> _Ranking:
+    def _play(self, eligible: BoolArray) -> _Ranking:
+        few = np.count_nonzero(eligible) <= self._posterior.exact_at_once
+        members = eligible.nonzero()[0] if few else self._pooled(eligible)
         values = self._with_offsets(self._posterior.values(members), members)
+        if len(members) > self._pool:
+            chosen = top(values, self._keys, self._pool, members)
+            members, values = members[chosen], values[chosen]
         order = (-values).argsort(kind="stable")
         return _Ranking(members[order], values[order])
 

@@ -42,7 +42,8 @@ class _Draws:
 class ThompsonContest(PoolContest[Posterior, _Draws]):
     """The `Contest` of every Thompson policy: one pool and one set of draws for all slots."""
 
-    def _play(self, members: IndexArray) -> _Draws:
+    def _play(self, eligible: BoolArray) -> _Draws:
+        members = self._pooled(eligible)
         # Equal draws (twins, unseen arms whose draws underflow) go to the first column: the seed decides
         # which that is, not the order in which candidates were retrieved.
         members = members[self._keys.of(members).argsort()]
