@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from explorank.hooks.exploration.triangle import triangle
 from explorank.hooks.types import FeatureArray, FloatArray, IndexArray
 
 _SMALLEST: Final = 64
@@ -45,17 +46,9 @@ class ArmStore:
         return self._used
 
     def append(
-        self,
-        gram: FloatArray,
-        information: FloatArray,
-        covariance: FloatArray,
-        mean: FloatArray,
-        unpacked: FeatureArray,
+        self, gram: FloatArray, information: FloatArray, covariance: FloatArray, mean: FloatArray
     ) -> IndexArray | None:
-        """Write rows (k, ...) and return their places (k,), or `None` where they no longer fit.
-
-        `unpacked` (k, d, d) is the covariance once more.
-        """
+        """Write rows (k, ...) and return their places (k,), or `None` where they no longer fit."""
         count = len(gram)
         with self._claiming:  # two threads may learn from one state; each gets rows of its own
             start = self._used
@@ -65,10 +58,10 @@ class ArmStore:
         rows = slice(start, start + count)
         self.gram[rows], self.information[rows] = gram, information
         self.covariance[rows], self.mean[rows] = covariance, mean
-        self.rough_covariance[rows] = unpacked
         # A number beyond float32 becomes infinite, which the reader of the rough rows looks for.
         with np.errstate(over="ignore"):
             self.rough_packed[rows], self.rough_mean[rows] = covariance, mean
+        self.rough_covariance[rows] = triangle(mean.shape[1]).unpack(self.rough_packed[rows])
         return np.arange(start, start + count)
 
     def grown(self, places: IndexArray, extra: int) -> ArmStore:

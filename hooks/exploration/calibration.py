@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState, InvalidBatch
+from explorank.hooks.exploration.logistic import laplace, sigmoid
 from explorank.hooks.types import FloatArray
 
 Method: TypeAlias = Literal["isotonic", "logistic", "linear"]
@@ -27,7 +28,6 @@ _FILE: Final = "calibration.bin"
 # Knots of a logistic curve. Between two of 512 over the scores seen, a straight line is within 1e-4 of it, unless
 # it rises as a step.
 _KNOTS: Final = 512
-_MOST_STEPS: Final = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,24 +260,11 @@ def _logistic(x: FloatArray, y: FloatArray, w: FloatArray) -> tuple[FloatArray, 
     design = np.column_stack([np.ones(len(x)), (x - center) / deviation])
     # Half a success and half a failure more, at no score in particular, keep separable data from infinity.
     prior = 0.5 * np.eye(2)
-    theta = np.zeros(2)
-    for _ in range(_MOST_STEPS):
-        share = _sigmoid(design @ theta)
-        gradient = design.T @ (w * (y - share)) - prior @ theta
-        step = np.linalg.solve((design.T * (w * share * (1.0 - share))) @ design + prior, gradient)
-        theta = theta + np.clip(step, -2.0, 2.0)
-        if np.abs(step).max() < 1e-10:
-            break
+    theta, _ = laplace(np.zeros(2), prior, design, y, w)
     knots = np.unique(np.linspace(x.min(), x.max(), _KNOTS))
     if theta[1] <= 0.0:
         return knots[[0, -1]] if len(knots) > 1 else knots, np.full(
             min(len(knots), 2), np.average(y, weights=w)
         )
-    curve = _sigmoid(theta[0] + theta[1] * (knots - center) / deviation)
+    curve = sigmoid(theta[0] + theta[1] * (knots - center) / deviation)
     return knots, np.maximum.accumulate(curve)
-
-
-def _sigmoid(log_odds: FloatArray) -> FloatArray:
-    decay = np.exp(-np.abs(log_odds))
-    share: FloatArray = np.where(log_odds >= 0.0, 1.0, decay) / (1.0 + decay)
-    return share

@@ -120,8 +120,7 @@ class DisjointModel:
         if solved is None:
             raise overwhelmed(self.linear.policy, rewards)
         store = state.store
-        unpacked = self._rough(solved[0])
-        while (at := store.append(gram, information, *solved, unpacked)) is None:
+        while (at := store.append(gram, information, *solved)) is None:
             others = np.delete(np.arange(len(places)), arms)
             store = store.grown(places[others], extra=len(arms))
             places[others] = np.arange(len(others))
@@ -250,14 +249,9 @@ class DisjointModel:
         if solved is None:
             return None
         store = ArmStore(len(gram), self.linear.dim)
-        places = store.append(gram, information, *solved, self._rough(solved[0]))
+        places = store.append(gram, information, *solved)
         assert places is not None  # noqa: S101 - it was made for them
         return DisjointState(version, item_ids, store, places, _rows_of(item_ids))
-
-    def _rough(self, covariance: FloatArray) -> FeatureArray:
-        """Return packed covariances (k, t) unpacked in single precision; beyond its range they are infinite."""
-        with np.errstate(over="ignore"):
-            return self._triangle.unpack(covariance.astype(np.float32))
 
     def _solved(self, gram: FloatArray, information: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return covariances (k, t) and means (k, d), or `None` where one is not finite."""
@@ -301,15 +295,9 @@ class ArmBeliefs:
         mean: FloatArray
         variance: FloatArray
         if self._context is not None:
-            context, used = self._context.astype(np.float64), self._store.used
-            squares = self._layout.squares(context)
-            if used <= 2 * len(places):
-                # To read rows that are not asked for is cheaper than to copy those that are.
-                mean = (means[:used] @ context)[places]
-                variance = (covariances[:used] @ squares)[places]
-            else:
-                mean = means.take(places, axis=0) @ context
-                variance = covariances.take(places, axis=0) @ squares
+            context = self._context.astype(np.float64)
+            mean = self._products(means, context, places)
+            variance = self._products(covariances, self._layout.squares(context), places)
         else:
             features = self._features.take(rows, axis=0).astype(np.float64)
             mean = np.vecdot(means.take(places, axis=0), features)
@@ -326,26 +314,27 @@ class ArmBeliefs:
         places = self._places[rows]
         with np.errstate(over="ignore", invalid="ignore"):
             if self._context is not None:
-                mean, variance = self._for_one_context(self._context, places)
+                squares = self._layout.squares(self._context)
+                mean = self._products(self._store.rough_mean, self._context, places)
+                variance = self._products(self._store.rough_packed, squares, places)
             else:
                 mean, variance = self._for_each_context(self._features.take(rows, axis=0), places)
-            upper = np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
+            upper: NDArray[np.floating[Any]] = np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
             upper *= deviations
             upper += mean
             if math.isfinite(float(upper.sum())):
                 return upper
         return self.upper_bounds(rows, deviations)
 
-    def _for_one_context(
-        self, context: FeatureArray, places: IndexArray
-    ) -> tuple[FeatureArray, FeatureArray]:
-        """Return rough means and variances where all candidates have the same features (d,)."""
-        means, covariances, used = self._store.rough_mean, self._store.rough_packed, self._store.used
+    def _products(self, table: NDArray[Any], vector: NDArray[Any], places: IndexArray) -> NDArray[Any]:
+        """Return the product of `vector` with each of the rows at `places` of one of the store's tables."""
+        used = self._store.used
         if used <= 2 * len(places):
             # To read rows that are not asked for is cheaper than to copy those that are.
-            squares = self._layout.squares(context)
-            return (means[:used] @ context)[places], (covariances[:used] @ squares)[places]
-        return self._for_each_context(np.broadcast_to(context, (len(places), len(context))), places)
+            every: NDArray[Any] = table[:used] @ vector
+            return every[places]
+        few: NDArray[Any] = table.take(places, axis=0) @ vector
+        return few
 
     def _for_each_context(
         self, features: FeatureArray, places: IndexArray

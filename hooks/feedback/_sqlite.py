@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
@@ -81,10 +81,17 @@ def leave_no_trace(path: Path, *, patience_s: float) -> bool:
             time.sleep(0.02)
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Hold the write lock for the block; commit at its end, roll back if it raises."""
+def immediately(connection: sqlite3.Connection) -> None:
+    """Take the write lock, waiting for it as long as the connection's timeout says."""
     connection.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def transaction(
+    connection: sqlite3.Connection, begin: Callable[[sqlite3.Connection], None] = immediately
+) -> Iterator[sqlite3.Connection]:
+    """Hold the write lock, which `begin` takes, for the block; commit at its end, roll back if it raises."""
+    begin(connection)
     try:
         yield connection
         connection.execute("COMMIT")

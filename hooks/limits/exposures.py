@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -583,16 +584,9 @@ class SqliteExposures:
             opened = self._ready()
             self._acquire(self._writing)
             try:
-                connection = opened.writer
-                _begin(connection, time.monotonic() + self._patience())
-                try:
+                begin = partial(_begin, deadline=time.monotonic() + self._patience())
+                with _sqlite.transaction(opened.writer, begin) as connection:
                     yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    # SQLite has already rolled back after a full disk or an I/O error.
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
-                    raise
                 self._writes += 1
             finally:
                 self._writing.release()

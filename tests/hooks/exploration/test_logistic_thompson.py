@@ -8,7 +8,7 @@ from scipy import optimize, special
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
 from explorank.hooks.exploration import LogisticThompson, RankingBatch, RewardBatch, build_slate
-from explorank.hooks.exploration.logistic_thompson import laplace
+from explorank.hooks.exploration.logistic import laplace
 
 
 def make(m, dim, seed=0):
