@@ -18,7 +18,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 ENVIRONMENTS = REPOSITORY / "build" / "environments"
-LIGHT_REQUIREMENTS = ("numpy", "scipy", "pluggy", "orjson")
+LIGHT_REQUIREMENTS = ("numpy", "numba", "scipy", "pluggy", "orjson")
 
 
 @dataclass(frozen=True)
