@@ -232,7 +232,7 @@ class RankingBatch:
         if ids.ndim != 1:
             raise InvalidBatch(f"`item_ids` has shape {ids.shape}; it must be (n,).")
         n = len(ids)
-        scores = np.zeros(n) if self.scores is None else np.asarray(self.scores, dtype=np.float64)
+        scores = np.zeros(n) if self.scores is None else np.ascontiguousarray(self.scores, dtype=np.float64)
         features = None if self.features is None else _single_precision(np.asarray(self.features))
         if scores.shape != (n,):
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
@@ -248,7 +248,7 @@ class RankingBatch:
         if features is not None:
             _require_finite("features", features, ids)
         if self.offsets is not None:
-            offsets = np.asarray(self.offsets, dtype=np.float64)
+            offsets = np.ascontiguousarray(self.offsets, dtype=np.float64)
             if offsets.shape != (n,):
                 raise InvalidBatch(f"`offsets` has shape {offsets.shape} for {n} items; it must be ({n},).")
             _require_finite("offsets", offsets, ids)

@@ -20,6 +20,7 @@ from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.exploration import Calibration, Cascade, Policy, PositionBased, SlidingWindow
+from explorank.hooks.exploration.compiled import warm_up
 from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
 from explorank.hooks.guards import Guard, guard_name
@@ -147,6 +148,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     calibration = Watched(artefacts, CALIBRATION, Calibration.load)
     features = ExplorationFeatures(exploration_columns(settings, ranker.get))
     policy = build_policy(settings, registry, features.dim)
+    warm_up()  # no request, and no step of the learner, should wait for a compiler
     clock = clock_of(settings)
     log = DecisionLog(settings.folder_path / "log", worker=None, durability=settings.feedback.durability)
     kill_switch = KillSwitch(settings.folder_path / "exploration.off")

@@ -71,6 +71,7 @@ class _Logged:
         self._slate = slate
         self.possible: BoolArray = np.logical_or.reduce(slate.eligible, axis=0)
         self.varies = True
+        self.explorable: BoolArray | None = None
 
     def at(self, slot: int, placed: IndexArray, free: BoolArray) -> BoolArray:  # noqa: ARG002 - `free` tells
         eligible: BoolArray = free & self._slate.eligible[slot]

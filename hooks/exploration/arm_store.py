@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 
-from explorank.hooks.exploration.triangle import triangle
 from explorank.hooks.types import FeatureArray, FloatArray, IndexArray
 
 _SMALLEST: Final = 64
@@ -31,10 +30,8 @@ class ArmStore:
         """Of the posterior, packed (C, t)."""
         self.mean: Final[FloatArray] = np.zeros((capacity, dim))
         """Of the posterior, (C, d)."""
-        self.rough_covariance: Final[FeatureArray] = np.zeros((capacity, dim, dim), np.float32)
-        """`covariance` rounded and unpacked (C, d, d), for candidates with features of their own."""
-        self.rough_packed: Final[FeatureArray] = np.zeros((capacity, triangle), np.float32)
-        """`covariance` rounded, for candidates that share their features: half as much to read."""
+        self.rough_covariance: Final[FeatureArray] = np.zeros((capacity, triangle), np.float32)
+        """`covariance` rounded: half as much to read."""
         self.rough_mean: Final[FeatureArray] = np.zeros((capacity, dim), np.float32)
         """`mean` rounded."""
         self._used = 0
@@ -60,8 +57,7 @@ class ArmStore:
         self.covariance[rows], self.mean[rows] = covariance, mean
         # A number beyond float32 becomes infinite, which the reader of the rough rows looks for.
         with np.errstate(over="ignore"):
-            self.rough_packed[rows], self.rough_mean[rows] = covariance, mean
-        self.rough_covariance[rows] = triangle(mean.shape[1]).unpack(self.rough_packed[rows])
+            self.rough_covariance[rows], self.rough_mean[rows] = covariance, mean
         return np.arange(start, start + count)
 
     def grown(self, places: IndexArray, extra: int) -> ArmStore:
@@ -73,7 +69,6 @@ class ArmStore:
         larger.covariance[:live] = self.covariance[places]
         larger.mean[:live] = self.mean[places]
         larger.rough_covariance[:live] = self.rough_covariance[places]
-        larger.rough_packed[:live] = self.rough_packed[places]
         larger.rough_mean[:live] = self.rough_mean[places]
         larger._used = live
         return larger

@@ -17,8 +17,8 @@ from explorank.hooks.exploration.item_sums import (
 )
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import RewardForm
+from explorank.hooks.exploration.randomness import generator
 from explorank.hooks.exploration.rewards import unit_rewards
-from explorank.hooks.exploration.sampling import generator
 from explorank.hooks.exploration.thompson import ThompsonContest, check_options
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 

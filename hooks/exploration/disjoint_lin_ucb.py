@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.hooks.exploration.arm_beliefs import ArmBeliefs
 from explorank.hooks.exploration.disjoint_model import (
-    ArmBeliefs,
     DisjointModel,
     DisjointPolicy,
     DisjointState,
@@ -37,7 +37,7 @@ class DisjointLinUCB(DisjointPolicy):
     When: the features describe the request (the user, the time) and each item answers to them in its own
     way, with hundreds of rewards per item. When not: items are new every day, because no arm learns from
     another (use `LinUCB`); rewards are late, or the log is to evaluate other policies (use
-    `DisjointLinearThompson`). An arm takes 14·d² bytes.
+    `DisjointLinearThompson`). An arm takes 10·d² bytes.
 
     Source: Li, Chu, Langford and Schapire, *A Contextual-Bandit Approach to Personalized News Article
     Recommendation* (2010), algorithm 1. It departs from the paper in that a floor is mixed in, without which

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.hooks.exploration.arm_beliefs import ArmBeliefs
 from explorank.hooks.exploration.disjoint_model import (
-    ArmBeliefs,
     DisjointModel,
     DisjointPolicy,
     DisjointState,
@@ -34,7 +34,7 @@ class DisjointLinearThompson(DisjointPolicy):
 
     When: the features describe the request (the user, the time) and each item answers to them in its own
     way, with hundreds of rewards per item. When not: items are new every day, because no arm learns from
-    another (use `LinearThompson`). An arm takes 14·d² bytes.
+    another (use `LinearThompson`). An arm takes 10·d² bytes.
 
     Source: Agrawal and Goyal, *Thompson Sampling for Contextual Bandits with Linear Payoffs* (2013), with a
     parameter per arm. It departs from the paper as `LinearThompson` does.

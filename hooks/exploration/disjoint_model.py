@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from itertools import chain, repeat
-from types import MappingProxyType
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
+from explorank.hooks.exploration.arm_beliefs import ArmBeliefs
 from explorank.hooks.exploration.arm_store import ArmStore
 from explorank.hooks.exploration.linear_model import (
     LinearModel,
@@ -25,12 +23,11 @@ from explorank.hooks.exploration.linear_model import (
 )
 from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
-from explorank.hooks.exploration.triangle import Triangle, triangle
-from explorank.hooks.types import FeatureArray, FloatArray, Ids, IndexArray, RankingBatch, RewardBatch
+from explorank.hooks.exploration.roster import Roster
+from explorank.hooks.exploration.triangle import Triangle, solve, triangle
+from explorank.hooks.types import FloatArray, Ids, IndexArray, RankingBatch, RewardBatch
 
 _NOBODY: Final[Ids] = np.zeros(0, dtype="<U1")
-# Candidates whose covariances are read at once; those of 32 features then fit into the second-level cache.
-_BLOCK: Final = 128
 
 
 @dataclass(frozen=True)
@@ -41,37 +38,28 @@ class DisjointState:
     """
 
     version: int
-    item_ids: Ids  # (A,) by first appearance
+    roster: Roster  # of A arms, by first appearance
     store: ArmStore
     places: IndexArray  # (A + 1,) rows of the store; the last is that of an arm without rewards: the prior
-    row_of: Mapping[Any, int] = field(repr=False, compare=False)
-    """Where each item stands in `item_ids`."""
+
+    @property
+    def item_ids(self) -> Ids:
+        """The arms, (A,)."""
+        return self.roster.item_ids
 
     def places_of(self, batch: RankingBatch) -> IndexArray:
         """Return the store's row of each candidate, (n,)."""
-        # Where every arm is a candidate, in the same order, comparing is much cheaper than looking up.
-        if len(batch) == len(self.item_ids) and np.array_equal(batch.item_ids, self.item_ids):
-            return self.places[:-1]
         # An item without an arm has row -1: the prior's.
-        known = np.fromiter(map(self.row_of.get, batch.id_list, repeat(-1)), np.int64, count=len(batch))
-        return self.places[known]
-
-
-@lru_cache(maxsize=1)
-def _lapack() -> Any:
-    # A third of a second, and first needed for an initial or a loaded state: never in a request.
-    from scipy.linalg import lapack  # noqa: PLC0415 - who has no disjoint arms should not wait for it
-
-    return lapack
+        return self.places[self.roster.rows_of(batch)]
 
 
 @dataclass(frozen=True, slots=True)
 class DisjointModel:
     """`LinearModel` with coefficients of each arm's own; the age of a reward counts that arm's rewards.
 
-    An arm's posterior is solved from its sums by Cholesky, each time they change. LAPACK's packed routines
-    take some 15 µs for it at 32 features, and unlike with the Sherman-Morrison formula, rounding does not add
-    up over the rewards: a state is a function of its sums, however it was reached.
+    An arm's posterior is solved from its sums by Cholesky, each time they change. That takes some 10 µs at 32
+    features, and unlike with the Sherman-Morrison formula, rounding does not add up over the rewards: a state is
+    a function of its sums, however it was reached.
     """
 
     linear: LinearModel
@@ -96,10 +84,10 @@ class DisjointModel:
         features = self.linear.checked(rewards.features)
         if not len(rewards):
             return replace(state, version=state.version + 1)
-        item_ids, row_of, arms, order, sizes = _grouped(self.linear.policy, state, rewards.item_ids)
-        known = len(state.item_ids)
-        unseen = np.full(len(item_ids) - known, state.places[known])
-        places = np.concatenate((state.places[:known], unseen, state.places[known:]))
+        roster, arms, order, sizes = _grouped(self.linear.policy, state.roster, rewards.item_ids)
+        known = len(state.roster)
+        places = np.full(len(roster) + 1, state.places[known])  # new arms begin with the prior
+        places[:known] = state.places[:known]
         gram, information = state.store.gram[places[arms]], state.store.information[places[arms]]
         with np.errstate(over="ignore", invalid="ignore"):  # refused below, with the numbers named
             weights = (row_weights(rewards) / self.linear.noise**2)[order]
@@ -125,14 +113,15 @@ class DisjointModel:
             store = store.grown(places[others], extra=len(arms))
             places[others] = np.arange(len(others))
         places[arms] = at
-        return DisjointState(state.version + 1, item_ids, store, places, row_of)
+        return DisjointState(state.version + 1, roster, store, places)
 
     def without(self, state: DisjointState, item_ids: Iterable[Any]) -> DisjointState:
         """Return the state, one version on, in which nothing is known of `item_ids`."""
-        dropped = [row for row in map(state.row_of.get, set(item_ids)) if row is not None]
-        left = np.delete(state.item_ids, dropped)
-        places = np.delete(state.places, dropped)
-        return DisjointState(state.version + 1, left, state.store, places, _rows_of(left))
+        named = set(item_ids)
+        rows = state.roster.rows(named, len(named))
+        dropped = rows[rows >= 0]
+        left = Roster(np.delete(state.item_ids, dropped))
+        return DisjointState(state.version + 1, left, state.store, np.delete(state.places, dropped))
 
     def merged(self, state: DisjointState, other: DisjointState) -> DisjointState:
         """Return the posteriors given what both have learnt; the version is the sum of both.
@@ -141,18 +130,17 @@ class DisjointModel:
         """
         policy = self.linear.policy
         version = state.version + other.version
-        if not len(state.item_ids) or not len(other.item_ids):
-            return replace(state if len(state.item_ids) else other, version=version)
+        if not len(state.roster) or not len(other.roster):
+            return replace(state if len(state.roster) else other, version=version)
         if state.item_ids.dtype.kind != other.item_ids.dtype.kind:
             raise InvalidBatch(
                 f"One state of {policy} names items by {state.item_ids.dtype}, the other by "
                 f"{other.item_ids.dtype}; the same item would get two arms. Use one type of id throughout."
             )
         (_, mine), (_, theirs) = self.pack(state), self.pack(other)
-        new = [item for item in other.item_ids.tolist() if item not in state.row_of]
-        item_ids = np.concatenate((state.item_ids, np.asarray(new, dtype=other.item_ids.dtype)))
-        row_of = _rows_of(item_ids)
-        arms = np.fromiter(map(row_of.__getitem__, other.item_ids.tolist()), np.int64)
+        theirs_only = state.roster.rows(other.item_ids.tolist(), len(other.roster)) < 0
+        item_ids = np.concatenate((state.item_ids, other.item_ids[theirs_only]))
+        arms = Roster(item_ids).rows(other.item_ids.tolist(), len(other.roster))
         gram = np.zeros((len(item_ids), self._triangle.size))
         information = np.zeros((len(item_ids), self.linear.dim))
         gram[: len(mine["gram"])], information[: len(mine["gram"])] = mine["gram"], mine["information"]
@@ -172,9 +160,7 @@ class DisjointModel:
         Raises `InvalidBatch` where `other` has learnt more of an arm than is there.
         """
         (_, mine), (_, theirs) = self.pack(state), self.pack(other)
-        arms = np.fromiter(
-            map(state.row_of.get, other.item_ids.tolist(), repeat(-1)), np.int64, count=len(other.item_ids)
-        )
+        arms = state.roster.rows(other.item_ids.tolist(), len(other.roster))
         if (arms < 0).any():
             raise not_learnt(self.linear.policy)
         gram, information = mine["gram"].copy(), mine["information"].copy()
@@ -200,7 +186,7 @@ class DisjointModel:
     def beliefs(self, state: DisjointState, batch: RankingBatch) -> ArmBeliefs:
         """Return what is believed of the candidates; raise `InvalidBatch` without (n, dim) features."""
         features = self.linear.checked(batch.features)
-        return ArmBeliefs(state.store, state.places_of(batch), features, self._triangle)
+        return ArmBeliefs(state.store, state.places_of(batch), features)
 
     def pack(self, state: DisjointState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the sums of each arm; the prior is an option of the policy, not part of the state."""
@@ -251,102 +237,13 @@ class DisjointModel:
         store = ArmStore(len(gram), self.linear.dim)
         places = store.append(gram, information, *solved)
         assert places is not None  # noqa: S101 - it was made for them
-        return DisjointState(version, item_ids, store, places, _rows_of(item_ids))
+        return DisjointState(version, Roster(item_ids), store, places)
 
     def _solved(self, gram: FloatArray, information: FloatArray) -> tuple[FloatArray, FloatArray] | None:
         """Return covariances (k, t) and means (k, d), or `None` where one is not finite."""
         covariance, mean = np.empty_like(gram), np.empty_like(information)
-        dim, diagonal, lapack = self.linear.dim, self._triangle.diagonal, _lapack()
-        precisions = gram.copy()
-        precisions[:, diagonal] += self.linear.prior_precision
-        for arm, precision in enumerate(precisions):
-            factor, refused = lapack.dpptrf(dim, precision)
-            if refused:
-                return None
-            mean[arm] = lapack.dpptrs(dim, factor, information[arm])[0]
-            covariance[arm] = lapack.dpptri(dim, factor)[0]
-        finite = np.isfinite(covariance).all() and np.isfinite(mean).all()
-        return (covariance, mean) if finite else None
-
-
-class ArmBeliefs:
-    """The mean and the width of what each candidate is expected to earn, each by its own arm."""
-
-    __slots__ = ("_context", "_features", "_layout", "_places", "_store")
-
-    def __init__(self, store: ArmStore, places: IndexArray, features: FeatureArray, layout: Triangle) -> None:
-        """Take the store's row of each candidate's arm, (n,), and the candidates' features, (n, d)."""
-        self._store = store
-        self._places = places
-        self._features = features
-        self._layout = layout
-        # Often they describe the request, not the candidate, and are the same for all.
-        self._context = features[0] if len(features) and _is_one(features) else None
-
-    @property
-    def one_context(self) -> bool:
-        """Whether all candidates have the same features."""
-        return self._context is not None
-
-    def moments(self, rows: IndexArray) -> tuple[FloatArray, FloatArray]:
-        """Return mean and standard deviation of `rows`, (len(rows),) each."""
-        places = self._places[rows]
-        means, covariances = self._store.mean, self._store.covariance
-        mean: FloatArray
-        variance: FloatArray
-        if self._context is not None:
-            context = self._context.astype(np.float64)
-            mean = self._products(means, context, places)
-            variance = self._products(covariances, self._layout.squares(context), places)
-        else:
-            features = self._features.take(rows, axis=0).astype(np.float64)
-            mean = np.vecdot(means.take(places, axis=0), features)
-            variance = np.vecdot(covariances.take(places, axis=0), self._layout.squares(features))
-        return mean, np.sqrt(np.maximum(variance, 0.0))  # rounding may leave less than nothing
-
-    def upper_bounds(self, rows: IndexArray, deviations: float) -> FloatArray:
-        """Return mean + `deviations` standard deviations of `rows`, (len(rows),)."""
-        mean, deviation = self.moments(rows)
-        return mean + deviations * deviation
-
-    def rough_upper_bounds(self, rows: IndexArray, deviations: float) -> NDArray[np.floating[Any]]:
-        """Return `upper_bounds` in single precision where it suffices: to say who contends."""
-        places = self._places[rows]
-        with np.errstate(over="ignore", invalid="ignore"):
-            if self._context is not None:
-                squares = self._layout.squares(self._context)
-                mean = self._products(self._store.rough_mean, self._context, places)
-                variance = self._products(self._store.rough_packed, squares, places)
-            else:
-                mean, variance = self._for_each_context(self._features.take(rows, axis=0), places)
-            upper: NDArray[np.floating[Any]] = np.sqrt(np.maximum(variance, 0.0, out=variance), out=variance)
-            upper *= deviations
-            upper += mean
-            if math.isfinite(float(upper.sum())):
-                return upper
-        return self.upper_bounds(rows, deviations)
-
-    def _products(self, table: NDArray[Any], vector: NDArray[Any], places: IndexArray) -> NDArray[Any]:
-        """Return the product of `vector` with each of the rows at `places` of one of the store's tables."""
-        used = self._store.used
-        if used <= 2 * len(places):
-            # To read rows that are not asked for is cheaper than to copy those that are.
-            every: NDArray[Any] = table[:used] @ vector
-            return every[places]
-        few: NDArray[Any] = table.take(places, axis=0) @ vector
-        return few
-
-    def _for_each_context(
-        self, features: FeatureArray, places: IndexArray
-    ) -> tuple[FeatureArray, FeatureArray]:
-        """Return rough means and variances where each candidate has features (n, d) of its own."""
-        mean: FeatureArray = np.vecdot(self._store.rough_mean.take(places, axis=0), features)
-        variance = np.empty(len(places), np.float32)
-        for start in range(0, len(places), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            covariance = self._store.rough_covariance.take(places[block], axis=0)
-            np.vecdot(np.matvec(covariance, features[block]), features[block], out=variance[block])
-        return mean, variance
+        solvable = solve(gram, information, self.linear.prior_precision, covariance, mean)
+        return (covariance, mean) if solvable else None
 
 
 class DisjointPolicy(Policy[DisjointState]):
@@ -405,41 +302,26 @@ class DisjointPolicy(Policy[DisjointState]):
         return self.model.unpack(meta, packed)
 
 
-def _is_one(features: NDArray[Any]) -> bool:
-    """Return whether all rows (n, d) are the same: features of the request, not of the candidates."""
-    return features.strides[0] == 0 or bool((features == features[0]).all())
-
-
-def _rows_of(item_ids: Ids) -> Mapping[Any, int]:
-    return MappingProxyType({item: row for row, item in enumerate(item_ids.tolist())})
-
-
-def _grouped(
-    policy: str, state: DisjointState, rewarded: Ids
-) -> tuple[Ids, Mapping[Any, int], IndexArray, IndexArray, list[int]]:
+def _grouped(policy: str, roster: Roster, rewarded: Ids) -> tuple[Roster, IndexArray, IndexArray, list[int]]:
     """Return the arms after rewards for the items `rewarded` (m,), and which rewards are whose.
 
-    That is: all item ids (A',) and their rows, the rewarded arms (k,), the rewards arm by arm (m,), each
-    arm's in their order, and how many they are.
+    That is: the roster of A' arms, the rewarded arms (k,), the rewards arm by arm (m,), each arm's in their
+    order, and how many they are.
     """
     if rewarded.dtype.kind not in "Uiu":
-        rewarded = np.asarray(
-            rewarded.tolist()
-        )  # text held as objects becomes plain text, which can be saved
-    if len(state.item_ids) and state.item_ids.dtype.kind != rewarded.dtype.kind:
+        # Text held as objects becomes plain text, which can be saved.
+        rewarded = np.asarray(rewarded.tolist())
+    if len(roster) and roster.item_ids.dtype.kind != rewarded.dtype.kind:
         raise InvalidBatch(
-            f"Rewards name items by {rewarded.dtype}, the state of {policy} by {state.item_ids.dtype}; the "
+            f"Rewards name items by {rewarded.dtype}, the state of {policy} by {roster.item_ids.dtype}; the "
             "same item would get two arms. Use one type of id throughout."
         )
     groups: dict[Any, list[int]] = {}
     for row, item in enumerate(rewarded.tolist()):
         groups.setdefault(item, []).append(row)
-    new = [item for item in groups if item not in state.row_of]
-    item_ids, row_of = state.item_ids, state.row_of
+    new = [item for item in groups if item not in roster]
     if new:
         added = np.asarray(new, dtype=rewarded.dtype)
-        item_ids = np.concatenate((item_ids, added)) if len(item_ids) else added
-        row_of = _rows_of(item_ids)
-    arms = np.fromiter(map(row_of.__getitem__, groups), np.int64, count=len(groups))
+        roster = Roster(np.concatenate((roster.item_ids, added)) if len(roster) else added)
     order = np.fromiter(chain.from_iterable(groups.values()), np.int64, count=len(rewarded))
-    return item_ids, row_of, arms, order, [len(rows) for rows in groups.values()]
+    return roster, roster.rows(groups, len(groups)), order, [len(rows) for rows in groups.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from abc import abstractmethod
 from dataclasses import dataclass, field
@@ -12,6 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import CorruptState, InvalidBatch, InvalidPolicy
+from explorank.hooks.exploration.compiled import (
+    FEATURES,
+    FLOAT,
+    INTEGER,
+    MATRIX,
+    ROWS,
+    SINGLE_MATRIX,
+    VECTOR,
+    WRITTEN_SINGLES,
+    inlined,
+    kernel,
+)
 from explorank.hooks.exploration.options import check_positive
 from explorank.hooks.exploration.policy import Policy, unpacked_version
 from explorank.hooks.exploration.rewards import row_weights
@@ -37,7 +48,7 @@ class LinearState:
     def __post_init__(self) -> None:
         """Factorise; raise `numpy.linalg.LinAlgError` where the precision is not positive definite."""
         lower = np.linalg.cholesky(self.precision)
-        factor = np.linalg.solve(lower.T, np.eye(len(lower)))
+        factor = np.ascontiguousarray(np.linalg.solve(lower.T, np.eye(len(lower))))
         object.__setattr__(self, "factor", factor)
         object.__setattr__(self, "mean", factor @ (factor.T @ self.information))
         object.__setattr__(self, "rough", side_by_side(factor, self.mean))
@@ -294,11 +305,40 @@ def side_by_side(factor: FloatArray, mean: FloatArray) -> FeatureArray:
 
 
 def upper_bounds(belief: Belief, features: FeatureArray, rows: IndexArray, deviations: float) -> FloatArray:
-    """Return mean + `deviations` standard deviations of the expected reward of `rows`, (len(rows),)."""
-    taken = features.take(rows, axis=0).astype(np.float64)
-    spread = taken @ belief.factor
-    upper: FloatArray = taken @ belief.mean + deviations * np.sqrt(np.vecdot(spread, spread))
+    """Return mean + `deviations` standard deviations of the expected reward of `rows`, (len(rows),).
+
+    A pure function of each row, to the last bit.
+    """
+    return _upper_bounds(features, rows, belief.factor, belief.mean, deviations)
+
+
+@kernel((FEATURES, ROWS, MATRIX, VECTOR, FLOAT))
+def _upper_bounds(
+    features: FeatureArray, rows: IndexArray, factor: FloatArray, mean: FloatArray, deviations: float
+) -> FloatArray:
+    width = factor.shape[1]
+    upper, spread = np.empty(len(rows)), np.empty(width)
+    for position in range(len(rows)):
+        expected = _spread(features[rows[position]], factor, mean, spread)
+        variance = 0.0
+        for column in range(width):
+            variance += spread[column] * spread[column]
+        upper[position] = expected + deviations * np.sqrt(variance)
     return upper
+
+
+@inlined
+def _spread(features: FeatureArray, factor: FloatArray, mean: FloatArray, spread: FloatArray) -> float:
+    """Write x F into `spread` (k,) and return x · mean."""
+    dim, width = factor.shape
+    spread[:] = 0.0
+    expected = 0.0
+    for row in range(dim):
+        feature = np.float64(features[row])
+        expected += feature * mean[row]
+        for column in range(width):
+            spread[column] += feature * factor[row, column]
+    return expected
 
 
 def rough_upper_bounds(
@@ -306,30 +346,41 @@ def rough_upper_bounds(
 ) -> NDArray[np.floating[Any]]:
     """Return `upper_bounds` in single precision where it suffices: to say who contends."""
     if 2 * len(rows) < len(features):
-        upper = _rough(belief, features.take(rows, axis=0), deviations)
+        upper, finite = _rough(belief, features.take(rows, axis=0), deviations)
     else:
         # To compute what is not asked for is cheaper than to copy what is.
-        upper = _rough(belief, features, deviations)
+        upper, finite = _rough(belief, features, deviations)
         if len(rows) < len(features):
             upper = upper[rows]
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = math.isfinite(float(upper.sum()))
     return upper if finite else upper_bounds(belief, features, rows, deviations)
 
 
-def _rough(belief: Belief, features: FeatureArray, deviations: float) -> FeatureArray:
-    """Return the upper bound of each row of `features`, (n,) float32, not finite where float32 overflows."""
+def _rough(belief: Belief, features: FeatureArray, deviations: float) -> tuple[FeatureArray, bool]:
+    """Return the upper bound of each row of `features`, (n,) float32, and whether all are finite."""
     n, width = len(features), belief.rough.shape[1]
-    upper = np.empty(n, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, n, _BLOCK):
-            rows = features[start : start + _BLOCK]
-            product = np.matmul(rows, belief.rough, out=scratch(len(rows), width))
-            spread = product[:, :-1]
-            deviation = np.sqrt(np.vecdot(spread, spread), out=upper[start : start + _BLOCK])
-            deviation *= deviations
-            deviation += product[:, -1]
-    return upper
+    upper, finite = np.empty(n, np.float32), True
+    for start in range(0, n, _BLOCK):
+        rows = features[start : start + _BLOCK]
+        # Unlike `matmul`, it does not ask whether a number overflowed, which is asked below.
+        product = np.dot(rows, belief.rough, out=scratch(len(rows), width))
+        finite &= _deviate(product, deviations, upper[start : start + _BLOCK])
+    return upper, finite
+
+
+# In single precision for candidates that contend or not: in which order sums are added up does not matter.
+@kernel((SINGLE_MATRIX, FLOAT, WRITTEN_SINGLES), reorder=True)
+def _deviate(product: FeatureArray, deviations: float, upper: FeatureArray) -> bool:
+    """Write last column + `deviations` · length of the others of `product` (n, k + 1); say if all are finite."""
+    rows, width = product.shape
+    scale = np.float32(deviations)
+    total = np.float32(0.0)
+    for row in range(rows):
+        square = np.float32(0.0)
+        for column in range(width - 1):
+            square += product[row, column] * product[row, column]
+        upper[row] = product[row, width - 1] + scale * np.sqrt(square)
+        total += upper[row]
+    return bool(np.isfinite(total))
 
 
 class _Scratch(threading.local):
@@ -387,16 +438,49 @@ class LinearDraws:
 
     def draws(self, rows: IndexArray) -> FloatArray:
         """Return what each draw expects of `rows`, (M, len(rows))."""
-        taken = self.features.take(rows, axis=0).astype(np.float64)
-        # A pool is smaller than the number of draws: x (mean + F z) costs less as x mean + (x F) z.
-        spread, half = taken @ self.state.factor, len(self.state.mean) // 2
-        left = self.standard[:, :half] @ spread[:, :half].T
-        right = self.standard[:, half:] @ spread[:, half:].T
-        once, twice = len(left), (2 if half else 1) * len(left)
-        draws = np.empty((2 * twice, len(rows)))
-        np.add(left, right, out=draws[:once])
-        if half:
-            np.subtract(right, left, out=draws[once:twice])
-        np.negative(draws[:twice], out=draws[twice:])
-        draws += taken @ self.state.mean
-        return draws[: self.count]
+        return _joint_draws(
+            self.features, rows, self.state.factor, self.state.mean, self.standard, self.count
+        )
+
+
+@kernel((FEATURES, ROWS, MATRIX, VECTOR, MATRIX, INTEGER))
+def _joint_draws(
+    features: FeatureArray,
+    rows: IndexArray,
+    factor: FloatArray,
+    mean: FloatArray,
+    standard: FloatArray,
+    count: int,
+) -> FloatArray:
+    # A pool is smaller than the number of draws: x (mean + F z) costs less as x mean + (x F) z.
+    dim, members = len(mean), len(rows)
+    expected, spread = np.empty(members), np.empty((dim, members))
+    one = np.empty(dim)
+    for member in range(members):
+        expected[member] = _spread(features[rows[member]], factor, mean, one)
+        spread[:, member] = one
+    half = dim // 2
+    copies = 4 if half else 2
+    draws = np.empty((count, members))
+    left, right = np.empty(members), np.empty(members)
+    for draw in range(count):
+        vector, copy = divmod(draw, copies)
+        if copy == 0:
+            _combine(standard[vector, :half], spread[:half], left)
+            _combine(standard[vector, half:], spread[half:], right)
+        turned = 1.0 if copy < 2 else -1.0
+        mirrored = 1.0 if copy % 2 == 0 else -1.0
+        row = draws[draw]
+        for member in range(members):
+            row[member] = expected[member] + mirrored * (right[member] + turned * left[member])
+    return draws
+
+
+@inlined
+def _combine(scales: FloatArray, rows: FloatArray, combined: FloatArray) -> None:
+    """Write scales (k,) times rows (k, p) into `combined` (p,)."""
+    combined[:] = 0.0
+    for row in range(len(scales)):
+        scale = scales[row]
+        for column in range(len(combined)):
+            combined[column] += scale * rows[row, column]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState, InvalidPolicy
-from explorank.hooks.exploration.sampling import SlotDistribution
+from explorank.hooks.exploration.distributions import SlotDistribution
+from explorank.hooks.exploration.filling import OpenSlots
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch, RewardBatch
 
 RewardForm: TypeAlias = Literal["value", "share", "gain"]
@@ -61,6 +62,19 @@ class DrawableContest(Contest, Protocol):
 
     def drawable(self, eligible: BoolArray) -> SlotDistribution:
         """Return what `distribution` says, for the same mask."""
+
+
+class FillingContest(DrawableContest, Protocol):
+    """A drawable contest that can fill slot after slot by itself, where no guard looks at the slate so far.
+
+    It is optional too, and the same to the last bit.
+    """
+
+    def fill(self, slots: OpenSlots, start: int, uniforms: FloatArray) -> int:
+        """Fill slots from `start` on; return the first that is left to be filled otherwise, or their number.
+
+        `uniforms` holds a number for each explored slot from `start` on; those not used serve the later ones.
+        """
 
 
 class SlateContest(Contest, Protocol):

@@ -15,22 +15,17 @@ somebody has been placed by then.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.hooks.errors import InvalidPolicy
-from explorank.hooks.exploration.sampling import SlotDistribution, TieKeys, step_of, top
+from explorank.hooks.exploration.distributions import Shares
+from explorank.hooks.exploration.filling import OpenSlots, Played
+from explorank.hooks.exploration.order import best
+from explorank.hooks.exploration.randomness import drawn_tie_seed
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray
-
-
-class PoolDistribution(SlotDistribution, Protocol):
-    """A distribution over the members of a pool."""
-
-    def dense(self, n: int) -> FloatArray:
-        """Return one probability per candidate, (n,) float64."""
 
 
 class Optimist(Protocol):
@@ -52,10 +47,9 @@ class Index(Optimist, Protocol):
 
 
 O = TypeVar("O", bound=Optimist)  # noqa: E741 - an optimist
-P = TypeVar("P")
 
 
-class PoolContest(ABC, Generic[O, P]):
+class PoolContest(ABC, Generic[O]):
     """One pool for all slots of a request, and what is played in it."""
 
     def __init__(
@@ -69,7 +63,7 @@ class PoolContest(ABC, Generic[O, P]):
     ) -> None:
         """Form the pool and play; `offsets` (n,), where given, are added to what the posterior says."""
         self._posterior = posterior
-        self._keys = TieKeys.drawn(rng)
+        self._ties = drawn_tie_seed(rng)
         self._pool = pool
         self._floor = floor
         self._offsets = offsets
@@ -80,28 +74,23 @@ class PoolContest(ABC, Generic[O, P]):
         """Return the probability of each candidate, (n,) float64, 0 outside the pool."""
         return self.drawable(eligible).dense(len(eligible))
 
-    def drawable(self, eligible: BoolArray) -> PoolDistribution:
+    def drawable(self, eligible: BoolArray) -> Shares:
         """Return the distribution over the members of the pool alone."""
         played = self._played
-        present = eligible.take(self._rows(played))
-        here = int(np.count_nonzero(present))
-        if here == 0 or np.count_nonzero(eligible > self._expected):
+        shares = played.shares(eligible, self._expected)
+        if shares is None:
             played = self._play(eligible)
-            here = len(self._rows(played))
-            present = np.ones(here, np.bool_)
-        return self._drawable(played, present, here)
+            shares = played.shares(eligible, eligible)
+            assert shares is not None  # noqa: S101 - the pool was formed of them
+        return Shares(played.members, shares)
+
+    def fill(self, slots: OpenSlots, start: int, uniforms: FloatArray) -> int:
+        """Fill slots from `start` on, as far as the pool does for them."""
+        return slots.fill(start, self._played, self._expected, uniforms)
 
     @abstractmethod
-    def _play(self, eligible: BoolArray) -> P:
-        """Form the pool of those `eligible` (n,), and return what it plays with."""
-
-    @abstractmethod
-    def _rows(self, played: P) -> IndexArray:
-        """Return the members of the pool, (p,)."""
-
-    @abstractmethod
-    def _drawable(self, played: P, present: BoolArray, here: int) -> PoolDistribution:
-        """Return the distribution over those members that are `present` (p,); they are `here` many."""
+    def _play(self, eligible: BoolArray) -> Played:
+        """Form the pool of those `eligible` (n,), and play."""
 
     def _pooled(self, eligible: BoolArray) -> IndexArray:
         """Return who is in the pool, (p,), by row."""
@@ -111,90 +100,28 @@ class PoolContest(ABC, Generic[O, P]):
         optimistic = self._posterior.optimistic(rows)
         if self._offsets is not None:
             optimistic = optimistic + self._offsets[rows]
-        chosen: IndexArray = rows[top(optimistic, self._keys, self._pool, rows)]
+        precision = np.float32 if optimistic.dtype == np.float32 else np.float64
+        optimistic = np.ascontiguousarray(optimistic, precision)
+        chosen: IndexArray = rows[best(optimistic, rows, self._pool, self._ties)]
         return chosen
 
     def _with_offsets(self, values: FloatArray, members: IndexArray) -> FloatArray:
         return values if self._offsets is None else values + self._offsets[members]
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranking:
-    """A pool in the order of its index, falling."""
-
-    members: IndexArray  # (p,)
-    values: FloatArray  # (p,)
-
-
-class IndexContest(PoolContest[Index, _Ranking]):
+class IndexContest(PoolContest[Index]):
     """The `Contest` of index policies: the highest index of the pool wins, and the floor is shared by all of it.
 
     p(i) = (1 - floor) · [i is highest] / #{highest} + floor / #{eligible pool}
     """
 
-    def _play(self, eligible: BoolArray) -> _Ranking:
+    def _play(self, eligible: BoolArray) -> Played:
         few = np.count_nonzero(eligible) <= self._posterior.exact_at_once
         members = eligible.nonzero()[0] if few else self._pooled(eligible)
         values = self._with_offsets(self._posterior.values(members), members)
-        if len(members) > self._pool:
-            chosen = top(values, self._keys, self._pool, members)
-            members, values = members[chosen], values[chosen]
-        order = (-values).argsort(kind="stable")
-        return _Ranking(members[order], values[order])
-
-    def _rows(self, played: _Ranking) -> IndexArray:
-        return played.members
-
-    def _drawable(self, played: _Ranking, present: BoolArray, here: int) -> _Champions:
-        values, first = played.values, int(present.argmax())
-        winners = [first]
-        if first + 1 < len(values) and values[first + 1] == values[first]:
-            winners = (present & (values == values[first])).nonzero()[0].tolist()
-        return _Champions(played.members, present, winners, here, self._floor)
-
-
-class _Champions:
-    """The winners of a pool share 1 - floor evenly, all of the pool that is present share the floor."""
-
-    __slots__ = ("_floor", "_here", "_members", "_present", "_winners")
-
-    def __init__(
-        self, members: IndexArray, present: BoolArray, winners: list[int], here: int, floor: float
-    ) -> None:
-        """Take the `members` (p,), who of them is `present`, and the positions of the `winners`."""
-        self._members = members
-        self._present = present
-        self._winners = winners
-        self._here = here
-        self._floor = floor
-
-    def draw(self, uniform: float) -> int:
-        """Return the row that `uniform` in [0, 1) picks: the winners first, then all of the pool."""
-        best = 1.0 - self._floor
-        if uniform < best:
-            at = self._winners[step_of(uniform / best, len(self._winners))]
-        else:
-            at = int(self._present.nonzero()[0][step_of((uniform - best) / self._floor, self._here)])
-        return int(self._members[at])
-
-    def propensity(self, row: int) -> float:
-        """Return the probability with which `draw` picks `row`."""
-        at = int((self._members == row).argmax())
-        if self._members[at] != row or not self._present[at]:
-            return 0.0
-        share = (1.0 - self._floor) / len(self._winners) if at in self._winners else 0.0
-        return share + self._floor / self._here
-
-    def mark(self, support: BoolArray) -> None:
-        """Set True in `support` (n,) for who is present."""
-        support[self._members[self._present]] = True
-
-    def dense(self, n: int) -> FloatArray:
-        """Return one probability per candidate, (n,) float64."""
-        probabilities = np.zeros(n)
-        probabilities[self._members] = self._present * (self._floor / self._here)
-        probabilities[self._members[self._winners]] += (1.0 - self._floor) / len(self._winners)
-        return probabilities
+        # In an order of their own, so that a pool formed of its members alone draws the same.
+        order = best(values, members, self._pool, self._ties)
+        return Played.of(members[order], values[order][None], self._floor, ties_share=True)
 
 
 def check_pool(name: str, floor: float, pool: int) -> None:

@@ -9,21 +9,17 @@ Nothing depends on how many slots were asked for, so that a prefix of a slate ha
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
+from explorank.hooks.exploration.compiled import MASK, ROWS, kernel
+from explorank.hooks.exploration.distributions import Distribution, SlotDistribution
+from explorank.hooks.exploration.filling import OpenSlots
+from explorank.hooks.exploration.order import BestByScore
 from explorank.hooks.exploration.policy import Contest, Policy, SlateContest
-from explorank.hooks.exploration.sampling import (
-    BestByScore,
-    Distribution,
-    SlotDistribution,
-    TieKeys,
-    Uniforms,
-    generator,
-)
+from explorank.hooks.exploration.randomness import Uniforms, generator, tie_seed
 from explorank.hooks.types import (
     OFFSETS,
     BoolArray,
@@ -34,6 +30,7 @@ from explorank.hooks.types import (
     SlotMethod,
 )
 
+_METHODS: Final[tuple[SlotMethod, SlotMethod]] = ("score", "explore")
 _AT_MOST: Final = 1.0 + 1e-9  # a certain item's shares may add up to a little more
 
 
@@ -47,6 +44,10 @@ class Eligibility(Protocol):
     @property
     def varies(self) -> bool:
         """Whether slots differ in more than that what is placed is gone; if not, `at` is not asked."""
+
+    @property
+    def explorable(self) -> BoolArray | None:
+        """Whom of those eligible an explored slot chooses from, (n,), `None`: all; asked if nothing varies."""
 
     def at(self, slot: int, placed: IndexArray, free: BoolArray) -> BoolArray:
         """Return who of those `free` (n,), possible and not `placed`, is eligible, (n,) bool."""
@@ -79,71 +80,90 @@ class SlotProcess:
         self._explored: Final = explored
         self._seed: Final = seed
         self._contest: Contest | None = None
-        self._uniforms: Uniforms | None = None
+        self._uniforms: Final = Uniforms(seed)
         self._best: BestByScore | None = None
 
     def run(self, n_slots: int) -> Slate:
         """Return the slate; it is shorter than `n_slots` where a slot has nobody eligible."""
         policy, eligibility = self._policy, self._eligibility
-        n = len(self._batch)
-        length = min(n_slots, n)
+        n, length = len(self._batch), min(n_slots, len(self._batch))
         varies = eligibility.varies
-        free = eligibility.possible.copy()
-        order = np.zeros(length, np.int64)
+        slots = OpenSlots.of(eligibility.possible, [slot in self._explored for slot in range(length)])
+        free = slots.free
         # Guards and contests see the slate above the slot, and must not rewrite it.
-        above = order.view()
+        above = slots.order.view()
         above.flags.writeable = False
-        propensities = np.ones(length)
-        eligible = np.empty((length, n), np.bool_)
-        support = np.zeros((length, n), np.bool_)
-        methods: list[SlotMethod] = []
+        allowed_at: list[BoolArray] = []
         strategies: list[str] = []
-        for slot in range(length):
+        slot = 0
+        while slot < length:
             allowed = eligibility.at(slot, above[:slot], free) if varies else free
             contending = self._contending(slot, allowed)
             if contending is None:
                 row = self._best_of(allowed, length)
                 if not allowed[row]:
                     break
-                support[slot, row] = True
-                methods.append("score")
+                slots.support[slot, row] = True
                 strategies.append("")
+            elif not contending[contending.argmax()]:
+                break
+            elif not varies and (filled := self._fill(slots, slot, contending)) > slot:
+                slot = filled
+                continue
             else:
-                if not contending[contending.argmax()]:
-                    break
-                placed = above[:slot]
-                distribution = self._distribution(contending, slot, placed)
-                row = distribution.draw(self._uniform())
-                propensity = distribution.propensity(row)
-                if not contending[row] or not 0.0 < propensity <= _AT_MOST:
-                    raise _drawn_otherwise(policy.name, self._batch, row, propensity, allowed=contending[row])
-                propensities[slot] = propensity
-                distribution.mark(support[slot])
-                methods.append("explore")
+                row = self._draw(slots, slot, contending, above[:slot])
                 if policy.sees_slate:
-                    strategies.append(self._strategy(row, contending, slot, placed))
+                    strategies.append(self._strategy(row, contending, slot, above[:slot]))
             if varies:
-                eligible[slot] = allowed
-            order[slot] = row
+                allowed_at.append(allowed)
+            slots.order[slot] = row
             free[row] = False
-        filled = len(methods)
-        order, eligible = order[:filled], eligible[:filled]
-        if not varies:
-            eligible[:] = eligibility.possible
-            eligible[:, order] = _not_yet_placed(filled)
+            slot += 1
+        order = slots.order[:slot]
+        if varies:
+            eligible = np.array(allowed_at, np.bool_).reshape(slot, n)
+        else:
+            eligible = _not_yet_placed(eligibility.possible, order)
         return Slate(
             order=order,
-            propensities=propensities[:filled],
-            method=tuple(methods),
+            propensities=slots.propensities[:slot],
+            method=tuple(map(_METHODS.__getitem__, slots.drawn[:slot].tolist())),
             policy=policy.name,
             policy_version=self._state.version,
             eligible=eligible,
-            support=support[:filled],
+            support=slots.support[:slot],
             seed=self._seed,
             floor=policy.exploration_floor,
             strategies=tuple(strategies) if policy.sees_slate else (),
             reads=self._read(),
         )
+
+    def _draw(self, slots: OpenSlots, slot: int, contending: BoolArray, placed: IndexArray) -> int:
+        """Draw a slot's item, and note how probable it was and what else could have been drawn."""
+        distribution = self._distribution(contending, slot, placed)
+        row = distribution.draw(self._uniforms.next())
+        propensity = distribution.propensity(row)
+        if not contending[row] or not 0.0 < propensity <= _AT_MOST:
+            name, allowed = self._policy.name, bool(contending[row])
+            raise _drawn_otherwise(name, self._batch, row, propensity, allowed=allowed)
+        slots.propensities[slot] = propensity
+        distribution.mark(slots.support[slot])
+        slots.drawn[slot] = True
+        return row
+
+    def _fill(self, slots: OpenSlots, start: int, contending: BoolArray) -> int:
+        """Let the contest fill slots from `start` on, if it can; return the first that it did not fill."""
+        fill = getattr(self._contest_among(contending), "fill", None)
+        if fill is None:
+            return start
+        length, explorable = len(slots.order), self._eligibility.explorable
+        if explorable is not None:
+            slots.explorable = explorable
+        if np.count_nonzero(slots.explored) < length:
+            slots.ranking = self._ranking(length).head
+        filled: int = fill(slots, start, self._uniforms.ahead(length - start))
+        self._uniforms.use(int(np.count_nonzero(slots.drawn[start:filled])))
+        return filled
 
     def conditionals(self, order: Sequence[int] | IndexArray) -> FloatArray:
         """Return the probability of each slot's item given the slots above it, (k,); 0 ends the slate."""
@@ -217,19 +237,19 @@ class SlotProcess:
             self._contest = self._policy.contest(self._state, self._batch, choosing, rng)
         return self._contest
 
-    def _uniform(self) -> float:
-        if self._uniforms is None:
-            self._uniforms = Uniforms(self._seed)
-        return self._uniforms.next()
-
     def _strategy(self, row: int, choosing: BoolArray, slot: int, placed: IndexArray) -> str:
-        return cast("SlateContest", self._contest).strategy(row, self._uniform(), choosing, slot, placed)
+        return cast("SlateContest", self._contest).strategy(
+            row, self._uniforms.next(), choosing, slot, placed
+        )
 
     def _best_of(self, free: BoolArray, depth: int) -> int:
+        return self._ranking(depth).among(free)
+
+    def _ranking(self, depth: int) -> BestByScore:
         if self._best is None:
-            scores, keys = self._batch.score_values, TieKeys(self._seed)
-            self._best = BestByScore(scores, keys, self._eligibility.possible, depth)
-        return self._best.among(free)
+            scores, ties = self._batch.score_values, tie_seed(self._seed)
+            self._best = BestByScore(scores, ties, self._eligibility.possible, depth)
+        return self._best
 
     def _read(self) -> tuple[str, ...]:
         """Return what the policy read of the batch beside scores and needed features."""
@@ -255,10 +275,17 @@ def _drawn_otherwise(
     )
 
 
-@lru_cache(maxsize=64)
-def _not_yet_placed(slots: int) -> BoolArray:
-    """Return whether, at each slot, what each slot holds in the end is still to be placed, (slots, slots)."""
-    return np.triu(np.ones((slots, slots), np.bool_))
+@kernel((MASK, ROWS))
+def _not_yet_placed(possible: BoolArray, order: IndexArray) -> BoolArray:
+    """Return who was free at each slot of `order` (k,), of those `possible` (n,) in the first, (k, n)."""
+    free = np.empty((len(order), len(possible)), np.bool_)
+    for slot in range(len(order)):
+        if slot:
+            free[slot] = free[slot - 1]
+            free[slot, order[slot - 1]] = False
+        else:
+            free[slot] = possible
+    return free
 
 
 def _rows(order: Sequence[int] | IndexArray, n: int) -> IndexArray:

@@ -119,7 +119,7 @@ class _Guarded:
                 f"`explorable` is {explorable.dtype} of shape {explorable.shape} for {n} candidates; it must be "
                 f"bool of shape ({n},), one entry per candidate."
             )
-        self._explorable = explorable
+        self.explorable = explorable
         self._batch = batch
         self._on_error = on_error
         self._dynamic: Sequence[Guard] = ()
@@ -141,9 +141,9 @@ class _Guarded:
     def contending(self, slot: int, eligible: BoolArray) -> BoolArray | None:  # noqa: ARG002 - all slots alike
         # A contest may keep what it is given; what is free changes with the next slot.
         contending: BoolArray = eligible.copy()
-        if self._explorable is None:
+        if self.explorable is None:
             return contending
-        contending &= self._explorable
+        contending &= self.explorable
         return contending if np.count_nonzero(contending) else None
 
 

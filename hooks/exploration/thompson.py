@@ -12,14 +12,15 @@ happened, given the seed's draws. Over all seeds the mean of p̂ is Thompson's o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from explorank.hooks.errors import InvalidPolicy
+from explorank.hooks.exploration.filling import Played
+from explorank.hooks.exploration.order import in_key_order
 from explorank.hooks.exploration.pools import Optimist, PoolContest, check_pool
-from explorank.hooks.exploration.sampling import Shares, generator
+from explorank.hooks.exploration.randomness import generator
 from explorank.hooks.types import BoolArray, FloatArray, IndexArray
 
 
@@ -30,41 +31,15 @@ class Posterior(Optimist, Protocol):
         """Return M joint draws for `rows`, (M, len(rows)); a pure function, equal rows equal draws."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Draws:
-    """What each draw says of the members of a pool, and whom it lets win when all are present."""
-
-    members: IndexArray  # (p,)
-    values: FloatArray  # (M, p)
-    winners: IndexArray  # (M,)
-
-
-class ThompsonContest(PoolContest[Posterior, _Draws]):
+class ThompsonContest(PoolContest[Posterior]):
     """The `Contest` of every Thompson policy: one pool and one set of draws for all slots."""
 
-    def _play(self, eligible: BoolArray) -> _Draws:
-        members = self._pooled(eligible)
+    def _play(self, eligible: BoolArray) -> Played:
         # Equal draws (twins, unseen arms whose draws underflow) go to the first column: the seed decides
         # which that is, not the order in which candidates were retrieved.
-        members = members[self._keys.of(members).argsort()]
+        members = in_key_order(self._pooled(eligible), self._ties)
         values = self._with_offsets(self._posterior.draws(members), members)
-        return _Draws(members, values, values.argmax(axis=1))
-
-    def _rows(self, played: _Draws) -> IndexArray:
-        return played.members
-
-    def _drawable(self, played: _Draws, present: BoolArray, here: int) -> Shares:
-        winners = played.winners
-        if here < len(present):
-            # Only where the winner of a draw is gone is there another; who is gone wins no draw.
-            orphaned = (~present[winners]).nonzero()[0]
-            if len(orphaned):
-                winners = winners.copy()
-                winners[orphaned] = np.where(present, played.values[orphaned], -np.inf).argmax(axis=1)
-        wins = np.bincount(winners, minlength=len(present)).astype(np.float64)
-        wins *= (1.0 - self._floor) / len(winners)
-        shares: FloatArray = wins + present * (self._floor / here)
-        return Shares(played.members, shares)
+        return Played.of(members, values, self._floor, ties_share=False)
 
 
 def mirrored(count: int, copies: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from explorank.hooks.exploration.policy import Contest, Policy
-from explorank.hooks.exploration.sampling import generator
+from explorank.hooks.exploration.randomness import generator
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
 
 _ITEMS = 12

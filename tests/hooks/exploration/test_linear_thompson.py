@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
-from explorank.hooks.exploration import LinearThompson, RankingBatch, RewardBatch, build_slate
+from explorank.hooks.exploration import (
+    LinearThompson,
+    RankingBatch,
+    RewardBatch,
+    build_slate,
+    slate_log_propensity,
+)
 
 
 def make(m, dim, seed=0):
@@ -114,9 +120,8 @@ def test_what_was_learnt_is_what_is_shown():
     rewards = features @ np.array([1.0, -1.0])
     state = policy.learn(policy.initial_state(), RewardBatch(np.arange(400), rewards, features))
     batch = RankingBatch(list("abc"), [[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]])
-    shares = build_slate(policy, state, batch, 1, seed=6)
-    assert shares.order.tolist() == [1]
-    assert shares.propensities[0] == pytest.approx(0.9 + 0.1 / 3)
+    likely = slate_log_propensity(policy, state, batch, [1], seed=6)
+    assert np.exp(likely) == pytest.approx(0.9 + 0.1 / 3)
 
 
 def test_the_pool_is_the_best_by_mean_plus_two_sd():

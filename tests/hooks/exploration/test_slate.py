@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from explorank.hooks import exploration
 from explorank.hooks.errors import InvalidBatch, InvalidPolicy
@@ -22,14 +24,9 @@ from explorank.hooks.exploration import (
     build_slate,
     slate_log_propensity,
 )
-from explorank.hooks.exploration.sampling import (
-    BestByScore,
-    Distribution,
-    TieKeys,
-    Uniforms,
-    ranked,
-    top,
-)
+from explorank.hooks.exploration.distributions import Distribution
+from explorank.hooks.exploration.order import BestByScore, best, in_key_order
+from explorank.hooks.exploration.randomness import Uniforms, tie_key, tie_seed
 from explorank.hooks.exploration.stateless import StatelessPolicy
 from explorank.hooks.guards import AlreadySeen, BlockList
 from explorank.hooks.types import RankingRequest
@@ -379,49 +376,54 @@ def test_items_of_probability_zero_are_never_drawn():
     assert short.draw(np.nextafter(1.0, 0)) == 1
 
 
-class FixedKeys(TieKeys):
-    """Keys that a test can read."""
-
-    def __init__(self, keys):
-        self._keys = np.asarray(keys)
-
-    def of(self, rows):
-        return self._keys[rows]
+def keys_of(rows, seed):
+    return np.array([tie_key(int(row), seed) for row in rows], np.uint64)
 
 
-def test_top_breaks_ties_by_key_and_ranked_too():
-    values, keys = np.array([1.0, 3.0, 1.0, 1.0, 2.0]), FixedKeys([9, 5, 1, 2, 5])
-    assert top(values, keys, 3).tolist() == [1, 2, 4]
-    assert top(values, keys, 4).tolist() == [1, 2, 3, 4]
-    assert top(values, keys, 9).tolist() == [0, 1, 2, 3, 4]
-    assert ranked(values, keys, np.arange(5)).tolist() == [1, 4, 2, 3, 0]
-    rows = np.array([0, 2, 3])
-    assert top(values[rows], keys, 1, rows).tolist() == [1]
-    assert ranked(values, keys, rows).tolist() == [2, 3, 0]
+def falling(values, rows, seed):
+    """Positions from the largest value to the smallest, the smaller key first among equals."""
+    return np.lexsort((keys_of(rows, seed), -values))
+
+
+@given(
+    values=st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 0.5, 1e300, math.inf]), max_size=30),
+    count=st.integers(0, 40),
+    seed=st.integers(0, 2**64 - 1),
+    single=st.booleans(),
+)
+def test_the_best_come_in_order_with_ties_by_key(values, count, seed, single):
+    values = np.array(values, np.float64)
+    rows = np.random.default_rng(len(values)).permutation(100)[: len(values)]
+    if single:
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32)
+    expected = falling(values, rows, np.uint64(seed))[:count]
+    assert best(values, rows, count, np.uint64(seed)).tolist() == expected.tolist()
 
 
 def test_the_best_by_score_are_found_beyond_the_head_that_is_sorted_first():
-    scores, keys = np.array([5.0, 4.0, 4.0, 3.0, 2.0, 9.0]), FixedKeys([0, 2, 1, 0, 0, 0])
+    scores, seed = np.array([5.0, 4.0, 4.0, 3.0, 2.0, 9.0]), np.uint64(3)
     possible = np.array([True, True, True, True, True, False])
-    best = BestByScore(scores, keys, possible, depth=2)
+    ranked = np.arange(5)[falling(scores[:5], np.arange(5), seed)]
+    assert ranked[[0, 3, 4]].tolist() == [0, 3, 4]
+    ranking = BestByScore(scores, seed, possible, depth=2)
     free = possible.copy()
-    for row in (0, 2, 1, 3, 4):
-        assert best.among(free) == row
+    for row in ranked.tolist():
+        assert ranking.among(free) == row
         free[row] = False
-    assert not free[best.among(free)]
-    nobody = BestByScore(scores, keys, np.zeros(6, np.bool_), depth=2)
+    assert not free[ranking.among(free)]
+    nobody = BestByScore(scores, seed, np.zeros(6, np.bool_), depth=2)
     assert nobody.among(np.zeros(6, np.bool_)) == 0
 
 
-def test_tie_keys_are_distinct_even_and_the_same_whoever_else_asks():
-    keys = TieKeys(2**70 + 3)
-    everyone = keys.of(np.arange(10_000))
-    assert len(set(everyone.tolist())) == 10_000
-    assert np.array_equal(keys.of(np.array([7, 3])), everyone[[7, 3]])
-    assert not np.array_equal(TieKeys(3).of(np.arange(9)), everyone[:9])
+def test_tie_keys_are_distinct_and_even():
+    seed = tie_seed(2**70 + 3)
+    assert len(set(keys_of(range(10_000), seed).tolist())) == 10_000
+    assert not np.array_equal(keys_of(range(9), tie_seed(3)), keys_of(range(9), seed))
+    assert in_key_order(np.arange(50), seed).tolist() == np.argsort(keys_of(range(50), seed)).tolist()
     # The first of three tied rows is each of them in a third of 3,000 seeds; 4.5 sd = a false alarm of 1e-5.
-    firsts = np.bincount([int(TieKeys(seed).of(np.arange(3)).argmin()) for seed in range(3_000)], minlength=3)
-    assert np.abs(firsts - 1_000).max() < 4.5 * math.sqrt(3_000 * 2 / 9)
+    firsts = [int(keys_of(range(3), tie_seed(seed)).argmin()) for seed in range(3_000)]
+    assert np.abs(np.bincount(firsts, minlength=3) - 1_000).max() < 4.5 * math.sqrt(3_000 * 2 / 9)
 
 
 def test_the_numbers_of_neighbouring_seeds_are_uniform_and_unrelated():
