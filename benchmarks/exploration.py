@@ -49,6 +49,7 @@ from explorank.hooks.exploration import (
     build_slate,
     builtin,
 )
+from explorank.hooks.exploration.compiled import warm_up
 from explorank.hooks.exploration.disjoint_model import DisjointPolicy
 from explorank.hooks.exploration.stateless import StatelessPolicy
 from explorank.hooks.feedback.log import DecisionLog
@@ -406,6 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
+    warm_up()
     rounds, sample_s = (2, 0.0) if options.quick else (60, 0.003)
     facts = environment.describe()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -38,6 +38,7 @@ from benchmarks.regret.tournament import Worker, worker
 from benchmarks.regret.worlds import Numbers
 from benchmarks.timing import repeated, seconds_per_call
 from explorank.hooks.exploration import RankingBatch, RewardBatch, build_slate
+from explorank.hooks.exploration.compiled import warm_up
 
 SIZES: Final = (100, 1_000)
 KINDS: Final = ("disjoint", "shared")
@@ -225,6 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
+    warm_up()
     sizes, rounds, sample_s = ((20,), 2, 0.0) if options.quick else (SIZES, ROUNDS, SAMPLE_S)
     facts = environment.describe()
     rows: list[Row] = []

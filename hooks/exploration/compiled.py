@@ -38,6 +38,7 @@ FEATURES: Final = _readable(types.float32, 2, "A")
 """(n, d) float32 in any layout: candidates may share one row."""
 WRITTEN_MASK: Final = types.Array(types.boolean, 1, "C")
 WRITTEN_MASKS: Final = types.Array(types.boolean, 2, "C")
+WRITTEN_WORDS: Final = types.Array(types.uint64, 1, "C")
 WRITTEN_ROWS: Final = types.Array(types.int64, 1, "C")
 WRITTEN_VECTOR: Final = types.Array(types.float64, 1, "C")
 WRITTEN_MATRIX: Final = types.Array(types.float64, 2, "C")

@@ -20,6 +20,7 @@ from explorank.hooks.exploration.compiled import (
     SINGLE_MATRIX,
     VECTOR,
     WRITTEN_SINGLES,
+    WRITTEN_VECTOR,
     inlined,
     kernel,
 )
@@ -309,22 +310,28 @@ def upper_bounds(belief: Belief, features: FeatureArray, rows: IndexArray, devia
 
     A pure function of each row, to the last bit.
     """
-    return _upper_bounds(features, rows, belief.factor, belief.mean, deviations)
+    upper = np.empty(len(rows))
+    _write_upper_bounds(features, rows, belief.factor, belief.mean, deviations, upper)
+    return upper
 
 
-@kernel((FEATURES, ROWS, MATRIX, VECTOR, FLOAT))
-def _upper_bounds(
-    features: FeatureArray, rows: IndexArray, factor: FloatArray, mean: FloatArray, deviations: float
-) -> FloatArray:
+@kernel((FEATURES, ROWS, MATRIX, VECTOR, FLOAT, WRITTEN_VECTOR))
+def _write_upper_bounds(
+    features: FeatureArray,
+    rows: IndexArray,
+    factor: FloatArray,
+    mean: FloatArray,
+    deviations: float,
+    upper: FloatArray,
+) -> None:
     width = factor.shape[1]
-    upper, spread = np.empty(len(rows)), np.empty(width)
+    spread = np.empty(width)
     for position in range(len(rows)):
         expected = _spread(features[rows[position]], factor, mean, spread)
         variance = 0.0
         for column in range(width):
             variance += spread[column] * spread[column]
         upper[position] = expected + deviations * np.sqrt(variance)
-    return upper
 
 
 @inlined
@@ -438,9 +445,8 @@ class LinearDraws:
 
     def draws(self, rows: IndexArray) -> FloatArray:
         """Return what each draw expects of `rows`, (M, len(rows))."""
-        return _joint_draws(
-            self.features, rows, self.state.factor, self.state.mean, self.standard, self.count
-        )
+        state = self.state
+        return _joint_draws(self.features, rows, state.factor, state.mean, self.standard, self.count)
 
 
 @kernel((FEATURES, ROWS, MATRIX, VECTOR, MATRIX, INTEGER))

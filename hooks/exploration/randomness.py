@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 from numpy.typing import NDArray
 
-from explorank.hooks.exploration.compiled import INTEGER, WORD, inlined, kernel
+from explorank.hooks.exploration.compiled import WORD, WRITTEN_VECTOR, WRITTEN_WORDS, inlined, kernel
 from explorank.hooks.types import FloatArray
 
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -50,9 +50,9 @@ class Uniforms:
     def ahead(self, count: int) -> FloatArray:
         """Return the next `count` numbers, (count,), without using them."""
         if self._used + count > len(self._numbers):
-            # 53 bits fill a float64's significand exactly, so the results are below 1.
-            words = _words(np.uint64(folded(self._seed ^ _STREAM)), max(_AT_ONCE, 2 * (self._used + count)))
-            self._numbers = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+            word = np.uint64(folded(self._seed ^ _STREAM))
+            self._numbers = np.empty(max(_AT_ONCE, 2 * (self._used + count)))
+            _write_uniforms(word, self._numbers)
         return self._numbers[self._used : self._used + count]
 
     def use(self, count: int) -> None:
@@ -73,19 +73,33 @@ class _Words(ISeedSequence):
         self._word = word
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> NDArray[Any]:
-        return _words(self._word, n_words).astype(dtype, copy=False)
+        words = np.empty(n_words, np.uint64)
+        _write_words(self._word, words)
+        return words.astype(dtype, copy=False)
 
 
-@kernel((WORD, INTEGER))
-def _words(word: np.uint64, count: int) -> NDArray[np.uint64]:
-    """Return the next `count` outputs of SplitMix64 whose state is `word`."""
-    words = np.empty(count, np.uint64)
-    for number in range(count):
+@kernel((WORD, WRITTEN_WORDS))
+def _write_words(word: np.uint64, words: NDArray[np.uint64]) -> None:
+    """Write the next outputs of a SplitMix64 whose state is `word`."""
+    for number in range(len(words)):
         word += np.uint64(_GOLDEN)
-        mixed = (word ^ (word >> np.uint64(30))) * np.uint64(_MULTIPLIERS[0])
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MULTIPLIERS[1])
-        words[number] = mixed ^ (mixed >> np.uint64(31))
-    return words
+        words[number] = _scrambled(word)
+
+
+@kernel((WORD, WRITTEN_VECTOR))
+def _write_uniforms(word: np.uint64, numbers: FloatArray) -> None:
+    """Write the same as numbers in [0, 1): 53 bits fill a float64's significand, so that none is rounded up to 1."""
+    for number in range(len(numbers)):
+        word += np.uint64(_GOLDEN)
+        numbers[number] = np.float64(_scrambled(word) >> np.uint64(11)) * 2.0**-53
+
+
+@inlined
+def _scrambled(word: np.uint64) -> np.uint64:
+    """Return what `mixed` returns after it has added its constant."""
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(_MULTIPLIERS[0])
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(_MULTIPLIERS[1])
+    return word ^ (word >> np.uint64(31))
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -111,10 +125,4 @@ def tie_key(row: int, seed: np.uint64) -> np.uint64:
 
     A bijection of 64-bit numbers, as `mixed` is; the arithmetic wraps around.
     """
-    key = np.uint64(row) * np.uint64(_GOLDEN) + seed
-    key ^= key >> np.uint64(30)
-    key *= np.uint64(_MULTIPLIERS[0])
-    key ^= key >> np.uint64(27)
-    key *= np.uint64(_MULTIPLIERS[1])
-    key ^= key >> np.uint64(31)
-    return key
+    return _scrambled(np.uint64(row) * np.uint64(_GOLDEN) + seed)
