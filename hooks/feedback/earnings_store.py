@@ -1,22 +1,22 @@
-"""Where decisions wait for what they earn, in the learner's file: sums only, no items and no features."""
+"""Where decisions wait for what they earn, in the learner's store: sums only, no items and no features."""
 
 from __future__ import annotations
 
-import sqlite3
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-_SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS watches (fingerprint TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    """CREATE TABLE IF NOT EXISTS watched (
-        fingerprint TEXT NOT NULL, decision_id TEXT NOT NULL, grp TEXT NOT NULL, time REAL NOT NULL,
-        bucket INTEGER NOT NULL, deadline REAL NOT NULL, PRIMARY KEY (fingerprint, decision_id)) WITHOUT ROWID""",
-    "CREATE INDEX IF NOT EXISTS watched_by_deadline ON watched (fingerprint, deadline, decision_id)",
-    """CREATE TABLE IF NOT EXISTS earned (
-        fingerprint TEXT NOT NULL, decision_id TEXT NOT NULL, reward_id TEXT NOT NULL, worth REAL NOT NULL,
-        PRIMARY KEY (fingerprint, decision_id, reward_id)) WITHOUT ROWID""",
-)
+import orjson
+
+from explorank.hooks.errors import CorruptState
+from explorank.hooks.feedback.state_store import Entry, Shelf, StateStore
+
+_STATE: Final = Shelf("earnings")
+_WATCHED: Final = Shelf("earnings_watched")
+_ONLY: Final = "monitor"
+_WORTH_AT_MOST: Final = 1e200
+"""No reward counts for more either way, so that every sum is finite; bounds on what is earned lie far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,79 +29,81 @@ class Watched:
     """When it was made, in seconds since the Unix epoch."""
     bucket: int
     """That of its visitor, who is not kept."""
-    earned: float = 0.0
-    """The sum of what came for it."""
+    worths: dict[str, float] = field(default_factory=dict)
+    """What came for it, by reward id."""
+
+    @property
+    def earned(self) -> float:
+        """The sum of what came for it, exact whatever the order in which it came."""
+        return math.fsum(self.worths.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Earned:
+    """What a reward was worth to its decision."""
+
+    decision_id: str
+    reward_id: str
+    worth: float
+    time: float
 
 
 class EarningsStore:
-    """One learner's tables; they are added to a file that lacks them, and writes belong inside a transaction.
+    """The monitor's entries in a learner's store, with their meaning. Writes belong inside its transactions.
 
-    Methods raise `sqlite3.Error`.
+    Methods raise what the store raises, and `CorruptState` for entries that nobody can have written.
     """
 
-    def __init__(self, connection: sqlite3.Connection, fingerprint: str) -> None:
-        self._connection = connection
-        self._fingerprint = fingerprint
-        for statement in _SCHEMA:
-            connection.execute(statement)
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
 
-    def load(self) -> str | None:
+    def load(self) -> bytes | None:
         """Return the state that was last saved, or `None` where none was."""
-        row = self._connection.execute(
-            "SELECT state FROM watches WHERE fingerprint = ?", (self._fingerprint,)
-        ).fetchone()
-        return None if row is None else str(row[0])
+        found = self._store.get(_STATE, _ONLY)
+        return found[0].value if found else None
 
-    def save(self, state: str) -> None:
+    def save(self, state: bytes) -> None:
         """Replace the state that was last saved."""
-        self._connection.execute("INSERT OR REPLACE INTO watches VALUES (?, ?)", (self._fingerprint, state))
+        self._store.put(_STATE, [Entry(_ONLY, state)])
 
-    def watch(self, decisions: Iterable[Watched], window_s: float) -> None:
-        """Let decisions wait `window_s` seconds for what they earn."""
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO watched VALUES (?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    self._fingerprint,
-                    each.decision_id,
-                    each.group,
-                    each.time,
-                    each.bucket,
-                    each.time + window_s,
-                )
-                for each in decisions
-            ],
-        )
+    def watch(self, decisions: Iterable[Watched], earned: Iterable[Earned], window_s: float) -> None:
+        """Let decisions wait `window_s` seconds for what they earn, and add what came to those that wait.
 
-    def earn(self, rewards: Iterable[tuple[str, str, float, float]]) -> None:
-        """Add (decision id, reward id, worth, time) to the decisions that wait; each reward id counts once.
-
-        What came after its decision's deadline, and what belongs to no waiting decision, is left out.
+        Each reward id counts once. What came after its decision's window, and what belongs to no waiting decision,
+        is left out. Called once in a transaction.
         """
-        self._connection.executemany(
-            "INSERT OR IGNORE INTO earned SELECT fingerprint, decision_id, ?, ? FROM watched"
-            " WHERE fingerprint = ? AND decision_id = ? AND deadline >= ?",
-            [
-                (reward_id, worth, self._fingerprint, decision_id, time)
-                for decision_id, reward_id, worth, time in rewards
-            ],
-        )
+        waiting = {each.decision_id: each for each in decisions}
+        for reward in earned:
+            found = waiting.get(reward.decision_id) or self._waiting(reward.decision_id)
+            if found is not None and reward.time <= found.time + window_s:
+                worth = min(max(reward.worth, -_WORTH_AT_MOST), _WORTH_AT_MOST)
+                found.worths.setdefault(reward.reward_id, worth)
+                waiting[reward.decision_id] = found
+        self._store.put(_WATCHED, [_entry(each, each.time + window_s) for each in waiting.values()])
 
     def due(self, now: float, limit: int) -> list[Watched]:
         """Return up to `limit` decisions that have waited long enough, in the order they were made."""
-        rows = self._connection.execute(
-            "SELECT decision_id, grp, time, bucket, (SELECT total(worth) FROM earned WHERE"
-            " earned.fingerprint = watched.fingerprint AND earned.decision_id = watched.decision_id)"
-            " FROM watched WHERE fingerprint = ? AND deadline <= ? ORDER BY deadline, decision_id LIMIT ?",
-            (self._fingerprint, now, limit),
-        ).fetchall()
-        return [Watched(*row) for row in rows]
+        return [_watched(entry) for entry in self._store.first(_WATCHED, now, limit)]
 
     def forget(self, decision_ids: Iterable[str]) -> None:
         """Drop decisions that wait for nothing any more, and what they earned."""
-        keys = [(self._fingerprint, decision_id) for decision_id in decision_ids]
-        for table in ("watched", "earned"):
-            self._connection.executemany(
-                f"DELETE FROM {table} WHERE fingerprint = ? AND decision_id = ?",  # noqa: S608 - constants
-                keys,
-            )
+        self._store.drop(_WATCHED, [Entry(decision_id) for decision_id in decision_ids])
+
+    def _waiting(self, decision_id: str) -> Watched | None:
+        found = self._store.get(_WATCHED, decision_id)
+        return _watched(found[0]) if found else None
+
+
+def _entry(decision: Watched, deadline: float) -> Entry:
+    packed = [decision.group, decision.time, decision.bucket, decision.worths]
+    return Entry(decision.decision_id, orjson.dumps(packed), deadline)
+
+
+def _watched(entry: Entry) -> Watched:
+    try:
+        return Watched(entry.key, *orjson.loads(entry.value))
+    except (TypeError, ValueError) as error:
+        raise CorruptState(
+            f"A decision that waits for what it earns cannot be read ({error}), so that the sums would be wrong. "
+            "The learner rebuilds its state from the log."
+        ) from error

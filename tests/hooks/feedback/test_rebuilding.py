@@ -351,7 +351,7 @@ def test_a_death_between_two_steps_of_forgetting_repeats_none_that_counts(
     place = {
         "erase": "explorank.hooks.feedback.segments.Segments.erase",
         "rebuild": "explorank.hooks.feedback.learner.Learner._rebuild_aside",
-        "finish": "explorank.hooks.feedback.state_store.StateStore.finish_erasure",
+        "finish": "explorank.hooks.feedback.checkpoint.Checkpoint.finish_erasure",
     }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(place, lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed here")))

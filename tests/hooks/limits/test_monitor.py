@@ -272,8 +272,8 @@ def test_a_damaged_state_is_rebuilt_from_the_log(
     before, learner = make()
     learner.step(1120.0)
     learner.close()
-    with closing(sqlite3.connect(learner.state_path)) as connection, connection:
-        connection.execute("UPDATE watches SET state = ?", (damage,))
+    with closing(sqlite3.connect(learner.states.name)) as connection, connection:
+        connection.execute("UPDATE entries SET value = ? WHERE shelf = 'earnings'", (damage.encode(),))
     after, heir = make()
     heir.step(1120.0)
     assert counted(after) == counted(before)
