@@ -122,11 +122,6 @@ class Learner(Generic[S]):
         Raises `InvalidFeedback` for reward rules that cannot work, `LogUnavailable` where the state cannot be
         opened, `TypeError` unless either `state_path` or `states` says where it is.
         """
-        if (state_path is None) == (states is None):
-            raise TypeError(
-                "A learner keeps its state in one place: give it either `state_path`, the path of an SQLite file, or "
-                "`states`, a backend of another kind."
-            )
         self.policy = policy
         self.rules = RewardRules(
             weights=dict(reward_weights),
@@ -136,7 +131,7 @@ class Learner(Generic[S]):
         )
         self.feature_version = feature_version
         self.warm_start = warm_start
-        self.states: StateBackend = SqliteStateBackend(state_path) if state_path is not None else states
+        self.states = _backend(state_path, states)
         """Where the state is kept."""
         self._folding = Folding(policy, self.rules, warm_start)
         self._observer = observer
@@ -577,6 +572,17 @@ class _Aside(Learner[S]):
 
     def _erase(self, checkpoint: Checkpoint, erasure: Erasure, now: float) -> None:
         pass  # that is for the learner whose state takes over
+
+
+def _backend(state_path: str | Path | None, states: StateBackend | None) -> StateBackend:
+    if states is not None and state_path is None:
+        return states
+    if state_path is not None and states is None:
+        return SqliteStateBackend(state_path)
+    raise TypeError(
+        "A learner keeps its state in one place: give it either `state_path`, the path of an SQLite file, or "
+        "`states`, a backend of another kind."
+    )
 
 
 def _nothing() -> None:

@@ -64,7 +64,7 @@ class StateStore(Protocol):
         """Return the entries of a key, by part, all of one moment; none where there are none."""
 
     def first(self, shelf: Shelf, until: float, limit: int | None = None) -> list[Entry]:
-        """Return the first entries that are `at` `until` or before, ordered by `at`, key and part.
+        """Return the first entries that are `at` `until` or before, ordered by `at`, key (by code point) and part.
 
         At most `limit` of them; all where it is `None`.
         """
