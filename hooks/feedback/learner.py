@@ -182,7 +182,7 @@ class Learner(Generic[S]):
         `snapshot` stays what it is meanwhile, and its version goes on rising. Only the learner that leads can do
         it: raises `LogUnavailable` for any other, or where the state cannot be saved.
         """
-        with self._stepping:
+        with self._stepping, self._named_damage():
             if not self._lead():
                 raise LogUnavailable(
                     f"Another learner leads {self.states.name}, and two would write over each other. Stop it, or "
@@ -203,7 +203,7 @@ class Learner(Generic[S]):
         Raises `LogUnavailable` where it is not done yet; it is safe to call again.
         """
         at = time.time() if now is None else now
-        with self._stepping:
+        with self._stepping, self._named_damage():
             count = len({found[2] for found in self._segments.decisions_of(user_id)})
             checkpoint = self._ready_checkpoint()
             with checkpoint.store.transaction():
@@ -297,7 +297,7 @@ class Learner(Generic[S]):
     def _await_erasure(self, user_id: str, now: float, wait_s: float) -> None:
         give_up_at = time.monotonic() + wait_s
         while True:
-            with self._stepping:
+            with self._stepping, self._named_damage():
                 if all(erasure.user_id != user_id for erasure in self._ready_checkpoint().erasures()):
                     return
             if time.monotonic() > give_up_at:
@@ -362,6 +362,17 @@ class Learner(Generic[S]):
                     "is there now."
                 )
             yield
+
+    @contextmanager
+    def _named_damage(self) -> Iterator[None]:
+        """Refuse what was asked for where the state is damaged, which only a step mends."""
+        try:
+            yield
+        except CorruptState as error:
+            raise LogUnavailable(
+                f"{self.states.name} is damaged, so that this was not done. The next step of the learner that leads "
+                f"rebuilds it from the log; then try again. {error}"
+            ) from error
 
     def _fold_log(self, now: float) -> int:
         checkpoint = self._ready_checkpoint()

@@ -54,10 +54,10 @@ class StateStore(Protocol):
     def transaction(self) -> AbstractContextManager[None]:
         """Make the block's writes one, with what it reads: all are kept, or none where it raises or is killed.
 
-        What it read stays true until it ends, so that whoever checks a revision within may rely on it. Whether
-        reads see what the block itself wrote is left to the store. Every write stands in a transaction, and
-        transactions do not nest. What returned is seen by every store that reads from then on, and survives
-        the process.
+        What it read stays true until it ends, so that whoever checks a revision within may rely on it. Writes count
+        in the order in which they were made; whether reads see what the block itself wrote is left to the store.
+        Every write stands in a transaction, and transactions do not nest. What returned is seen by every store
+        that reads from then on, and survives the process.
         """
 
     def get(self, shelf: Shelf, key: str) -> list[Entry]:

@@ -14,10 +14,10 @@ import orjson
 
 from explorank.hooks.errors import CorruptState
 from explorank.hooks.feedback import KillSwitch
-from explorank.hooks.feedback.earnings_store import Earned, EarningsStore, Watched
 from explorank.hooks.feedback.state_store import StateStore
 from explorank.hooks.limits.automatic_stop import StopRule, Watch
 from explorank.hooks.limits.earnings import GROUPS, EarningRules, Earnings, group_of
+from explorank.hooks.limits.earnings_store import Earned, EarningsStore, Watched
 from explorank.hooks.limits.visitors import bucket_of
 from explorank.hooks.types import DecisionRecord, Reward
 
