@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import orjson
 import pytest
 
-import explorank.testing.state_stores as suite_module
+import explorank.testing.state_leading as leading
 from explorank.hooks.feedback import Entry
 from explorank.testing import StateStoreTests
 
@@ -341,7 +341,7 @@ def test_a_broken_store_is_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(suite_module, "_TAKE_OVER_S", 0.2)
+    monkeypatch.setattr(leading, "_TAKE_OVER_S", 0.2)
     suite: Any = FileSuite()
     suite.path = tmp_path / "states.json"
     if issubclass(broken, FileStates):
