@@ -202,8 +202,9 @@ class SqliteStateStore:
         return [Entry(*row) for row in rows]
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        with _translated(self._path):
-            self._connection.executemany(statement, rows)
+        if rows:
+            with _translated(self._path):
+                self._connection.executemany(statement, rows)
 
 
 @contextmanager
