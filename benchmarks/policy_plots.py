@@ -384,111 +384,132 @@ def bars(axis: Axes, p: FloatArray, colour: str = BLUE) -> None:
     )
 
 
+def columns(left: str, right: str) -> tuple[Figure, list[tuple[Axes, Axes]]]:
+    """Return a figure with two columns over the axis, each with axes for what is expected and for who is shown."""
+    figure, axes = panels(left, right, "", "", rows=2, heights=(3, 2), height=3.6, share=True)
+    return figure, list(zip(axes[:2], axes[2:], strict=True))
+
+
+def heard(axis: Axes, x: FloatArray, values: FloatArray, size: float) -> None:
+    """Draw rewards as dots."""
+    axis.plot(x, values, "o", color=GREY, markersize=size)
+
+
+def as_rewards_come(
+    policy: Any,
+    stages: Sequence[tuple[str, RewardBatch]],
+    dots: tuple[FloatArray, FloatArray, float],
+    of: Callable[[FloatArray], FloatArray] = lambda z: z,
+    **axis: Any,
+) -> tuple[Figure, Axes]:
+    """Draw what `policy` expects, and whom it shows, after each of two `stages`; return the axes of the first too."""
+    figure, drawn = columns(*(title for title, _ in stages))
+    for (top, below), (_, rewards) in zip(drawn, stages, strict=True):
+        state = policy.learn(policy.initial_state(), rewards)
+        belief(top, policy, state, of)
+        heard(top, *dots)
+        top.set(**axis)
+        bars(below, shares(policy, state, GRID_BATCH))
+    return figure, drawn[0][0]
+
+
 @plot_of(LinearThompson)
 def linear_thompson() -> Figure:
     """Show that where little is known, much is tried."""
-    titles = ("After 12 rewards (dots)", "After 120 such rewards", "", "")
-    figure, axes = panels(*titles, rows=2, heights=(3, 2), height=3.6, share=True)
+    stages = [
+        (title, rewards_of(np.arange(12), HEARD, lifted(SEEN), weights=np.full(12, times)))
+        for title, times in (("After 12 rewards (dots)", 1.0), ("After 120 such rewards", 10.0))
+    ]
     policy = LinearThompson(dim=3, noise=0.3, draws=MANY, floor=0.1)
-    for column, times in enumerate((1, 10)):
-        rewards = rewards_of(np.arange(12), HEARD, lifted(SEEN), weights=np.full(12, float(times)))
-        state = policy.learn(policy.initial_state(), rewards)
-        belief(axes[column], policy, state)
-        axes[column].plot(SEEN, HEARD, "o", color=GREY, markersize=3)
-        axes[column].set(ylim=(-1.6, 2.4), ylabel="reward")
-        bars(axes[2 + column], shares(policy, state, GRID_BATCH))
-    say(axes[0], 1.0, 0.65, "mean ± 2 sd", BLUE, xytext=(-40, 34))
+    figure, first = as_rewards_come(policy, stages, (SEEN, HEARD, 3), ylim=(-1.6, 2.4), ylabel="reward")
+    say(first, 1.0, 0.65, "mean ± 2 sd", BLUE, xytext=(-40, 34))
     return figure
 
 
 @plot_of(LinUCB)
 def lin_ucb() -> Figure:
     """Show that the highest index has all but the floor."""
-    titles = ("alpha = 1", "alpha = 0: greedy", "", "")
-    figure, axes = panels(*titles, rows=2, heights=(3, 2), height=3.6, share=True)
+    figure, drawn = columns("alpha = 1", "alpha = 0: greedy")
     rewards = rewards_of(np.arange(12), HEARD, lifted(SEEN))
-    for column, alpha in enumerate((1.0, 0.0)):
+    for (top, below), alpha in zip(drawn, (1.0, 0.0), strict=True):
         policy = LinUCB(dim=3, noise=0.3, prior_precision=1.0, alpha=alpha, floor=0.2)
         state = policy.learn(policy.initial_state(), replace(rewards, weights=np.full(12, 0.2)))
         mean, covariance = policy.posterior(state)
         x = lifted(GRID)
         index = x @ mean + alpha * np.sqrt(np.vecdot(x @ covariance, x))
-        belief(axes[column], policy, state)
-        axes[column].plot(SEEN, HEARD, "o", color=GREY, markersize=3)
-        axes[column].plot(GRID, index, color=VERMILION, linewidth=1.2)
-        axes[column].plot(GRID[index.argmax()], index.max(), "o", color=VERMILION, markersize=5)
-        axes[column].set(ylim=(-2.0, 2.4), ylabel="reward")
-        bars(axes[2 + column], shares(policy, state, GRID_BATCH), VERMILION)
-    say(axes[0], 0.9, 1.2, "index", VERMILION, xytext=(-4, 8), ha="right")
-    say(axes[0], 1.45, -1.7, "mean ± 2 sd", BLUE, xytext=(0, 0), ha="center")
+        belief(top, policy, state)
+        heard(top, SEEN, HEARD, 3)
+        top.plot(GRID, index, color=VERMILION, linewidth=1.2)
+        top.plot(GRID[index.argmax()], index.max(), "o", color=VERMILION, markersize=5)
+        top.set(ylim=(-2.0, 2.4), ylabel="reward")
+        bars(below, shares(policy, state, GRID_BATCH), VERMILION)
+    first, _ = drawn[0]
+    say(first, 0.9, 1.2, "index", VERMILION, xytext=(-4, 8), ha="right")
+    say(first, 1.45, -1.7, "mean ± 2 sd", BLUE, xytext=(0, 0), ha="center")
     return figure
 
 
 @plot_of(LogisticThompson)
 def logistic_thompson() -> Figure:
     """Show clicks, whose noise follows from their rate."""
-    titles = ("After 60 views, 6 clicks (dots)", "After 600 views, 60 clicks", "", "")
-    figure, axes = panels(*titles, rows=2, heights=(3, 2), height=3.6, share=True)
-    policy = LogisticThompson(dim=3, draws=MANY, floor=0.1)
     seen = np.linspace(-1.7, 0.2, 60)
     clicks = np.isin(np.arange(60), (14, 27, 38, 46, 51, 57)).astype(np.float64)
-    for column, times in enumerate((1, 10)):
-        rewards = rewards_of(np.arange(60 * times), np.tile(clicks, times), lifted(np.tile(seen, times)))
-        state = policy.learn(policy.initial_state(), rewards)
-        belief(axes[column], policy, state, special.expit)
-        axes[column].plot(seen, clicks, "o", color=GREY, markersize=2.5)
-        axes[column].set(ylim=(-0.05, 1.05), ylabel="P(click)")
-        bars(axes[2 + column], shares(policy, state, GRID_BATCH))
-    say(axes[0], 1.0, 0.6, "mean ± 2 sd", BLUE, xytext=(-78, 6))
+    stages = [
+        (title, rewards_of(np.arange(60 * times), np.tile(clicks, times), lifted(np.tile(seen, times))))
+        for title, times in (("After 60 views, 6 clicks (dots)", 1), ("After 600 views, 60 clicks", 10))
+    ]
+    policy = LogisticThompson(dim=3, draws=MANY, floor=0.1)
+    figure, first = as_rewards_come(
+        policy, stages, (seen, clicks, 2.5), special.expit, ylim=(-0.05, 1.05), ylabel="P(click)"
+    )
+    say(first, 1.0, 0.6, "mean ± 2 sd", BLUE, xytext=(-78, 6))
     return figure
 
 
 @plot_of(BootstrappedThompson)
 def bootstrapped_thompson() -> Figure:
     """Show replicates of a parabola, and of any smooth curve."""
-    titles = ("scorer: linear", "scorer: fourier", "", "")
-    figure, axes = panels(*titles, rows=2, heights=(3, 2), height=3.6, share=True)
+    figure, drawn = columns("scorer: linear", "scorer: fourier")
     rng = np.random.default_rng(3)
     seen = np.linspace(-1.7, 1.2, 45)
-    heard = np.exp(-4.0 * (seen + 0.6) ** 2) + 0.08 * rng.standard_normal(45)
-    for column, scorer in enumerate(("linear", "fourier")):
+    values = np.exp(-4.0 * (seen + 0.6) ** 2) + 0.08 * rng.standard_normal(45)
+    for (top, below), scorer in zip(drawn, ("linear", "fourier"), strict=True):
         made = BootstrappedThompson(dim=3, noise=0.2, floor=0.1)
         policy = (
             made if scorer == "linear" else replace(made, scorer="fourier", components=48, length_scale=0.6)
         )
-        state: Any = policy.learn(policy.initial_state(), rewards_of(np.arange(45), heard, lifted(seen)))
+        state: Any = policy.learn(policy.initial_state(), rewards_of(np.arange(45), values, lifted(seen)))
         x = lifted(GRID)
         linear = scorer == "linear"
         lines = state.coefficients @ x.T if linear else policy._scored.scorer.predict(state.model, x)
-        axes[column].plot(GRID, lines[:12].T, color=BLUE, linewidth=0.5, alpha=0.5)
-        axes[column].plot(seen, heard, "o", color=GREY, markersize=2)
-        axes[column].set(ylim=(-1.3, 2.2), ylabel="reward")
-        bars(axes[2 + column], shares(policy, state, GRID_BATCH))
-    say(axes[1], 1.3, 1.2, "12 of 64 replicates", BLUE, xytext=(-88, 16))
+        top.plot(GRID, lines[:12].T, color=BLUE, linewidth=0.5, alpha=0.5)
+        heard(top, seen, values, 2)
+        top.set(ylim=(-1.3, 2.2), ylabel="reward")
+        bars(below, shares(policy, state, GRID_BATCH))
+    say(drawn[1][0], 1.3, 1.2, "12 of 64 replicates", BLUE, xytext=(-88, 16))
     return figure
 
 
 @plot_of(NeuralLinear)
 def neural_linear() -> Figure:
     """Show that the noise is learnt, and with it how much is explored."""
-    titles = ("Rewards close to a line", "The same line, rewards far from it", "", "")
-    figure, axes = panels(*titles, rows=2, heights=(3, 2), height=3.6, share=True)
+    figure, drawn = columns("Rewards close to a line", "The same line, rewards far from it")
     policy = NeuralLinear(dim=3, draws=MANY, floor=0.1, noise_shape=2.0)
     seen = np.linspace(-1.7, 0.2, 40)
     # Signs that no line through the points can follow.
     signs = np.where(np.arange(40) // 2 % 2 == 0, 1.0, -1.0)
     x = lifted(GRID)
-    for column, scatter in enumerate((0.1, 1.0)):
-        heard = 0.1 - 0.2 * seen + scatter * signs
-        state = policy.learn(policy.initial_state(), rewards_of(np.arange(40), heard, lifted(seen)))
+    for (top, below), scatter in zip(drawn, (0.1, 1.0), strict=True):
+        values = 0.1 - 0.2 * seen + scatter * signs
+        state = policy.learn(policy.initial_state(), rewards_of(np.arange(40), values, lifted(seen)))
         covariance = state.belief.factor @ state.belief.factor.T * state.noise**2
         middle, spread = x @ state.belief.mean, 2.0 * np.sqrt(np.vecdot(x @ covariance, x))
-        axes[column].plot(GRID, middle, color=BLUE)
-        axes[column].fill_between(GRID, middle - spread, middle + spread, color=BLUE, alpha=0.15, linewidth=0)
-        axes[column].plot(seen, heard, "o", color=GREY, markersize=2.5)
-        axes[column].set(ylim=(-2.2, 2.4), ylabel="reward")
-        say(axes[column], 0.3, 1.9, f"noise learnt: {state.noise:.2f}", BLUE)
-        bars(axes[2 + column], shares(policy, state, GRID_BATCH))
+        top.plot(GRID, middle, color=BLUE)
+        top.fill_between(GRID, middle - spread, middle + spread, color=BLUE, alpha=0.15, linewidth=0)
+        heard(top, seen, values, 2.5)
+        top.set(ylim=(-2.2, 2.4), ylabel="reward")
+        say(top, 0.3, 1.9, f"noise learnt: {state.noise:.2f}", BLUE)
+        bars(below, shares(policy, state, GRID_BATCH))
     return figure
 
 

@@ -7,6 +7,7 @@ Layout: magic (8 bytes), header length (uint32 little endian), JSON header, raw 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -52,7 +53,7 @@ def loads(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     header = orjson.loads(body[start:end])
     named: dict[str, NDArray[Any]] = {}
     for name, dtype, shape in header["arrays"]:
-        array = np.frombuffer(body, np.dtype(dtype), count=int(np.prod(shape)), offset=end).reshape(shape)
+        array = np.frombuffer(body, np.dtype(dtype), count=math.prod(shape), offset=end).reshape(shape)
         named[name] = array
         end += array.nbytes
     return header["meta"], named

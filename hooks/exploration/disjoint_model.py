@@ -273,16 +273,12 @@ class DisjointPolicy(Policy[DisjointState]):
         """True unless rewards fade with a half-life."""
         return self.model.linear.half_life is None
 
-    def merge(self, state: DisjointState, other: DisjointState) -> DisjointState:
-        """Return the posteriors given what both have learnt; raise `InvalidPolicy` with a half-life."""
-        if not self.additive:
-            raise self._not_additive("merged")
+    def _merge(self, state: DisjointState, other: DisjointState) -> DisjointState:
+        """Return the posteriors given what both have learnt."""
         return self.model.merged(state, other)
 
-    def unlearn(self, state: DisjointState, rewards: RewardBatch) -> DisjointState:
-        """Return the posteriors without `rewards`; raise `InvalidPolicy` with a half-life."""
-        if not self.additive:
-            raise self._not_additive("unlearnt")
+    def _unlearn(self, state: DisjointState, rewards: RewardBatch) -> DisjointState:
+        """Return the posteriors without `rewards`."""
         return self.model.minus(state, self.learn(self.initial_state(), rewards))
 
     def drop(self, state: DisjointState, item_ids: Iterable[Any]) -> DisjointState:

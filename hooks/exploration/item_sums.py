@@ -209,16 +209,12 @@ class ItemPolicy(Policy[Sums]):
         """True unless rewards fade with a half-life."""
         return self.half_life is None
 
-    def merge(self, state: Sums, other: Sums) -> Sums:
-        """Return the sums of both; raise `InvalidPolicy` with a half-life."""
-        if not self.additive:
-            raise self._not_additive("merged")
+    def _merge(self, state: Sums, other: Sums) -> Sums:
+        """Return the sums of both."""
         return state.merged(self.name, other)
 
-    def unlearn(self, state: Sums, rewards: RewardBatch) -> Sums:
-        """Return the sums without `rewards`; raise `InvalidPolicy` with a half-life."""
-        if not self.additive:
-            raise self._not_additive("unlearnt")
+    def _unlearn(self, state: Sums, rewards: RewardBatch) -> Sums:
+        """Return the sums without `rewards`."""
         return state.minus(self.name, self.learn(self.initial_state(), rewards))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -222,17 +222,13 @@ class SharedLinearPolicy(Policy[LinearState]):
         """Whether the posterior is a conjugate one that forgets nothing."""
         return isinstance(self.model, LinearModel) and self.model.half_life is None
 
-    def merge(self, state: LinearState, other: LinearState) -> LinearState:
-        """Return the posterior given what both have learnt; raise `InvalidPolicy` where it is no sum."""
-        if not isinstance(self.model, LinearModel) or not self.additive:
-            raise self._not_additive("merged")
-        return self.model.merged(state, other)
+    def _merge(self, state: LinearState, other: LinearState) -> LinearState:
+        """Return the posterior given what both have learnt."""
+        return cast("LinearModel", self.model).merged(state, other)
 
-    def unlearn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
-        """Return the posterior without `rewards`; raise `InvalidPolicy` where it is no sum."""
-        if not isinstance(self.model, LinearModel) or not self.additive:
-            raise self._not_additive("unlearnt")
-        return self.model.minus(state, self.learn(self.initial_state(), rewards))
+    def _unlearn(self, state: LinearState, rewards: RewardBatch) -> LinearState:
+        """Return the posterior without `rewards`."""
+        return cast("LinearModel", self.model).minus(state, self.learn(self.initial_state(), rewards))
 
     def pack(self, state: LinearState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the natural parameters; the rest follows from them."""

@@ -182,7 +182,7 @@ class NeuralLinear(Policy[NeuralLinearState]):
         """True: coefficients and noise have a conjugate posterior."""
         return True
 
-    def merge(self, state: NeuralLinearState, other: NeuralLinearState) -> NeuralLinearState:
+    def _merge(self, state: NeuralLinearState, other: NeuralLinearState) -> NeuralLinearState:
         """Return the posterior given what both have learnt over this representation.
 
         A state of another representation is taken for the prior.
@@ -193,7 +193,7 @@ class NeuralLinear(Policy[NeuralLinearState]):
         rate = state.rate + other.rate - self._prior_rate + self._apart(belief, state.belief, other.belief)
         return NeuralLinearState(self.representation, belief, shape, rate)
 
-    def unlearn(self, state: NeuralLinearState, rewards: RewardBatch) -> NeuralLinearState:
+    def _unlearn(self, state: NeuralLinearState, rewards: RewardBatch) -> NeuralLinearState:
         """Return the posterior without `rewards`; raise `InvalidBatch` where it cannot have learnt them."""
         state = self._over_this_representation(state)
         other = self.learn(self.initial_state(), rewards)

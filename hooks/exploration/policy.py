@@ -157,22 +157,32 @@ class Policy(ABC, Generic[S]):
         Raises `InvalidBatch` where the batch lacks a column the policy needs or a value it cannot take.
         """
 
-    def merge(self, state: S, other: S) -> S:  # noqa: ARG002 - additive policies override it
+    def merge(self, state: S, other: S) -> S:
         """Return what learning the rewards of both states would have given, to rounding.
 
         The two must have learnt disjoint rewards. `version` is the sum of theirs, as is the number of calls of
         `learn`. Raises `InvalidPolicy` where the policy is not `additive`, `InvalidBatch` where the states do
         not fit together.
         """
-        raise self._not_additive("merged")
+        self._demand_additive("merged")
+        return self._merge(state, other)
 
-    def unlearn(self, state: S, rewards: RewardBatch) -> S:  # noqa: ARG002 - additive policies override it
+    def unlearn(self, state: S, rewards: RewardBatch) -> S:
         """Return what `state` would be without `rewards`, to rounding, `version` one higher.
 
         `rewards` must be as they were learnt, weights and all. Raises `InvalidPolicy` where the policy is not
         `additive`, `InvalidBatch` for rewards that it cannot have learnt.
         """
-        raise self._not_additive("unlearnt")
+        self._demand_additive("unlearnt")
+        return self._unlearn(state, rewards)
+
+    def _merge(self, state: S, other: S) -> S:
+        """Return what `merge` promises; policies that are `additive` have it, and need not ask whether they are."""
+        raise NotImplementedError(f"{self.name} says that it is `additive`, but has no `_merge`. Write it.")
+
+    def _unlearn(self, state: S, rewards: RewardBatch) -> S:
+        """Return what `unlearn` promises; policies that are `additive` have it, and need not ask whether they are."""
+        raise NotImplementedError(f"{self.name} says that it is `additive`, but has no `_unlearn`. Write it.")
 
     def expected(self, state: S, rewards: RewardBatch) -> FloatArray | None:  # noqa: ARG002 - few know
         """Return the reward that `state` expects of each row, (m,), or `None` where the policy cannot say.
@@ -217,12 +227,13 @@ class Policy(ABC, Generic[S]):
         meta, packed = self.pack(state)
         return self.unpack({**meta, "version": version}, packed)
 
-    def _not_additive(self, what: str) -> InvalidPolicy:
-        return InvalidPolicy(
-            f"What {self.name} has learnt is no sum over rewards, given its options (their order counts, or "
-            f"their age), so it cannot be {what}. Rebuild the state from the log, or use a policy whose "
-            "`additive` is True."
-        )
+    def _demand_additive(self, what: str) -> None:
+        if not self.additive:
+            raise InvalidPolicy(
+                f"What {self.name} has learnt is no sum over rewards, given its options (their order counts, or "
+                f"their age), so it cannot be {what}. Rebuild the state from the log, or use a policy whose "
+                "`additive` is True."
+            )
 
 
 def unpacked_version(

@@ -208,12 +208,7 @@ class SlotProcess:
             certain = np.zeros(len(self._batch))
             certain[self._best_of(allowed, slot + 1)] = 1.0
             return certain
-        contest = self._contest_among(contending)
-        if self._policy.sees_slate:
-            answer = cast("SlateContest", contest).distribution(contending, slot, above)
-        else:
-            answer = contest.distribution(contending)
-        drawn = Distribution.of(answer, contending, self._policy.name)
+        drawn = self._over_all(contending, slot, above)
         distribution: FloatArray = drawn.probabilities / drawn.cumulative[-1]
         return distribution
 
@@ -222,14 +217,21 @@ class SlotProcess:
         return self._eligibility.contending(slot, eligible) if slot in self._explored else None
 
     def _distribution(self, choosing: BoolArray, slot: int, placed: IndexArray) -> SlotDistribution:
+        """Return what a slot's item is drawn from, in the cheapest form that the contest has."""
+        drawable = getattr(self._contest_among(choosing), "drawable", None)
+        # It knows nothing of the slate above.
+        if drawable is None or self._policy.sees_slate:
+            return self._over_all(choosing, slot, placed)
+        return cast("SlotDistribution", drawable(choosing))
+
+    def _over_all(self, choosing: BoolArray, slot: int, placed: IndexArray) -> Distribution:
+        """Return what a slot's item is drawn from, with a number for every candidate."""
         contest = self._contest_among(choosing)
         if self._policy.sees_slate:
             answer = cast("SlateContest", contest).distribution(choosing, slot, placed)
-            return Distribution.of(answer, choosing, self._policy.name)
-        drawable = getattr(contest, "drawable", None)
-        if drawable is not None:
-            return cast("SlotDistribution", drawable(choosing))
-        return Distribution.of(contest.distribution(choosing), choosing, self._policy.name)
+        else:
+            answer = contest.distribution(choosing)
+        return Distribution.of(answer, choosing, self._policy.name)
 
     def _contest_among(self, choosing: BoolArray) -> Contest:
         if self._contest is None:

@@ -51,11 +51,11 @@ class StatelessPolicy(Policy[Stateless]):
         """True: there is nothing to add."""
         return True
 
-    def merge(self, state: Stateless, other: Stateless) -> Stateless:
+    def _merge(self, state: Stateless, other: Stateless) -> Stateless:
         """Return the sum of both versions."""
         return replace(state, version=state.version + other.version)
 
-    def unlearn(self, state: Stateless, rewards: RewardBatch) -> Stateless:  # noqa: ARG002 - nothing was learnt
+    def _unlearn(self, state: Stateless, rewards: RewardBatch) -> Stateless:  # noqa: ARG002 - nothing was learnt
         """Return the next version; no reward has changed anything."""
         return replace(state, version=state.version + 1)
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import logging
-import os
-import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
-import numpy as np
-import orjson
-
-from explorank.hooks.errors import CorruptState, InvalidBatch, LogUnavailable, UnknownDecision
-from explorank.hooks.exploration.examination import Examination, PositionBased, allowing_for
+from explorank.hooks.errors import CorruptState, LogUnavailable
+from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.exploration.policy import Policy, State
-from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback.checkpoint import Checkpoint, Erasure, Saved
+from explorank.hooks.feedback.fingerprint import fingerprint_of
+from explorank.hooks.feedback.folding import Folding
 from explorank.hooks.feedback.observer import Observer
-from explorank.hooks.feedback.outcomes import OpenDecision, Outcome, RewardRules, is_learnt
-from explorank.hooks.feedback.segments import Event, Segments
-from explorank.hooks.feedback.state_store import Erasure, Saved, StateStore, is_damage
-from explorank.hooks.types import DecisionRecord, Impression, Reward, RewardBatch
+from explorank.hooks.feedback.outcomes import Outcome, RewardRules, is_learnt
+from explorank.hooks.feedback.reading import Reading, outcomes_until
+from explorank.hooks.feedback.segments import Segments
+from explorank.hooks.feedback.sqlite_state_store import SqliteStateBackend
+from explorank.hooks.feedback.state_store import Lease, StateBackend
+from explorank.hooks.types import DecisionRecord, Reward
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ _COUNTED: Final = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerStats:
     """What a learner did with the log so far, restarts included."""
 
@@ -81,13 +79,13 @@ class LearnerStats:
 class Learner(Generic[S]):
     """Keeps a policy's state up to date with the log, and `snapshot` up to date with the state.
 
-    One learner per fingerprint leads, by an advisory lock that the kernel frees however its process ends;
-    all others follow what it saves, and one of them takes over at its next step. The fingerprint is that of
-    the policy, its parameters, the feature version and the reward rules: change one of them, and the state
-    is rebuilt from the log.
+    One learner per fingerprint leads, by a lease that ends with its process, however that ends; all others follow
+    what it saves, and one of them takes over at its next step. The fingerprint is that of the policy, its
+    parameters, the feature version and the reward rules: change one of them, and the state is rebuilt from the
+    log.
 
     The state, the log's cursors and what still waits for rewards are saved in one transaction, so a kill at
-    any moment counts every acknowledged reward once. A damaged store is moved aside and rebuilt from the log.
+    any moment counts every acknowledged reward once. What is damaged is moved aside and rebuilt from the log.
 
     Decisions are learnt in modes `live` (every arm) and `apprentice`, where their propensities are known.
     An `observer` sees every decision and reward that is read, and saves in the same transactions.
@@ -104,7 +102,8 @@ class Learner(Generic[S]):
         folder: str | Path,
         policy: Policy[S],
         *,
-        state_path: str | Path,
+        state_path: str | Path | None = None,
+        states: StateBackend | None = None,
         reward_weights: Mapping[str, float],
         horizon_s: float,
         default_reward: float = 0.0,
@@ -115,11 +114,13 @@ class Learner(Generic[S]):
     ) -> None:
         """Load the saved state, if there is one; nothing is learnt before `step` or `start`.
 
-        `feature_version`, where given, must stand in a decision's `versions["exploration_features"]` for it
-        to be learnt. `examination` says which slots were looked at. With a `warm_start`, what is learnt is the
-        reward less what the record says was expected of the item, and decisions whose record says nothing are
-        not learnt from. Raises `InvalidFeedback` for reward rules that cannot work, `LogUnavailable` where the
-        state file cannot be opened.
+        The state is kept in an SQLite file at `state_path`, or in `states`. `feature_version`, where given, must
+        stand in a decision's `versions["exploration_features"]` for it to be learnt. `examination` says which
+        slots were looked at. With a `warm_start`, what is learnt is the reward less what the record says was
+        expected of the item, and decisions whose record says nothing are not learnt from.
+
+        Raises `InvalidFeedback` for reward rules that cannot work, `LogUnavailable` where the state cannot be
+        opened, `TypeError` unless either `state_path` or `states` says where it is.
         """
         self.policy = policy
         self.rules = RewardRules(
@@ -130,19 +131,21 @@ class Learner(Generic[S]):
         )
         self.feature_version = feature_version
         self.warm_start = warm_start
+        self.states = _backend(state_path, states)
+        """Where the state is kept."""
+        self._folding = Folding(policy, self.rules, warm_start)
         self._observer = observer
         self._until: Mapping[str, int] | None = None
         self.fingerprint = self._named(
-            _fingerprint(policy, self.rules, feature_version, observer, warm_start=warm_start)
+            fingerprint_of(policy, self.rules, feature_version, observer, warm_start=warm_start)
         )
         self.snapshot = policy.initial_state()
-        self.state_path = Path(state_path)
         self._segments = Segments(Path(folder))
-        self._store: StateStore | None = None
+        self._checkpoint: Checkpoint | None = None
         self._revision = 0
+        self._cleared = False
         self._counts: Counter[str] = Counter()
-        self._lock_path = self.state_path.with_name(f"{self.state_path.name}.{self.fingerprint[:12]}.lock")
-        self._lock_descriptor: int | None = None
+        self._lease: Lease | None = None
         self._stepping = threading.RLock()
         self._wake = threading.Event()
         self._stopping = False
@@ -152,12 +155,9 @@ class Learner(Generic[S]):
         self._current_at = time.monotonic()
         try:
             self._follow()
-        except LogUnavailable:
+        except BaseException:
             self.close()
             raise
-        except (sqlite3.Error, OSError) as error:
-            self.close()
-            raise _sqlite.unavailable(self.state_path, error) from error
 
     def step(self, now: float | None = None) -> int:
         """Read what is new in the log, close what is due at `now`, and fold it in; return how many outcomes.
@@ -171,9 +171,7 @@ class Learner(Generic[S]):
                 folded = self._step(time.time() if now is None else now)
             except Exception as error:
                 self._last_error = f"{type(error).__name__}: {error}"
-                if isinstance(error, LogUnavailable) or not isinstance(error, (sqlite3.Error, OSError)):
-                    raise
-                raise _sqlite.unavailable(self.state_path, error) from error
+                raise
             self._last_error = None
             self._current_at = time.monotonic()
             return folded
@@ -184,20 +182,15 @@ class Learner(Generic[S]):
         `snapshot` stays what it is meanwhile, and its version goes on rising. Only the learner that leads can do
         it: raises `LogUnavailable` for any other, or where the state cannot be saved.
         """
-        with self._stepping:
+        with self._stepping, self._named_damage():
             if not self._lead():
                 raise LogUnavailable(
-                    f"Another learner leads {self.state_path}, and two would write over each other. Stop it, or "
+                    f"Another learner leads {self.states.name}, and two would write over each other. Stop it, or "
                     "rebuild there."
                 )
             at = time.time() if now is None else now
-            try:
-                self._fold_log(at)
-                return self._rebuild_aside(at)
-            except (sqlite3.Error, OSError) as error:
-                if isinstance(error, LogUnavailable):
-                    raise
-                raise _sqlite.unavailable(self.state_path, error) from error
+            self._fold_log(at)
+            return self._rebuild_aside(at)
 
     def forget(self, user_id: str, now: float | None = None, *, wait_s: float = 30.0) -> int:
         """Erase a user's decisions, impressions and rewards from the log, and what was learnt from them.
@@ -205,25 +198,19 @@ class Learner(Generic[S]):
         Returns how many decisions that were. Where the state is a sum over rewards, what the user's taught is
         taken out of it, else it is rebuilt from the log that is left. The deleted bytes are overwritten. Where
         another learner leads, it is asked to, and has `wait_s` seconds; the request stays if it takes longer.
-        States of other fingerprints in the same file are dropped, and rebuilt when they are needed again.
+        States of other fingerprints in the same store are dropped, and rebuilt when they are needed again.
 
         Raises `LogUnavailable` where it is not done yet; it is safe to call again.
         """
         at = time.time() if now is None else now
-        with self._stepping:
-            try:
-                count = len({found[2] for found in self._segments.decisions_of(user_id)})
-                store = self._ready_store()
-                with store.transaction():
-                    store.request_erasure(user_id)
-                if self._lead():
-                    self._refresh(store)
-                    self._fold_log(at)
-                    return count
-            except (sqlite3.Error, OSError) as error:
-                if isinstance(error, LogUnavailable):
-                    raise
-                raise _sqlite.unavailable(self.state_path, error) from error
+        with self._stepping, self._named_damage():
+            count = len({found[2] for found in self._segments.decisions_of(user_id)})
+            checkpoint = self._ready_checkpoint()
+            with checkpoint.store.transaction():
+                checkpoint.request_erasure(user_id)
+            if self._lead():
+                self._fold_log(at)
+                return count
         self._await_erasure(user_id, at, wait_s)
         return count
 
@@ -253,14 +240,14 @@ class Learner(Generic[S]):
             thread.join()
 
     def close(self) -> None:
-        """Stop, close the files, and let another learner lead."""
+        """Stop, close log and store, and let another learner lead."""
         self.stop()
         with self._stepping:
             self._segments.close()
             self._close_store()
-            if self._lock_descriptor is not None:
-                os.close(self._lock_descriptor)
-                self._lock_descriptor = None
+            lease, self._lease = self._lease, None
+            if lease is not None:
+                lease.release()
 
     @property
     def stats(self) -> LearnerStats:
@@ -271,7 +258,7 @@ class Learner(Generic[S]):
             open=self._open_decisions,
             version=self.snapshot.version,
             lag_s=time.monotonic() - self._current_at,
-            leads=self._lock_descriptor is not None,
+            leads=self._lease is not None,
             last_error=self._last_error,
         )
 
@@ -291,17 +278,18 @@ class Learner(Generic[S]):
             return 0
         try:
             return self._fold_log(now)
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            self._rebuild(error)
+        except CorruptState as error:
+            self._close_store()
+            self.states.move_aside(str(error))
+            self._begin_anew()
             return self._fold_log(now)
 
     def _lead(self) -> bool:
-        if self._lock_descriptor is None:
-            self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock_descriptor = _sqlite.take_lock(self._lock_path)
-        return self._lock_descriptor is not None
+        if self._lease is not None and not self._lease.renew():
+            self._lease = None
+        if self._lease is None:
+            self._lease = self.states.lease(self.fingerprint)
+        return self._lease is not None
 
     def _named(self, fingerprint: str) -> str:
         return fingerprint
@@ -309,12 +297,12 @@ class Learner(Generic[S]):
     def _await_erasure(self, user_id: str, now: float, wait_s: float) -> None:
         give_up_at = time.monotonic() + wait_s
         while True:
-            with self._stepping:
-                if all(erasure.user_id != user_id for erasure in self._ready_store().erasures()):
+            with self._stepping, self._named_damage():
+                if all(erasure.user_id != user_id for erasure in self._ready_checkpoint().erasures()):
                     return
             if time.monotonic() > give_up_at:
                 raise LogUnavailable(
-                    f"The learner that leads {self.state_path} has not erased user {user_id!r} within {wait_s:g} s. "
+                    f"The learner that leads {self.states.name} has not erased user {user_id!r} within {wait_s:g} s. "
                     "The request stays with it; see what its process logs, and ask again."
                 )
             time.sleep(0.05)
@@ -323,39 +311,30 @@ class Learner(Generic[S]):
     def _follow(self) -> None:
         """Take over what was saved since, if anything was."""
         try:
-            store = self._ready_store()
-            self._refresh(store)
-            if self._observer is not None:
-                self._observer.follow(store)
-        except Exception as error:
-            if not is_damage(error):
-                raise
+            self._refresh(self._ready_checkpoint())
+        except CorruptState as error:
             # Whoever leads meets the damage too, and rebuilds; until then the snapshot stays.
-            logger.warning("%s is damaged and waits for a leading learner: %s", self.state_path, error)
+            logger.warning("%s is damaged and waits for a leading learner: %s", self.states.name, error)
             self._close_store()
 
-    def _refresh(self, store: StateStore) -> None:
-        if store.revision() == self._revision:
-            return
-        saved = store.load()
-        if saved is None:
-            self._begin_anew()
-        else:
-            self.snapshot = self.policy.loads(saved.state)
-            self._counts = Counter(saved.counts)
-            self._revision = saved.revision
+    def _refresh(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.revision() != self._revision:
+            saved = checkpoint.load()
+            if saved is None:
+                self._begin_anew()
+            else:
+                self.snapshot = self.policy.loads(saved.state)
+                self._counts = Counter(saved.counts)
+                self._revision = saved.revision
+        if self._observer is not None:
+            self._observer.follow(checkpoint.store)
 
-    def _ready_store(self) -> StateStore:
-        if self._store is not None and self._store.replaced:
+    def _ready_checkpoint(self) -> Checkpoint:
+        if self._checkpoint is not None and self._checkpoint.store.replaced:
             self._close_store()
-        if self._store is None:
-            self._store = StateStore(self.state_path, self.fingerprint)
-        return self._store
-
-    def _rebuild(self, error: BaseException) -> None:
-        self._close_store()
-        _sqlite.move_aside(self.state_path, str(error))
-        self._begin_anew()
+        if self._checkpoint is None:
+            self._checkpoint = Checkpoint(self.states.open(self.fingerprint))
+        return self._checkpoint
 
     def _begin_anew(self) -> None:
         version = self.snapshot.version
@@ -365,144 +344,127 @@ class Learner(Generic[S]):
             self.snapshot = self.policy.at_version(self.snapshot, version + 1)
         self._counts = Counter()
         self._revision = 0
+        self._cleared = False
 
     def _close_store(self) -> None:
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is not None:
+            checkpoint.store.close()
+
+    @contextmanager
+    def _transaction(self, checkpoint: Checkpoint) -> Iterator[None]:
+        """Write, unless the state is another by now: erasing a user drops those of other fingerprints."""
+        with checkpoint.store.transaction():
+            if checkpoint.revision() != self._revision:
+                raise LogUnavailable(
+                    f"The state in {self.states.name} was dropped or replaced while the learner of policy "
+                    f"{self.policy.name!r} was at work, so that nothing was saved. The next step goes on from what "
+                    "is there now."
+                )
+            yield
+
+    @contextmanager
+    def _named_damage(self) -> Iterator[None]:
+        """Refuse what was asked for where the state is damaged, which only a step mends."""
+        try:
+            yield
+        except CorruptState as error:
+            raise LogUnavailable(
+                f"{self.states.name} is damaged, so that this was not done. The next step of the learner that leads "
+                f"rebuilds it from the log; then try again. {error}"
+            ) from error
 
     def _fold_log(self, now: float) -> int:
-        store = self._ready_store()
-        self._refresh(store)
+        checkpoint = self._ready_checkpoint()
+        self._refresh(checkpoint)
+        if not self._revision and not self._cleared:
+            # Where no state is saved, nothing beside it may count as read.
+            with self._transaction(checkpoint):
+                checkpoint.store.clear()
+            self._cleared = True
+        self._read_log(checkpoint, now)
+        complete = not self._segments.may_hold_more
+        if complete:
+            self._close_due(checkpoint, now)
+        folded = self._fold_closed(checkpoint)
         if self._observer is not None:
-            self._observer.follow(store)
-        folded = 0
+            self._observer.finish(checkpoint.store, now, complete=complete)
+        for erasure in checkpoint.erasures():
+            self._erase(checkpoint, erasure, now)
+        self._open_decisions = checkpoint.count_open()
+        return folded
+
+    def _read_log(self, checkpoint: Checkpoint, now: float) -> None:
         while True:
-            cursors = store.cursors()
+            cursors = checkpoint.cursors()
             batches = list(self._segments.read(cursors, _EVENTS_PER_TRANSACTION, self._until))
             if not batches:
-                break
+                return
             for segment_id, cursor, events in batches:
-                with store.transaction():
-                    reading = _Reading(
-                        store,
+                with self._transaction(checkpoint):
+                    reading = Reading(
+                        checkpoint,
                         self._segments,
                         self.rules,
-                        lambda record: is_learnt(record, self.feature_version, warm_start=self.warm_start),
+                        self._is_learnt,
                         cursors=cursors,
                         segment_id=segment_id,
                         cursor=cursor,
                         now=now,
                     )
                     outcomes = reading.take(events)
-                    store.move_cursor(segment_id, cursor)
-                    counts = self._keep(store, outcomes, reading.counts)
-                    observed = self._observe(store, reading)
+                    checkpoint.move_cursor(segment_id, cursor)
+                    counts = self._keep(checkpoint, outcomes, reading.counts)
+                    observed = self._observe(checkpoint, reading)
                 cursors[segment_id] = cursor
                 self._publish(self.snapshot, counts)
                 observed()
-        complete = not self._segments.may_hold_more
-        if complete:
-            self._close_due(store, now)
-        folded = self._fold_closed(store)
-        if self._observer is not None:
-            self._observer.finish(store, now, complete=complete)
-        for erasure in store.erasures():
-            self._erase(store, erasure, now)
-        self._open_decisions = store.count_open()
-        return folded
 
-    def _observe(self, store: StateStore, reading: _Reading) -> Callable[[], None]:
+    def _is_learnt(self, record: DecisionRecord) -> bool:
+        return is_learnt(record, self.feature_version, warm_start=self.warm_start)
+
+    def _observe(self, checkpoint: Checkpoint, reading: Reading) -> Callable[[], None]:
         if self._observer is None:
             return _nothing
-        return self._observer.observe(store, reading.decisions, reading.rewards)
+        return self._observer.observe(checkpoint.store, reading.decisions, reading.rewards)
 
-    def _keep(self, store: StateStore, outcomes: Sequence[Outcome], counts: Counter[str]) -> Counter[str]:
+    def _keep(
+        self, checkpoint: Checkpoint, outcomes: Sequence[Outcome], counts: Counter[str]
+    ) -> Counter[str]:
         """Store what closed, to be folded in the order of closing once all is read; return the counts up to now."""
         looked_at = [outcome for outcome in outcomes if outcome.examined]
         counts = self._counts + counts + Counter(unexamined=len(outcomes) - len(looked_at))
-        store.keep_closed(looked_at)
-        self._save(store, self.snapshot, counts)
+        checkpoint.keep_closed(looked_at)
+        self._save(checkpoint, self.snapshot, counts)
         return counts
 
-    def _fold_closed(self, store: StateStore) -> int:
+    def _close_due(self, checkpoint: Checkpoint, now: float) -> None:
+        while due := checkpoint.due(now, _EVENTS_PER_TRANSACTION):
+            with self._transaction(checkpoint):
+                outcomes = [outcome for decision in due for outcome in decision.close(self.rules)]
+                checkpoint.update_open(due, self.rules.horizon_s)
+                counts = self._keep(checkpoint, outcomes, Counter())
+            self._publish(self.snapshot, counts)
+        while expired := checkpoint.expired(now, _EVENTS_PER_TRANSACTION):
+            rewards = sum(isinstance(early.feedback, Reward) for early in expired)
+            counts = self._counts + Counter(unknown=rewards)
+            with self._transaction(checkpoint):
+                checkpoint.forget_early(expired)
+                self._save(checkpoint, self.snapshot, counts)
+            self._publish(self.snapshot, counts)
+
+    def _fold_closed(self, checkpoint: Checkpoint) -> int:
         folded = 0
-        while store.holds_closed():
-            with store.transaction():
-                next_state, counts = self._fold(store.take_closed(_EVENTS_PER_TRANSACTION))
-                self._save(store, next_state, counts)
-            folded += self._publish(next_state, counts)
+        while closed := checkpoint.closed(_EVENTS_PER_TRANSACTION):
+            with self._transaction(checkpoint):
+                state, taken = self._folding.fold(self.snapshot, closed)
+                counts = self._counts + taken
+                checkpoint.forget_closed(closed)
+                self._save(checkpoint, state, counts)
+            folded += self._publish(state, counts)
         return folded
 
-    def _close_due(self, store: StateStore, now: float) -> None:
-        while due := store.due(now, _EVENTS_PER_TRANSACTION):
-            with store.transaction():
-                outcomes = [outcome for decision in due for outcome in decision.close(self.rules)]
-                store.forget_open(decision.decision_id for decision in due)
-                counts = self._keep(store, outcomes, Counter())
-            self._publish(self.snapshot, counts)
-        if expired := store.expired_kinds(now):
-            counts = self._counts + Counter(unknown=expired.get("reward", 0))
-            with store.transaction():
-                store.expire_early(now)
-                self._save(store, self.snapshot, counts)
-            self._publish(self.snapshot, counts)
-
-    def _fold(self, outcomes: Sequence[Outcome]) -> tuple[S, Counter[str]]:
-        """Return the state after `outcomes`, and the counts up to now."""
-        state = self.snapshot
-        counts = self._counts.copy()
-        # A batch has one feature matrix; the policy refuses the widths, or the lack, that it cannot take.
-        for _, group in groupby(outcomes, key=_feature_width):
-            rows = list(group)
-            state, taken = self._learn(state, rows)
-            counts["folded"] += taken
-            counts["refused"] += len(rows) - taken
-        return state, counts
-
-    def _learn(self, state: S, outcomes: Sequence[Outcome]) -> tuple[S, int]:
-        """Return the state after those outcomes that the policy takes, and how many they are."""
-        if len(outcomes) > 1 and self._one_by_one:
-            taken = 0
-            for outcome in outcomes:
-                state, one = self._learn(state, [outcome])
-                taken += one
-            return state, taken
-        try:
-            return self.policy.learn(state, self._batch(state, outcomes)), len(outcomes)
-        except InvalidBatch as error:
-            if len(outcomes) == 1:
-                outcome = outcomes[0]
-                logger.warning(
-                    "Policy %r refused the reward of slot %d of decision %r: %s",
-                    self.policy.name,
-                    outcome.slot,
-                    outcome.decision_id,
-                    error,
-                )
-                return state, 0
-        # Halving isolates one bad row among n in about 2 log2(n) calls.
-        middle = len(outcomes) // 2
-        state, first = self._learn(state, outcomes[:middle])
-        state, second = self._learn(state, outcomes[middle:])
-        return state, first + second
-
-    @property
-    def _one_by_one(self) -> bool:
-        """Whether what a reward counts for depends on the state that it meets."""
-        return isinstance(self.rules.examination, PositionBased) and self.policy.reward_form == "share"
-
-    def _batch(self, state: S, outcomes: Sequence[Outcome]) -> RewardBatch:
-        """Return the outcomes as the policy learns from them in `state`."""
-        batch = _batch(outcomes, with_offsets=self.warm_start)
-        if isinstance(self.rules.examination, PositionBased):
-            rewarded = np.array([outcome.rewarded for outcome in outcomes])
-            return allowing_for(
-                self.rules.examination, self.policy, state, batch, rewarded, self.rules.default_reward
-            )
-        return batch
-
-    def _erase(self, store: StateStore, erasure: Erasure, now: float) -> None:
+    def _erase(self, checkpoint: Checkpoint, erasure: Erasure, now: float) -> None:
         """Take a user out of the state, then out of the log, then forget that it was asked for.
 
         The request says which steps are done, so that a kill between two of them repeats none that counts.
@@ -510,100 +472,76 @@ class Learner(Generic[S]):
         user_id = erasure.user_id
         if erasure.decision_ids is None:
             found = list(self._segments.decisions_of(user_id))
-            cursors = store.cursors()
+            cursors = checkpoint.cursors()
             # What is not read yet has taught nothing, though a reward for it may have come early.
             records = {
                 decision_id: record
                 for segment_id, seq, decision_id, record in found
                 if record is not None and seq <= cursors.get(segment_id, 0)
             }
-            without = self._without(store, cursors, records.values())
+            without = self._without(checkpoint, cursors, records.values())
             state, counts = without or (self.snapshot, self._counts)
-            erasure = Erasure(user_id, sorted({one for _, _, one, _ in found}), rebuild=without is None)
-            with store.transaction():
-                store.forget_decisions(erasure.decision_ids or [])
-                store.note_erasure(erasure)
-                self._save(store, state, counts)
+            decision_ids = sorted({decision_id for _, _, decision_id, _ in found})
+            erasure = Erasure(user_id, decision_ids, rebuild=without is None)
+            with self._transaction(checkpoint):
+                checkpoint.forget_decisions(decision_ids)
+                checkpoint.note_erasure(erasure)
+                self._save(checkpoint, state, counts)
             self._publish(state, counts)
         self._segments.erase(erasure.decision_ids or [])
         if erasure.rebuild:
             self._rebuild_aside(now)
-        with store.transaction():
-            store.finish_erasure(user_id)
-        if not _sqlite.leave_no_trace(self.state_path, patience_s=5.0):
+        with self._transaction(checkpoint):
+            checkpoint.finish_erasure(user_id)
+        if not checkpoint.store.leave_no_trace():
             logger.warning(
-                "User %r is erased; older pages of %s stay in its WAL until nobody reads it for a moment",
+                "User %r is erased; older copies of what %s held stay in it until nobody reads it for a moment",
                 user_id,
-                self.state_path,
+                self.states.name,
             )
 
     def _without(
-        self, store: StateStore, cursors: Mapping[str, int], records: Iterable[DecisionRecord]
+        self, checkpoint: Checkpoint, cursors: Mapping[str, int], records: Iterable[DecisionRecord]
     ) -> tuple[S, Counter[str]] | None:
         """Return state and counts without what these decisions taught; `None` where only a rebuild can."""
-        if not self.policy.additive or self._one_by_one:
+        if not self._folding.reversible:
             return None
-        outcomes: list[Outcome] = []
-        for record in records:
-            if not is_learnt(record, self.feature_version, warm_start=self.warm_start):
-                continue
-            decision = OpenDecision.of(record)
-            for event in self._segments.events_of(record.decision_id, cursors):
-                if isinstance(event, Impression):
-                    decision.observe_impression(event)
-                else:
-                    outcomes += decision.take(event, self.rules)[1]
-            if store.open_decision(record.decision_id) is None:
-                outcomes += decision.close(self.rules)
-        state, counts = self.snapshot, self._counts.copy()
+        outcomes = [
+            outcome
+            for record in records
+            if self._is_learnt(record)
+            for outcome in outcomes_until(cursors, record, self._segments, checkpoint, self.rules)
+        ]
         looked_at = [outcome for outcome in outcomes if outcome.examined]
-        counts["unexamined"] -= len(outcomes) - len(looked_at)
-        for _, group in groupby(sorted(looked_at, key=_feature_width), key=_feature_width):
-            rows = list(group)
-            try:
-                state, taken = self._unlearn(state, rows)
-            except InvalidBatch as error:
-                logger.warning("A user is forgotten by a rebuild of %r: %s", self.policy.name, error)
-                return None
-            counts["folded"] -= taken
-            counts["refused"] -= len(rows) - taken
-        return state, counts
-
-    def _unlearn(self, state: S, outcomes: Sequence[Outcome]) -> tuple[S, int]:
-        """Return the state before those outcomes that the policy took, and how many they are."""
-        batch = self._batch(state, outcomes)
-        try:
-            self.policy.learn(self.policy.initial_state(), batch)
-        except InvalidBatch:
-            if len(outcomes) == 1:
-                return state, 0
-            middle = len(outcomes) // 2
-            state, first = self._unlearn(state, outcomes[:middle])
-            state, second = self._unlearn(state, outcomes[middle:])
-            return state, first + second
-        return self.policy.unlearn(state, batch), len(outcomes)
+        unfolded = self._folding.unfold(self.snapshot, looked_at)
+        if unfolded is None:
+            return None
+        state, taken = unfolded
+        return state, self._counts - taken - Counter(unexamined=len(outcomes) - len(looked_at))
 
     def _rebuild_aside(self, now: float) -> int:
         """Learn what was read of the log into a state of another name, then put it in the place of this one's."""
-        store = self._ready_store()
-        self._refresh(store)
-        with StateStore(self.state_path, self.fingerprint + _REBUILDING) as scratch, scratch.transaction():
+        checkpoint = self._ready_checkpoint()
+        self._refresh(checkpoint)
+        with closing(self.states.open(self.fingerprint + _REBUILDING)) as scratch, scratch.transaction():
             scratch.clear()
-        aside = _Aside(self, until=store.cursors())
+        aside = _Aside(self, until=checkpoint.cursors())
         try:
             aside.step(now)
-            with store.transaction():
-                store.adopt(aside.fingerprint, self._revision + 1)
+            state = self.policy.dumps(aside.snapshot)
+            saved = Saved(self._revision + 1, state, dict(aside._counts))
+            with self._transaction(checkpoint):
+                checkpoint.adopt(aside.fingerprint, saved)
         finally:
             aside.close()
-        self._refresh(store)
+        self._refresh(checkpoint)
         return self._counts["folded"]
 
-    def _save(self, store: StateStore, state: S, counts: Counter[str]) -> None:
+    def _save(self, checkpoint: Checkpoint, state: S, counts: Counter[str]) -> None:
         if self._revision and state is self.snapshot:
-            store.save_counts(dict(counts))
+            checkpoint.save_counts(self._revision, counts)
         else:
-            store.save(Saved(self._revision + 1, self.policy.dumps(state), dict(counts)))
+            checkpoint.save(Saved(self._revision + 1, self.policy.dumps(state), dict(counts)))
 
     def _publish(self, state: S, counts: Counter[str]) -> int:
         """Make what was committed visible; return how many outcomes that added."""
@@ -626,7 +564,7 @@ class _Aside(Learner[S]):
         super().__init__(
             learner._segments.folder,
             learner.policy,
-            state_path=learner.state_path,
+            states=learner.states,
             reward_weights=rules.weights,
             horizon_s=rules.horizon_s,
             default_reward=rules.default_reward,
@@ -643,167 +581,20 @@ class _Aside(Learner[S]):
     def _lead(self) -> bool:
         return True  # whoever rebuilds leads already
 
-    def _erase(self, store: StateStore, erasure: Erasure, now: float) -> None:
+    def _erase(self, checkpoint: Checkpoint, erasure: Erasure, now: float) -> None:
         pass  # that is for the learner whose state takes over
 
 
-class _Reading:
-    """One transaction's pass over new events of a segment."""
-
-    def __init__(
-        self,
-        store: StateStore,
-        segments: Segments,
-        rules: RewardRules,
-        is_learnt: Callable[[DecisionRecord], bool],
-        *,
-        cursors: Mapping[str, int],
-        segment_id: str,
-        cursor: int,
-        now: float,
-    ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.decisions: list[DecisionRecord] = []
-        """Those that no other segment brought before, learnt from or not."""
-        self.rewards: list[Reward] = []
-        """All of them; one that is early comes again after its decision."""
-        self._store = store
-        self._segments = segments
-        self._rules = rules
-        self._is_learnt = is_learnt
-        self._cursors = cursors
-        self._segment_id = segment_id
-        self._cursor = cursor
-        self._now = now
-        self._touched: dict[str, OpenDecision | None] = {}
-
-    def take(self, events: Sequence[Event]) -> list[Outcome]:
-        """Return what the events close; keep what stays open."""
-        # Decisions first: within the batch no feedback is early then, wherever it stands.
-        decisions = [event for event in events if isinstance(event, DecisionRecord)]
-        feedback = [event for event in events if not isinstance(event, DecisionRecord)]
-        outcomes = [outcome for record in decisions for outcome in self._decision(record)]
-        outcomes += [outcome for item in feedback for outcome in self._feedback(item)]
-        for decision_id, decision in self._touched.items():
-            if decision is None:
-                continue
-            if decision.settled:
-                self._store.forget_open([decision_id])
-            else:
-                self._store.keep_open(decision, decision.time + self._rules.horizon_s)
-        return outcomes
-
-    def _decision(self, record: DecisionRecord) -> list[Outcome]:
-        decision_id = record.decision_id
-        if self._read_elsewhere(decision_id):
-            return []
-        self.decisions.append(record)
-        if self._is_learnt(record):
-            self._touched[decision_id] = OpenDecision.of(record)
-        return [
-            outcome
-            for feedback in self._store.take_early(decision_id)
-            for outcome in self._feedback(feedback, record)
-        ]
-
-    def _feedback(self, feedback: Impression | Reward, record: DecisionRecord | None = None) -> list[Outcome]:
-        if isinstance(feedback, Reward):
-            self.rewards.append(feedback)
-        decision = self._open(feedback.decision_id)
-        if decision is None:
-            self._without_open(feedback, record)
-            return []
-        if isinstance(feedback, Impression):
-            before = decision.order_changed
-            decision.observe_impression(feedback)
-            self.counts["order_changed"] += decision.order_changed and not before
-            return []
-        reception, outcomes = decision.take(feedback, self._rules)
-        if reception != "accepted":
-            self.counts["duplicates" if reception == "duplicate" else reception] += 1
-        return outcomes
-
-    def _open(self, decision_id: str) -> OpenDecision | None:
-        if decision_id not in self._touched:
-            self._touched[decision_id] = self._store.open_decision(decision_id)
-        return self._touched[decision_id]
-
-    def _without_open(self, feedback: Impression | Reward, record: DecisionRecord | None) -> None:
-        """Take feedback for a decision that is closed, not learnt from, or not read yet."""
-        if record is None and not self._read(self._segments.copies(feedback.decision_id)):
-            del self._touched[feedback.decision_id]
-            self._store.keep_early(feedback, max(feedback.time, self._now) + self._rules.horizon_s)
-            return
-        if isinstance(feedback, Impression):
-            return
-        if record is None:
-            try:
-                record = self._segments.decision(feedback.decision_id)
-            except (CorruptState, LogUnavailable, UnknownDecision):
-                self.counts["ignored"] += 1
-                return
-        self.counts["late" if self._is_learnt(record) else "ignored"] += 1
-
-    def _read(self, copies: Mapping[str, int]) -> bool:
-        return any(
-            seq <= (self._cursor if segment_id == self._segment_id else self._cursors.get(segment_id, 0))
-            for segment_id, seq in copies.items()
-        )
-
-    def _read_elsewhere(self, decision_id: str) -> bool:
-        """Return whether another segment brought the same decision before; its slots may have closed."""
-        copies = self._segments.copies(decision_id)
-        copies.pop(self._segment_id, None)
-        return self._read(copies)
-
-
-def _feature_width(outcome: Outcome) -> int:
-    return -1 if outcome.features is None else len(outcome.features)
-
-
-def _batch(outcomes: Sequence[Outcome], *, with_offsets: bool) -> RewardBatch:
-    featured = [outcome.features for outcome in outcomes if outcome.features is not None]
-    return RewardBatch(
-        item_ids=np.array([outcome.item_id for outcome in outcomes]),
-        values=np.array([outcome.value for outcome in outcomes]),
-        features=np.stack(featured) if len(featured) == len(outcomes) else None,
-        decision_ids=np.array([outcome.decision_id for outcome in outcomes]),
-        slots=np.array([outcome.slot for outcome in outcomes], dtype=np.int64),
-        propensities=np.array([outcome.propensity for outcome in outcomes]),
-        offsets=np.array([outcome.offset for outcome in outcomes], np.float64) if with_offsets else None,
-        strategies=np.array([outcome.strategy for outcome in outcomes], dtype=np.str_),
-        times=np.array([outcome.time for outcome in outcomes]),
+def _backend(state_path: str | Path | None, states: StateBackend | None) -> StateBackend:
+    if states is not None and state_path is None:
+        return states
+    if state_path is not None and states is None:
+        return SqliteStateBackend(state_path)
+    raise TypeError(
+        "A learner keeps its state in one place: give it either `state_path`, the path of an SQLite file, or "
+        "`states`, a backend of another kind."
     )
 
 
 def _nothing() -> None:
     """Follow a commit that nobody observed."""
-
-
-def _fingerprint(
-    policy: Policy[Any],
-    rules: RewardRules,
-    feature_version: str | None,
-    observer: Observer | None,
-    *,
-    warm_start: bool,
-) -> str:
-    parameters = {field.name: getattr(policy, field.name) for field in dataclasses.fields(policy)}
-    described = {
-        "policy": policy.name,
-        "parameters": parameters,
-        "rules": rules,
-        "feature_version": feature_version,
-        "warm_start": warm_start,
-    }
-    if observer is not None:
-        described["observer"] = observer.fingerprint
-    text = orjson.dumps(
-        described, default=_described, option=orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    )
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
-
-
-def _described(value: object) -> object:
-    # The repr of a set differs between processes.
-    return sorted(value, key=repr) if isinstance(value, Set) else repr(value)

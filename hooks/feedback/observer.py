@@ -10,7 +10,7 @@ from explorank.hooks.types import DecisionRecord, Reward
 
 
 class Observer(Protocol):
-    """Keeps a state of its own beside the policy's, in the same file and the same transactions.
+    """Keeps a state of its own beside the policy's, on shelves of its own, in the same transactions.
 
     So a kill at any moment counts each decision and each reward once for both. Only the leading learner calls
     `observe` and `finish`; those who follow take up what was saved.

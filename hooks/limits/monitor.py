@@ -14,10 +14,10 @@ import orjson
 
 from explorank.hooks.errors import CorruptState
 from explorank.hooks.feedback import KillSwitch
-from explorank.hooks.feedback.earnings_store import Watched
 from explorank.hooks.feedback.state_store import StateStore
 from explorank.hooks.limits.automatic_stop import StopRule, Watch
 from explorank.hooks.limits.earnings import GROUPS, EarningRules, Earnings, group_of
+from explorank.hooks.limits.earnings_store import Earned, EarningsStore, Watched
 from explorank.hooks.limits.visitors import bucket_of
 from explorank.hooks.types import DecisionRecord, Reward
 
@@ -36,12 +36,12 @@ class Monitored:
     earnings: Earnings
     watch: Watch
 
-    def dumps(self) -> str:
+    def dumps(self) -> bytes:
         """Return it as JSON."""
         packed = {"step": self.step, "earnings": self.earnings.packed(), "watch": self.watch.packed()}
-        return orjson.dumps(packed).decode()
+        return orjson.dumps(packed)
 
-    def loads(self, data: str) -> Monitored:
+    def loads(self, data: bytes) -> Monitored:
         """Return what `dumps` wrote, for the same bounds; raise `CorruptState` for anything else."""
         try:
             packed = orjson.loads(data)
@@ -85,7 +85,7 @@ class Monitor:
             Earnings.none(rules.minimum, rules.maximum),
             Watch.from_(None, rules.minimum, rules.maximum),
         )
-        self._saved: str | None = None
+        self._saved: bytes | None = None
         self.snapshot = self._nothing
 
     @property
@@ -103,7 +103,7 @@ class Monitor:
 
     def follow(self, store: StateStore) -> None:
         """Take up what was last saved."""
-        saved = store.earnings.load()
+        saved = EarningsStore(store).load()
         if saved != self._saved:
             self.snapshot = self._nothing if saved is None else self._nothing.loads(saved)
             self._saved = saved
@@ -118,14 +118,12 @@ class Monitor:
             for record in decisions
             if (group := group_of(record)) is not None
         ]
-        worth = [
-            (reward.decision_id, reward.reward_id, amount, reward.time)
+        earned = [
+            Earned(reward.decision_id, reward.reward_id, amount, reward.time)
             for reward in rewards
             if (amount := self.rules.worth(reward)) is not None
         ]
-        if worth or watched:
-            store.earnings.watch(watched, self.rules.window_s)
-            store.earnings.earn(worth)
+        EarningsStore(store).watch(watched, earned, self.rules.window_s)
         if not watched:
             return _nothing
         opened = Counter(each.group for each in watched)
@@ -136,9 +134,10 @@ class Monitor:
         """Settle what is due, see whether exploration must stop, and tell the listeners."""
         if complete:
             self._heed_release(store)
-            while due := store.earnings.due(now, _DECISIONS_PER_TRANSACTION):
+            waiting = EarningsStore(store)
+            while due := waiting.due(now, _DECISIONS_PER_TRANSACTION):
                 with store.transaction():
-                    store.earnings.forget(each.decision_id for each in due)
+                    waiting.forget(each.decision_id for each in due)
                     committed = self._save(store, self._settled(due))
                 committed()
         self._enforce()
@@ -192,7 +191,7 @@ class Monitor:
     def _save(self, store: StateStore, state: Monitored) -> Callable[[], None]:
         """Save `state` within the open transaction; return what makes it visible once that is committed."""
         saved = state.dumps()
-        store.earnings.save(saved)
+        EarningsStore(store).save(saved)
 
         def committed() -> None:
             self.snapshot, self._saved, self._stepping = state, saved, True

@@ -9,5 +9,6 @@ The suites need nothing but Explorank to be imported, and pytest to be run.
 
 from explorank.testing.guards import GuardCase, GuardTests
 from explorank.testing.policies import PolicyTests
+from explorank.testing.state_stores import StateStoreTests
 
-__all__ = ["GuardCase", "GuardTests", "PolicyTests"]
+__all__ = ["GuardCase", "GuardTests", "PolicyTests", "StateStoreTests"]

@@ -29,6 +29,7 @@ from explorank.hooks.exploration import (
     slate_log_propensity,
 )
 from explorank.hooks.guards import BlockList
+from explorank.testing.restrictions import NotBelow, NotOnTop
 
 FALSE_ALARM = 1e-4  # of each test, over everything that it compares
 
@@ -255,32 +256,7 @@ def test_two_strategies_are_followed_by_the_normal_law_of_their_means():
 RUNS = 4_000
 
 
-@dataclass(frozen=True)
-class NotBeside:
-    """Bars one item from the slots below another."""
-
-    first: int
-    second: int
-
-    def eligible(self, request, batch, placed, slot):
-        mask = np.ones(len(batch), dtype=bool)
-        mask[self.second] = self.first not in placed
-        return mask
-
-
-@dataclass(frozen=True)
-class NotOnTop:
-    """Bars one item from slot 0."""
-
-    row: int
-
-    def eligible(self, request, batch, placed, slot):
-        mask = np.ones(len(batch), dtype=bool)
-        mask[self.row] = slot > 0
-        return mask
-
-
-GUARDS = (BlockList(items=["d"]), NotBeside(1, 4), NotOnTop(0))
+GUARDS = (BlockList(items=["d"]), NotBelow("b", "e"), NotOnTop("a"))
 SLATES = [
     slate
     for slate in itertools.permutations((0, 1, 2, 4), 2)

@@ -26,21 +26,9 @@ from explorank.hooks.exploration import (
     slate_log_propensity,
 )
 from explorank.hooks.guards import BlockList
+from explorank.testing.restrictions import NotBelow
 
 FALSE_ALARM = 1e-4
-
-
-@dataclass(frozen=True)
-class NotBeside:
-    """Bars `second` from the slots below `first`: the order of the slate above does not matter, its items do."""
-
-    first: int
-    second: int
-
-    def eligible(self, request, batch, placed, slot):
-        mask = np.ones(len(batch), dtype=bool)
-        mask[self.second] = self.first not in placed
-        return mask
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ class NotAfter:
         return mask
 
 
-GUARDS = (BlockList(items=["d"]), NotBeside(1, 4), NotAfter(0, 2))
+GUARDS = (BlockList(items=["d"]), NotBelow("b", "e"), NotAfter(0, 2))
 
 
 def enumerated(case, slots, seed, **options):
@@ -139,7 +127,7 @@ def test_items_that_are_left_over_are_certain_to_be_shown():
 
 def test_a_slate_that_may_end_early_sums_to_how_far_it_gets():
     batch = RankingBatch(list("ab"))
-    found = position_propensities(Uniform(), Uniform().initial_state(), batch, 2, guards=[NotBeside(0, 1)])
+    found = position_propensities(Uniform(), Uniform().initial_state(), batch, 2, guards=[NotBelow("a", "b")])
     np.testing.assert_allclose(found.probabilities, [[0.5, 0.5], [0.5, 0.0]])
 
 

@@ -7,7 +7,6 @@ implementation would have been to fail when the seeds were chosen.
 import itertools
 import math
 from collections import Counter
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -31,37 +30,13 @@ from explorank.hooks.exploration import (
     slate_log_propensity,
 )
 from explorank.hooks.guards import BlockList
+from explorank.testing.restrictions import NotBelow, NotOnTop
 
 SEEDS = 20_000
 FALSE_ALARM = 1e-4  # of each test, over everything that it compares
 
 
-@dataclass(frozen=True)
-class NotBeside:
-    """Bars `second` from the slots below `first`: eligibility that depends on the slate above."""
-
-    first: int
-    second: int
-
-    def eligible(self, request, batch, placed, slot):
-        mask = np.ones(len(batch), dtype=bool)
-        mask[self.second] = self.first not in placed
-        return mask
-
-
-@dataclass(frozen=True)
-class NotOnTop:
-    """Bars one item from slot 0: eligibility that depends on the slot."""
-
-    row: int
-
-    def eligible(self, request, batch, placed, slot):
-        mask = np.ones(len(batch), dtype=bool)
-        mask[self.row] = slot > 0
-        return mask
-
-
-GUARDS = (BlockList(items=("d",)), NotBeside(1, 4), NotOnTop(0))
+GUARDS = (BlockList(items=("d",)), NotBelow("b", "e"), NotOnTop("a"))
 
 
 def test_inverse_propensities_average_to_one(case):
@@ -141,7 +116,7 @@ def test_frequencies_match_the_closed_form(policy, expected):
 
 def test_frequencies_of_whole_slates_match_the_closed_form():
     """ε-greedy, 4 items, 2 slots, a guard between them: all 10 possible slates against their products."""
-    policy, guard = EpsilonGreedy(epsilon=0.5), NotBeside(1, 3)
+    policy, guard = EpsilonGreedy(epsilon=0.5), NotBelow("b", "d")
     batch = RankingBatch(["a", "b", "c", "d"], scores=[0.0, 3.0, 2.0, 1.0])
     expected = {}
     for first, second in itertools.permutations(range(4), 2):

@@ -40,7 +40,7 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         reader = make()
-        read = sum(reader._store.cursors().values())
+        read = sum(reader._checkpoint.cursors().values())
         progress.append((read, reader.stats.folded))
         reader.close()
     json.dump(progress, sys.stdout)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from explorank.hooks.errors import LogUnavailable
 from explorank.hooks.exploration import BetaThompson, LinearThompson
 from explorank.hooks.feedback import DecisionLog, Learner
 
@@ -343,6 +344,23 @@ def test_a_damaged_state_is_moved_aside_and_rebuilt(
         np.testing.assert_allclose(left, right, rtol=1e-9)
     assert path.with_name("state.db.corrupt-1").exists()
     assert "is damaged" in caplog.text
+
+
+def test_what_a_damaged_state_cannot_do_is_done_after_a_step(
+    log: DecisionLog, make_learner: Callable[..., Learner[Any]], records: ModuleType, tmp_path: Path
+) -> None:
+    write_history(log, records, 20)
+    before = make_learner()
+    before.step(1050.0)
+    before.close()
+    (tmp_path / "state.db").write_bytes(b"nonsense" * 4096)
+    learner = make_learner()
+    for ask in (lambda: learner.rebuild(1050.0), lambda: learner.forget("nobody", 1050.0)):
+        with pytest.raises(LogUnavailable, match=r"is damaged.*then try again"):
+            ask()
+    learner.step(1050.0)
+    assert learner.forget("nobody", 1050.0) == 0
+    assert learner.stats.folded == before.stats.folded > 0
 
 
 def test_one_learns_the_others_follow_and_take_over(

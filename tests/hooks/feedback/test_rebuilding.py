@@ -38,7 +38,7 @@ from explorank.hooks.exploration import (
     SlidingWindow,
     SlotStrategies,
 )
-from explorank.hooks.feedback import DecisionLog, Learner, read_log
+from explorank.hooks.feedback import DecisionLog, Learner, StateStore, read_log
 
 HORIZON = 10.0
 POLICIES: list[Policy[Any]] = [
@@ -336,6 +336,52 @@ def test_states_of_other_options_are_dropped_and_learn_anew(
     np.testing.assert_allclose(x / 4, learner.snapshot.precision - np.eye(3), atol=1e-9)
 
 
+class Interrupts:
+    """An observer that is told of a transaction, and does something before the next."""
+
+    fingerprint = "interrupts"
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        self.left = [do]
+
+    def follow(self, store: StateStore) -> None:
+        pass
+
+    def observe(self, store: StateStore, decisions: Any, rewards: Any) -> Callable[[], None]:
+        return lambda: [self.left.pop()() for _ in self.left[:1]] and None
+
+    def finish(self, store: StateStore, now: float, *, complete: bool) -> None:
+        pass
+
+
+def test_a_learner_whose_state_is_dropped_at_work_begins_anew(
+    log: DecisionLog,
+    make_learner: Callable[..., Learner[Any]],
+    records: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another fingerprint's learner erases a user between two transactions: nothing of before is gone on with."""
+    learner = make_learner(LinearThompson(dim=3))
+    now = live(log, records, learner.step)
+    monkeypatch.setattr("explorank.hooks.feedback.learner._EVENTS_PER_TRANSACTION", 8)
+    other = Learner(
+        tmp_path / "log",
+        LinearThompson(dim=3, noise=0.5),
+        state_path=tmp_path / "state.db",
+        reward_weights={"click": 1.0},
+        horizon_s=HORIZON,
+        observer=Interrupts(lambda: learner.forget("reader-0", now)),
+    )
+    with closing(other):
+        with pytest.raises(LogUnavailable, match="was dropped or replaced while"):
+            other.step(now)
+        other.step(now)
+        assert other.stats.folded == learner.stats.folded
+        x = other.snapshot.precision - np.eye(3)
+        np.testing.assert_allclose(x / 4, learner.snapshot.precision - np.eye(3), atol=1e-9)
+
+
 @pytest.mark.parametrize("moment", ["erase", "rebuild", "finish"])
 @pytest.mark.parametrize("policy", [LinearThompson(dim=3), LogisticThompson(dim=3)], ids=lambda p: p.name)
 def test_a_death_between_two_steps_of_forgetting_repeats_none_that_counts(
@@ -351,7 +397,7 @@ def test_a_death_between_two_steps_of_forgetting_repeats_none_that_counts(
     place = {
         "erase": "explorank.hooks.feedback.segments.Segments.erase",
         "rebuild": "explorank.hooks.feedback.learner.Learner._rebuild_aside",
-        "finish": "explorank.hooks.feedback.state_store.StateStore.finish_erasure",
+        "finish": "explorank.hooks.feedback.checkpoint.Checkpoint.finish_erasure",
     }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(place, lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed here")))

@@ -261,6 +261,23 @@ def test_other_rules_count_anew_from_the_log(log: DecisionLog, make: Make, recor
     assert counted(second) == {"explored": (0, 1, 0.5)}
 
 
+def test_who_is_erased_for_another_learner_counts_nobody_twice(
+    log: DecisionLog, make: Make, records: ModuleType
+) -> None:
+    """Erasing drops the states of other options, and what they earned with them, which the log tells again."""
+    write_history(log, records, 40)
+    before, learner = make()
+    learner.step(1120.0)
+    learner.close()
+    _, other = make(weights={"click": 0.5})
+    other.step(1120.0)
+    assert other.forget("nobody", 1120.0) == 0
+    after, heir = make()
+    assert counted(after) == {}
+    heir.step(1120.0)
+    assert counted(after) == counted(before) != {}
+
+
 @pytest.mark.parametrize("damage", ["nonsense", '{"step": 1}'])
 def test_a_damaged_state_is_rebuilt_from_the_log(
     log: DecisionLog, make: Make, records: ModuleType, damage: str, caplog: pytest.LogCaptureFixture
@@ -272,8 +289,8 @@ def test_a_damaged_state_is_rebuilt_from_the_log(
     before, learner = make()
     learner.step(1120.0)
     learner.close()
-    with closing(sqlite3.connect(learner.state_path)) as connection, connection:
-        connection.execute("UPDATE watches SET state = ?", (damage,))
+    with closing(sqlite3.connect(learner.states.name)) as connection, connection:
+        connection.execute("UPDATE entries SET value = ? WHERE shelf = 'earnings'", (damage.encode(),))
     after, heir = make()
     heir.step(1120.0)
     assert counted(after) == counted(before)

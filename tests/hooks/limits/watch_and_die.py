@@ -44,8 +44,8 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             _, learner = make()
-            assert learner._store is not None
-            learner._store._connection.set_trace_callback(
+            assert learner._checkpoint is not None
+            learner._checkpoint.store._connection.set_trace_callback(
                 lambda _, left=left: os.kill(os.getpid(), signal.SIGKILL) if next(left) == 0 else None
             )
             for now in range(1000, 100_000, 40):

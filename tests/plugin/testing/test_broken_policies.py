@@ -190,13 +190,13 @@ class RoundsItsState(BetaThompson):
 
 @dataclass(frozen=True)
 class MergesOneTwice(BetaThompson):
-    def merge(self, state, other):
-        return super().merge(state, super().merge(other, other))
+    def _merge(self, state, other):
+        return super()._merge(state, super()._merge(other, other))
 
 
 @dataclass(frozen=True)
 class UnlearnsNothing(BetaThompson):
-    def unlearn(self, state, rewards):
+    def _unlearn(self, state, rewards):
         return replace(state, version=state.version + 1)
 
 
