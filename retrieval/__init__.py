@@ -4,6 +4,7 @@ Importing this package imports neither FAISS, torch, sentence-transformers nor F
 first call that needs it.
 """
 
+from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval.catalogue import Catalogue
 from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
@@ -17,6 +18,7 @@ from explorank.retrieval.errors import (
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
+from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune
 from explorank.retrieval.interest import UserVectors, interest_vector
 from explorank.retrieval.retrievers import (
     NewItems,
@@ -34,6 +36,7 @@ __all__ = [
     "FaissIndex",
     "FaissUnavailable",
     "FeatureRepositoryError",
+    "GpuOptions",
     "InvalidOption",
     "InvalidTable",
     "InvalidVectors",
@@ -43,6 +46,10 @@ __all__ = [
     "RetrievalQuery",
     "Retriever",
     "SimilarToHistory",
+    "TradeOff",
+    "TunedIndex",
+    "Tuning",
     "UserVectors",
     "interest_vector",
+    "tune",
 ]
