@@ -57,6 +57,7 @@ def clone_to_gpus(index: Any, options: GpuOptions) -> Any:
     how = faiss.GpuMultipleClonerOptions()
     how.useFloat16 = options.float16
     how.shard = options.spread == "shards"
+    how.shard_type = 1  # by the label's remainder: by ranges, labels beyond the number of rows would be lost
     return faiss.index_cpu_to_all_gpus(index, co=how)
 
 
@@ -190,6 +191,7 @@ def _own(tasks: SimpleQueue[_Task], state: _State) -> None:
         else:
             mirror = None  # the new copy wants the memory of the old one
             mirror = _made(task, state)
+        del task  # it knows the index, which may go while this waits
 
 
 def _made(make: Callable[[], GpuMirror], state: _State) -> GpuMirror | None:
