@@ -32,8 +32,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,8 @@ from explorank.retrieval import Catalogue, Encoder, FaissIndex
 from explorank.retrieval._faiss import load_faiss
 from explorank.retrieval._index_kinds import search_parameters
 from explorank.retrieval.catalogue import VECTORS_FILE
+
+Row: TypeAlias = tuple[str, ...]
 
 _DIM: Final = 384
 _DIRECTIONS: Final = 48
@@ -63,7 +66,7 @@ class Figures:
 
     title: str
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: list[Row]
 
 
 class Vectors:
@@ -175,13 +178,13 @@ def load(folder: Path, count: int) -> dict[str, Any]:
     }
 
 
-def overhead(folder: Path, count: int, *, quick: bool) -> list[tuple[str, ...]]:
+def overhead(folder: Path, count: int, *, quick: bool) -> list[Row]:
     """Return rows of what a search costs beside bare FAISS."""
     index = FaissIndex.load(folder / "index", "cpu", integrity="known")
     bare = index._index
     queries = Vectors(4, _topics(count)).draw(_SEARCHES)
     rng = np.random.default_rng(5)
-    rows = []
+    rows: list[Row] = []
     for k in (100, 500):
         parameters = search_parameters(index.kind, index.effort, k)
 
@@ -189,7 +192,7 @@ def overhead(folder: Path, count: int, *, quick: bool) -> list[tuple[str, ...]]:
             chosen = [queries[row : row + 1] for row in rng.integers(0, _SEARCHES, calls)]
             return lambda: [bare.search(query, k, params=parameters) for query in chosen]
 
-        def ask_index(calls: int, excluded: int, k: int = k) -> Callable[[], object]:
+        def ask_index(calls: int, *, excluded: int, k: int = k) -> Callable[[], object]:
             chosen = [
                 (queries[row], frozenset(names(rng.choice(count, excluded, replace=False).tolist())))
                 for row in rng.integers(0, _SEARCHES, calls)
@@ -197,9 +200,7 @@ def overhead(folder: Path, count: int, *, quick: bool) -> list[tuple[str, ...]]:
             return lambda: [index.search(query, k, exclude) for query, exclude in chosen]
 
         contestants = [Contestant(ask_faiss)]
-        contestants += [
-            Contestant(lambda calls, excluded=excluded: ask_index(calls, excluded)) for excluded in _EXCLUDED
-        ]
+        contestants += [Contestant(partial(ask_index, excluded=excluded)) for excluded in _EXCLUDED]
         plain, *ours = measure(contestants, rounds=3 if quick else 60, sample_s=0.002 if quick else 0.02)
         for excluded, taken in zip(_EXCLUDED, ours, strict=True):
             low, middle, high = np.percentile((taken - plain) * 1e6, (25, 50, 75))
@@ -212,7 +213,7 @@ def overhead(folder: Path, count: int, *, quick: bool) -> list[tuple[str, ...]]:
     return rows
 
 
-def encoding(texts: int, rounds: int) -> list[tuple[str, ...]]:
+def encoding(texts: int, rounds: int) -> list[Row]:
     """Return a row with what encoding costs beside the bare model."""
     import torch  # noqa: PLC0415 - for this measurement only
 
@@ -230,8 +231,8 @@ def encoding(texts: int, rounds: int) -> list[tuple[str, ...]]:
         model = encoder._model()
         for turn, batch in enumerate(batches):
             works: list[tuple[NDArray[np.float64], Callable[[], object]]] = [
-                (bare_s, lambda batch=batch: model.encode(batch, batch_size=64, show_progress_bar=False)),
-                (ours_s, lambda batch=batch: encoder.encode(batch)),
+                (bare_s, partial(model.encode, batch, batch_size=64, show_progress_bar=False)),
+                (ours_s, partial(encoder.encode, batch)),
             ]
             for taken, work in works if turn % 2 == 0 else reversed(works):
                 start = time.process_time()
@@ -301,7 +302,10 @@ def _in_processes(work: str, folder: Path, count: int, processes: int = 1) -> li
 
 def run(sizes: Sequence[int], *, quick: bool) -> list[Figures]:
     """Measure all there is to measure."""
-    built, loaded, shared, searched = [], [], [], []
+    built: list[Row] = []
+    loaded: list[Row] = []
+    shared: list[Row] = []
+    searched: list[Row] = []
     for count in sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

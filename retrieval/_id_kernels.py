@@ -29,11 +29,13 @@ def _compiled(function: Function) -> Function:
 
 
 @_compiled
-def _slot(codes: Codes, start: int, end: int, mask: int) -> int:
-    """Return where the id in `codes[start:end]` belongs: FNV-1a, its high bits folded into the low ones."""
+def _slot(codes: Codes, start: int, end: int, mask: int) -> np.int64:
+    """Return where the id in `codes[start:end]` belongs: FNV-1a over pairs, its high bits folded into the low ones."""
     hashed = _BASIS
-    for place in range(start, end):
-        hashed = (hashed ^ np.uint64(codes[place])) * _PRIME
+    for place in range(start, end - 1, 2):
+        hashed = (hashed ^ (np.uint64(codes[place]) | (np.uint64(codes[place + 1]) << _HALF))) * _PRIME
+    if (end - start) & 1:
+        hashed = (hashed ^ np.uint64(codes[end - 1])) * _PRIME
     hashed = (hashed ^ (hashed >> _HALF)) * _MIX
     return np.int64((hashed ^ (hashed >> _HALF)) & np.uint64(mask))
 
@@ -48,16 +50,18 @@ def _end(codes: Codes, start: int, end: int) -> int:
 @_compiled
 def _equal(stored: Codes, codes: Codes, start: int, end: int) -> bool:
     length = end - start
-    if length > len(stored) or (length < len(stored) and stored[length] != _ZERO):
+    if length > len(stored):
         return False
+    different = np.uint32(0)  # looked at in the end, so that the loops have no branches
     for place in range(length):
-        if stored[place] != codes[start + place]:
-            return False
-    return _end(stored, 0, len(stored)) == length
+        different |= stored[place] ^ codes[start + place]
+    for place in range(length, len(stored)):
+        different |= stored[place]
+    return different == _ZERO
 
 
 @_compiled
-def _place(ids: NDArray[np.uint32], slots: NDArray[np.int32], codes: Codes, start: int, end: int) -> int:
+def _place(ids: NDArray[np.uint32], slots: NDArray[np.int32], codes: Codes, start: int, end: int) -> np.int64:
     """Return the slot that holds the id, or else the empty one where it would be put."""
     mask = len(slots) - 1
     place = _slot(codes, start, end, mask)
@@ -153,21 +157,40 @@ def set_bits(bits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
 
 
 @_compiled
+def _in_set(members: NDArray[np.int64], label: int) -> int:
+    """Return where `label` is in the hash table `members`, or -1 - where it would be put."""
+    mask = len(members) - 1
+    place = np.int64((np.uint64(label) * _MIX) >> _HALF) & mask
+    while members[place] != EMPTY:
+        if members[place] == label:
+            return place
+        place = (place + 1) & mask
+    return -1 - place
+
+
+@_compiled
+def _empty_set(count: int) -> NDArray[np.int64]:
+    size = 16
+    while size < 4 * count:
+        size *= 2
+    return np.full(size, EMPTY, np.int64)
+
+
+@_compiled
 def live_labels(labels: NDArray[np.int64], live: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return those of `labels` (m,) that are live, rising, each once; -1 stands for none."""
+    """Return those of `labels` (m,) that are live, each once; -1 stands for none."""
     kept = np.empty(len(labels), np.int64)
+    members = _empty_set(len(labels))
     count = 0
     for label in labels:
-        if label >= 0 and (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) != 0:
+        if label < 0 or (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0:
+            continue
+        place = _in_set(members, label)
+        if place < 0:
+            members[-1 - place] = label
             kept[count] = label
             count += 1
-    kept = np.sort(kept[:count])
-    once = 0
-    for place in range(count):
-        if place == 0 or kept[place] != kept[place - 1]:
-            kept[once] = kept[place]
-            once += 1
-    return kept[:once]
+    return kept[:count]
 
 
 @_compiled
@@ -179,22 +202,22 @@ def first_allowed(
     kept_similarities: NDArray[np.float32],
     kept_labels: NDArray[np.int64],
 ) -> bool:
-    """Keep of each row (q, m) the first k that are live and not in the rising `excluded`.
+    """Keep of each row (q, m) the first k that are live and not `excluded`, whose labels all differ.
 
     `kept_similarities` and `kept_labels` (q, k) take them. Return False where a row has fewer; the label -1
     stands for no neighbour.
     """
     k = kept_labels.shape[1]
+    members = _empty_set(len(excluded))
+    for label in excluded:
+        members[-1 - _in_set(members, label)] = label
     for row in range(len(labels)):
         kept = 0
         for place in range(labels.shape[1]):
             label = labels[row, place]
             if kept == k or label < 0:
                 break
-            if (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0:
-                continue
-            after = np.searchsorted(excluded, label)
-            if after < len(excluded) and excluded[after] == label:
+            if (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0 or _in_set(members, label) >= 0:
                 continue
             kept_similarities[row, kept] = similarities[row, place]
             kept_labels[row, kept] = label

@@ -32,8 +32,8 @@ _HNSW_NEIGHBOURS: Final = 32
 _HNSW_EF_CONSTRUCTION: Final = 200
 _LEAST_POINTS_PER_LIST: Final = 39
 """Below this FAISS calls its k-means undersampled."""
-_MOST_POINTS_PER_LIST: Final = 64
-"""More make the clustering slower and the lists no better."""
+_MOST_POINTS_PER_LIST: Final = 40
+"""More make the clustering slower in proportion, and recall no better."""
 _ROWS_AT_ONCE: Final = 65_536
 
 
@@ -129,7 +129,7 @@ def make(kind: Kind, vectors: Vectors, centroids: Vectors | None = None) -> Any:
 
 def list_count(count: int) -> int:
     """Return into how many lists `count` vectors are parted: about 4 √n, a power of two where that many suffice."""
-    return min(2 ** round(math.log2(4 * math.sqrt(count))), count // _LEAST_POINTS_PER_LIST)
+    return min(1 << round(math.log2(4 * math.sqrt(count))), count // _LEAST_POINTS_PER_LIST)
 
 
 def add(index: Any, kind: Kind, rows: Vectors, labels: NDArray[np.int64]) -> None:

@@ -24,7 +24,9 @@ def unit_rows(vectors: ArrayLike, names: Sequence[Any] | NDArray[Any]) -> NDArra
     Raises `InvalidVectors`, naming the row by `names` (n,), for NaN, infinity and the zero vector.
     """
     with np.errstate(over="ignore"):  # what overflows float32 becomes infinite, and is refused below
-        rows = np.asarray(vectors, np.float32, order="C")
+        # A memory map stays one, so that whoever saves it knows which file it is.
+        as_array = np.asanyarray if isinstance(vectors, np.memmap) else np.asarray
+        rows = as_array(vectors, np.float32, order="C")
     if rows.ndim != 2 or len(rows) != len(names) or rows.shape[1] == 0:
         raise InvalidVectors(
             f"Vectors of shape {rows.shape} for {len(names)} ids; (n, dimensions) with one row per id is "
@@ -50,8 +52,8 @@ def unit_rows(vectors: ArrayLike, names: Sequence[Any] | NDArray[Any]) -> NDArra
         return rows
     lengths, unit = np.sqrt(squares)[:, None], np.empty(rows.shape, np.float32)
     for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        np.divide(rows[part], lengths[part], out=unit[part], casting="same_kind")
+        these = slice(start, start + _ROWS_AT_ONCE)
+        np.divide(rows[these], lengths[these], out=unit[these], casting="same_kind")
     return unit
 
 

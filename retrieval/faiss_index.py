@@ -46,8 +46,9 @@ Similarities: TypeAlias = NDArray[np.float32]
 
 _ROWS_PER_TURN: Final = 256
 """So many rows are added before searches have their turn again: some 10 ms for a million items."""
-_MOST_SURPLUS: Final = 24
-"""Up to so many neighbours too many are asked for; beyond, a selector is faster, although it is asked for every row."""
+_LEAST_SURPLUS: Final = 24
+_ROWS_PER_SURPLUS: Final = 32
+"""One neighbour more costs about as much as asking a selector about so many rows: 0.25 µs."""
 _PURGE_AT: Final = 0.1
 """The share of removed rows that is carried along; FAISS looks at every row to remove some."""
 _REBUILD_AT: Final = 0.3
@@ -283,17 +284,17 @@ class FaissIndex:
         if self._gpu is not None and (found := self._nearest_on_gpu(rows, k, excluded, surplus)) is not None:
             return found
         with one_thread():
-            if surplus <= _MOST_SURPLUS:
+            if surplus <= self._most_surplus():
                 parameters = self._everything or search_parameters(self.kind, self.effort, k + surplus)
                 similarities, labels = self._index.search(rows, k + surplus, params=parameters)
-                if not surplus and labels[:, -1].min() >= 0:
+                if not surplus and _full(labels):
                     return similarities, labels
                 if surplus and (found := self._allowed(similarities, labels, excluded, k)) is not None:
                     return found
             selector = self._selector(excluded)
             parameters = search_parameters(self.kind, self.effort, k, selector)
             similarities, labels = self._index.search(rows, k, params=parameters)
-            if labels[:, -1].min() < 0:
+            if not _full(labels):
                 # The lists or the part of the graph that were looked at hold fewer: look everywhere.
                 similarities, labels = search_everywhere(self._index, self.kind, rows, k, selector)
         return similarities, labels
@@ -314,6 +315,19 @@ class FaissIndex:
         with self._lock.reading():
             use(self._index)
             return self._generation
+
+    def _most_surplus(self) -> int:
+        """Return up to how many neighbours too many are asked for, to be dropped here, rather than filtered in FAISS.
+
+        A selector is asked for every row that is scanned; what is asked for too much costs the same however many
+        are. A graph looks at twice as many nodes for each.
+        """
+        rows = self._count + self._hidden
+        if self.kind == "hnsw":
+            return _LEAST_SURPLUS
+        if self.effort.lists is not None:
+            rows = rows * self.effort.lists // int(self._index.nlist)
+        return max(_LEAST_SURPLUS, rows // _ROWS_PER_SURPLUS)
 
     def _expected_hidden(self, k: int) -> int:
         """Return how many of the nearest may be hidden rows: twice their share, and a few."""
@@ -429,7 +443,7 @@ class FaissIndex:
         return np.flatnonzero(np.unpackbits(self._live_bits, count=len(self._table.ids), bitorder="little"))
 
     def _labels_of(self, ids: Ids | list[Any]) -> Labels:
-        """Return the labels of those of `ids` that are in the index, rising, each once."""
+        """Return the labels of those of `ids` that are in the index, each once."""
         labels = self._table.find_texts(ids) if isinstance(ids, list) and self._table.holds_texts else None
         if labels is None:
             id_array = as_ids(ids)
@@ -458,6 +472,11 @@ class FaissIndex:
                 f"Vectors of {rows.shape[1]} dimensions for an index of {self.dim}; they come from different "
                 "encoders and cannot be compared. Encode both with the same model."
             )
+
+
+def _full(labels: NDArray[np.int64]) -> bool:
+    """Return whether every row (q, k) has k neighbours; where there are fewer, the last label is -1."""
+    return labels.item(-1) >= 0 if len(labels) == 1 else bool((labels[:, -1] >= 0).all())
 
 
 _ID_NAMES: Final = {"U": "strings", "i": "integers"}
