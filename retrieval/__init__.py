@@ -18,7 +18,7 @@ from explorank.retrieval.errors import (
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
-from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune
+from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune_index
 from explorank.retrieval.interest import UserVectors, interest_vector
 from explorank.retrieval.retrievers import (
     NewItems,
@@ -51,5 +51,5 @@ __all__ = [
     "Tuning",
     "UserVectors",
     "interest_vector",
-    "tune",
+    "tune_index",
 ]

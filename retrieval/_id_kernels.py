@@ -7,6 +7,7 @@ is padding does not count, so rows of different widths compare. A slot holds a l
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final, TypeVar, cast
 
 import numba
@@ -25,7 +26,24 @@ _ZERO: Final = np.uint32(0)
 
 
 def _compiled(function: Function) -> Function:
-    return cast("Function", numba.njit(cache=True, nogil=True)(function))
+    try:
+        return cast("Function", numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:  # nowhere to write to: each process compiles for itself
+        return cast("Function", numba.njit(nogil=True)(function))
+
+
+@cache
+def warm_up() -> None:
+    """Compile everything, or load what was compiled before, so that no request waits for it."""
+    ids, slots, bits = np.zeros((1, 1), np.uint32), np.full(2, EMPTY, np.int32), np.zeros(1, np.uint8)
+    labels = np.zeros(1, np.int64)
+    put(ids, slots, labels)
+    find_rows(ids, slots, ids, labels)
+    find_texts(ids, slots, np.frombuffer(bytes(4), np.uint32), labels)
+    set_bits(bits, labels)
+    clear_bits(bits, live_labels(labels, bits))
+    similarities = np.zeros((1, 1), np.float32)
+    first_allowed(similarities, labels[None, :], bits, labels, similarities, labels[None, :].copy())
 
 
 @_compiled

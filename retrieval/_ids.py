@@ -75,6 +75,7 @@ class IdTable:
 
     def __init__(self, ids: Ids, labels: Labels | None = None) -> None:
         """Know the labels of `ids` (n,), which differ; only those at `labels` (m,) where some are given."""
+        kernels.warm_up()
         self._ids = np.asarray(ids)  # a plain array where it is mapped: its class would slow every use
         self._count = len(ids)
         self._codes = _codes(self._ids)

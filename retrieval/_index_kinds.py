@@ -72,7 +72,7 @@ def choose_device(device: str, kind: str) -> Device:
 
 
 def candidate_kinds(kind: str, count: int, device: Device) -> tuple[Kind, ...]:
-    """Return the kinds that suit `count` vectors, in the order in which `tune` tries them.
+    """Return the kinds that suit `count` vectors, in the order in which `tune_index` tries them.
 
     `auto` leaves out `hnsw`: it holds every vector in float32 beside its graph, and cannot give rows back.
     """

@@ -40,7 +40,7 @@ from explorank.retrieval._index_kinds import (
 from explorank.retrieval._locks import SharedLock
 from explorank.retrieval._vectors import unit_query, unit_rows
 from explorank.retrieval.errors import InvalidOption, InvalidVectors
-from explorank.retrieval.index_tuning import Progress, tune
+from explorank.retrieval.index_tuning import Progress, tune_index
 
 Similarities: TypeAlias = NDArray[np.float32]
 
@@ -125,7 +125,7 @@ class FaissIndex:
         chosen_device = choose_device(device, kind)
         kinds = candidate_kinds(kind, len(rows), chosen_device)
         if len(rows):
-            tuned = tune(
+            tuned = tune_index(
                 rows, kinds, recall=recall, neighbours=neighbours, budget_s=tune_s, progress=progress
             )
             chosen_kind, effort, index, tuning = tuned.kind, tuned.effort, tuned.index, tuned.tuning

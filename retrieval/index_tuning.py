@@ -89,7 +89,7 @@ class TunedIndex:
         return self.tuning.chosen.effort
 
 
-def tune(
+def tune_index(
     vectors: Vectors,
     kinds: tuple[Kind, ...],
     *,

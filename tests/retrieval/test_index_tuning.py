@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from explorank.retrieval import FaissIndex, InvalidOption, TradeOff, Tuning, tune
+from explorank.retrieval import FaissIndex, InvalidOption, TradeOff, Tuning, tune_index
 
 DIM = 24
 
@@ -46,7 +46,7 @@ def test_the_wanted_recall_holds_for_queries_that_tuning_never_saw(
 
 
 def test_no_more_is_looked_at_than_needed(vectors: np.ndarray) -> None:
-    tuning = tune(vectors, ("ivf_flat",), recall=0.9, neighbours=50).tuning
+    tuning = tune_index(vectors, ("ivf_flat",), recall=0.9, neighbours=50).tuning
     points = [point for point in tuning.curve if point.kind == "ivf_flat"]
     lists = [point.effort.lists for point in points]
     assert lists[:6] == [1, 2, 3, 4, 6, 8]
@@ -57,7 +57,7 @@ def test_no_more_is_looked_at_than_needed(vectors: np.ndarray) -> None:
 
 
 def test_everything_looked_at_finds_everything(vectors: np.ndarray) -> None:
-    tuned = tune(vectors, ("ivf_flat",), recall=1.0, neighbours=20)
+    tuned = tune_index(vectors, ("ivf_flat",), recall=1.0, neighbours=20)
     assert tuned.tuning.reached
     assert tuned.tuning.chosen.recall == tuned.tuning.recall == 1.0
 
@@ -73,14 +73,14 @@ def test_full_precision_comes_in_where_8_bits_do_not_suffice(vectors: np.ndarray
 
 
 def test_of_several_kinds_the_fastest_that_suffices_is_taken(vectors: np.ndarray) -> None:
-    tuning = tune(vectors, ("sq8", "ivf_sq8"), recall=0.9, neighbours=50).tuning
+    tuning = tune_index(vectors, ("sq8", "ivf_sq8"), recall=0.9, neighbours=50).tuning
     assert tuning.chosen.us_per_search <= min(
         point.us_per_search for point in tuning.curve if point.kind == "sq8"
     )
 
 
 def test_where_time_runs_out_the_closest_so_far_is_taken(vectors: np.ndarray) -> None:
-    tuned = tune(vectors, ("ivf_flat", "sq8"), recall=0.99, neighbours=50, budget_s=1e-6)
+    tuned = tune_index(vectors, ("ivf_flat", "sq8"), recall=0.99, neighbours=50, budget_s=1e-6)
     assert (tuned.kind, tuned.effort.lists) == ("ivf_flat", 1)
     assert not tuned.tuning.complete
     assert not tuned.tuning.reached
@@ -88,14 +88,14 @@ def test_where_time_runs_out_the_closest_so_far_is_taken(vectors: np.ndarray) ->
 
 
 def test_a_graph_is_tuned_by_its_breadth(vectors: np.ndarray) -> None:
-    tuned = tune(vectors[:2_000], ("hnsw",), recall=0.95, neighbours=10)
+    tuned = tune_index(vectors[:2_000], ("hnsw",), recall=0.95, neighbours=10)
     assert tuned.tuning.reached
     assert tuned.effort.breadth is not None
     assert tuned.effort.breadth >= 20
 
 
 def test_memory_is_what_the_index_takes(vectors: np.ndarray) -> None:
-    curve = tune(vectors, ("sq8", "ivf_sq8"), recall=0.5).tuning.curve
+    curve = tune_index(vectors, ("sq8", "ivf_sq8"), recall=0.5).tuning.curve
     by_kind = {point.kind: point.bytes_per_vector for point in curve}
     assert by_kind["flat"] == 4 * DIM
     assert by_kind["sq8"] == DIM
@@ -103,7 +103,7 @@ def test_memory_is_what_the_index_takes(vectors: np.ndarray) -> None:
 
 
 def test_few_vectors_and_opposite_ones() -> None:
-    tuned = tune(np.array([[1, 0], [-1, 0]], np.float32), ("flat",))
+    tuned = tune_index(np.array([[1, 0], [-1, 0]], np.float32), ("flat",))
     assert tuned.tuning.chosen.recall == tuned.tuning.recall == 1.0
     assert tuned.tuning.neighbours == 2
 
@@ -122,7 +122,7 @@ def test_what_was_tried_is_saved_with_the_index(vectors: np.ndarray, tmp_path) -
 
 def test_progress_says_what_begins(vectors: np.ndarray) -> None:
     said: list[str] = []
-    tune(vectors[:2_000], ("sq8",), progress=said.append)
+    tune_index(vectors[:2_000], ("sq8",), progress=said.append)
     assert said == ["finding exact neighbours", "building sq8", "trying sq8"]
 
 
@@ -137,4 +137,4 @@ def test_progress_says_what_begins(vectors: np.ndarray) -> None:
 )
 def test_options_outside_their_range(options: dict[str, float], said: str) -> None:
     with pytest.raises(InvalidOption, match=said):
-        tune(np.eye(3, dtype=np.float32), ("flat",), **options)
+        tune_index(np.eye(3, dtype=np.float32), ("flat",), **options)
