@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import Lock
@@ -11,20 +10,11 @@ from typing import Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from explorank.retrieval import _id_kernels as kernels
 from explorank.retrieval._faiss import load_faiss, one_thread
 from explorank.retrieval._files import Integrity
 from explorank.retrieval._gpu import GpuOptions, GpuSearcher
-from explorank.retrieval._ids import Ids, IdTable, Labels, as_ids, refuse_duplicates
-from explorank.retrieval._index_files import (
-    FREE,
-    LIVE,
-    REMOVED,
-    Memory,
-    StoredIndex,
-    load_index,
-    save_index,
-)
+from explorank.retrieval._ids import Ids, Labels, as_ids, refuse_duplicates
+from explorank.retrieval._index_files import LIVE, Memory, StoredIndex, load_index, save_index
 from explorank.retrieval._index_kinds import (
     IVF_KINDS,
     Device,
@@ -37,6 +27,7 @@ from explorank.retrieval._index_kinds import (
     search_everywhere,
     search_parameters,
 )
+from explorank.retrieval._labels import NOTHING, LabelBook
 from explorank.retrieval._locks import SharedLock
 from explorank.retrieval._vectors import unit_query, unit_rows
 from explorank.retrieval.errors import InvalidOption, InvalidVectors
@@ -52,7 +43,6 @@ _ROWS_PER_SURPLUS: Final = 32
 _PURGE_AT: Final = 0.1
 """The share of removed rows that is carried along; FAISS looks at every row to remove some."""
 _REBUILD_AT: Final = 0.3
-_NOTHING: Final = np.empty(0, np.int64)
 
 
 class FaissIndex:
@@ -80,15 +70,7 @@ class FaissIndex:
         self._mapped = stored.mapped
         if self.kind in IVF_KINDS:
             self._index.nprobe = stored.effort.lists  # a copy on a GPU takes it over from here
-        live = stored.states == LIVE
-        self._table = IdTable(stored.ids, np.flatnonzero(live))
-        self._live_bits = np.packbits(live, bitorder="little")
-        self._count = int(live.sum())
-        # A removed row's label is given to the next one added; the graph keeps its rows, so it cannot.
-        self._free: list[int] = np.flatnonzero(stored.states == FREE).tolist()
-        self._removed: set[int] = set(np.flatnonzero(stored.states == REMOVED).tolist())
-        self._hidden = len(self._removed)
-        """Rows in the FAISS index that no search may return: removed ones, and ones about to be added."""
+        self._book = LabelBook(stored.ids, stored.states)
         self._everything = None if self.kind == "hnsw" else search_parameters(self.kind, self.effort, 1)
         self._generation = 0
         self._gpu = gpu
@@ -163,7 +145,7 @@ class FaissIndex:
         return cls(stored, chosen_device, _searcher(chosen_device, gpu))
 
     def __len__(self) -> int:
-        return self._count
+        return self._book.count
 
     @property
     def is_mapped(self) -> bool:
@@ -212,11 +194,11 @@ class FaissIndex:
         """
         wanted = as_ids(ids)
         with self._changing:
-            labels = self._labels_of(wanted)
+            labels = self._book.find(wanted)
             if not len(labels):
                 return 0
             with self._lock.writing():
-                self._hide(labels)
+                self._book.hide(labels)
             self._changed += len(labels)
             self._purge()
             return len(labels)
@@ -242,16 +224,16 @@ class FaissIndex:
         self._check_dim(rows)
         unwanted = exclude if isinstance(exclude, np.ndarray) else list(exclude)
         with self._lock.reading():
-            excluded = self._labels_of(unwanted) if len(unwanted) else _NOTHING
-            count = min(k, self._count - len(excluded))
+            excluded = self._book.find(unwanted) if len(unwanted) else NOTHING
+            count = min(k, self._book.count - len(excluded))
             if count == 0 or len(rows) == 0:
                 ids, similarities = (
-                    np.empty((len(rows), 0), self._table.ids.dtype),
+                    np.empty((len(rows), 0), self._book.ids.dtype),
                     np.empty((len(rows), 0), "f4"),
                 )
             else:
                 similarities, labels = self._nearest(rows, count, excluded)
-                ids = self._table.ids[labels]
+                ids = self._book.ids[labels]
         return (ids[0], similarities[0]) if single else (ids, similarities)
 
     def save(self, path: str | Path) -> None:
@@ -262,14 +244,12 @@ class FaissIndex:
         folders at once.
         """
         with self._changing:  # searches go on
-            states = np.unpackbits(self._live_bits, count=len(self._table.ids), bitorder="little")
-            states[list(self._removed)] = REMOVED
             stored = StoredIndex(
                 index=self._index,
                 kind=self.kind,
                 effort=self.effort,
-                ids=self._table.ids,
-                states=states,
+                ids=self._book.ids,
+                states=self._book.states(),
                 trained_on=self._trained_on,
                 changed=self._changed,
                 tuning=self.tuning,
@@ -280,7 +260,7 @@ class FaissIndex:
         self, rows: NDArray[np.float32], k: int, excluded: Labels
     ) -> tuple[Similarities, NDArray[np.int64]]:
         """Return (q, k) similarities and labels; there are at least `k` items besides `excluded`."""
-        surplus = len(excluded) + self._expected_hidden(k)
+        surplus = len(excluded) + self._book.expected_hidden(k)
         if self._gpu is not None and (found := self._nearest_on_gpu(rows, k, excluded, surplus)) is not None:
             return found
         with one_thread():
@@ -289,9 +269,10 @@ class FaissIndex:
                 similarities, labels = self._index.search(rows, k + surplus, params=parameters)
                 if not surplus and _full(labels):
                     return similarities, labels
-                if surplus and (found := self._allowed(similarities, labels, excluded, k)) is not None:
+                if surplus and (found := self._book.allowed(similarities, labels, excluded, k)) is not None:
                     return found
-            selector = self._selector(excluded)
+            bits = self._book.bits(excluded)
+            selector = None if bits is None else load_faiss().IDSelectorBitmap(bits)
             parameters = search_parameters(self.kind, self.effort, k, selector)
             similarities, labels = self._index.search(rows, k, params=parameters)
             if not _full(labels):
@@ -309,7 +290,7 @@ class FaissIndex:
             gpu.copy(self._generation, self._read)
             return None
         found = gpu.search(rows, k + surplus)
-        return None if found is None else self._allowed(*found, excluded, k)
+        return None if found is None else self._book.allowed(*found, excluded, k)
 
     def _read(self, use: Callable[[Any], None]) -> int:
         with self._lock.reading():
@@ -322,35 +303,12 @@ class FaissIndex:
         A selector is asked for every row that is scanned; what is asked for too much costs the same however many
         are. A graph looks at twice as many nodes for each.
         """
-        rows = self._count + self._hidden
+        rows = self._book.count + self._book.hidden
         if self.kind == "hnsw":
             return _LEAST_SURPLUS
         if self.effort.lists is not None:
             rows = rows * self.effort.lists // int(self._index.nlist)
         return max(_LEAST_SURPLUS, rows // _ROWS_PER_SURPLUS)
-
-    def _expected_hidden(self, k: int) -> int:
-        """Return how many of the nearest may be hidden rows: twice their share, and a few."""
-        if not self._hidden:
-            return 0
-        return min(self._hidden, math.ceil(2 * k * self._hidden / (self._count + self._hidden)) + 8)
-
-    def _allowed(
-        self, similarities: Similarities, labels: NDArray[np.int64], excluded: Labels, k: int
-    ) -> tuple[Similarities, NDArray[np.int64]] | None:
-        """Return the first `k` allowed neighbours of each row, (q, k), or None where a row has fewer."""
-        kept = np.empty((len(labels), k), np.float32), np.empty((len(labels), k), np.int64)
-        whole = kernels.first_allowed(similarities, labels, self._live_bits, excluded, *kept)
-        return kept if whole else None
-
-    def _selector(self, excluded: Labels) -> Any | None:
-        if not len(excluded) and not self._hidden:
-            return None
-        bits = self._live_bits
-        if len(excluded):
-            bits = bits.copy()
-            kernels.clear_bits(bits, excluded)
-        return load_faiss().IDSelectorBitmap(bits)
 
     def _put(self, vectors: ArrayLike, ids: Iterable[Any], check: Callable[[Ids], None]) -> int:
         id_array = as_ids(ids)
@@ -360,22 +318,18 @@ class FaissIndex:
             return 0
         self._check_dim(rows)
         with self._changing:
-            self._check_type(id_array)
+            self._book.check_type(id_array)
             check(id_array)
             self._own()
-            labels = self._take_labels(id_array)
+            with self._lock.writing():
+                labels = self._book.reserve(id_array)
             self._append(rows, labels)
             with self._lock.writing():
                 # All at once: until here the new rows were hidden and the old ones were found.
-                replaced = self._labels_of(id_array)
-                self._hide(replaced)
-                self._table.put(id_array, labels, self._live_labels)
-                kernels.set_bits(self._live_bits, labels)
-                self._hidden -= len(labels)
-                self._count += len(labels)
-            self._changed += len(labels) + len(replaced)
+                replaced = self._book.show(id_array, labels)
+            self._changed += len(labels) + replaced
             self._purge()
-            return len(replaced)
+            return replaced
 
     def _append(self, rows: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
         """Put rows into the FAISS index, hidden; searches have their turns in between."""
@@ -385,19 +339,12 @@ class FaissIndex:
                 part = slice(done, done + _ROWS_PER_TURN)
                 with self._lock.writing():
                     add(self._index, self.kind, rows[part], labels[part])
-                    self._hidden += len(rows[part])
+                    self._book.hidden += len(rows[part])
                     self._generation += 1
                 done += len(rows[part])
         except BaseException:
-            self._removed.update(labels[:done].tolist())
-            self._free.extend(labels[done:].tolist())
+            self._book.give_up(labels[:done], labels[done:])
             raise
-
-    def _hide(self, labels: Labels) -> None:
-        kernels.clear_bits(self._live_bits, labels)
-        self._removed.update(labels.tolist())
-        self._hidden += len(labels)
-        self._count -= len(labels)
 
     def _own(self) -> None:
         """Make the index this process's own, while searches go on in the file."""
@@ -413,56 +360,20 @@ class FaissIndex:
 
     def _purge(self) -> None:
         """Give the removed rows' memory back where they are many."""
-        few = len(self._removed) <= _PURGE_AT * (self._count + len(self._removed))
+        removed = self._book.removed
+        few = len(removed) <= _PURGE_AT * (self._book.count + len(removed))
         if few or self.kind == "hnsw" or self._mapped is not None:
             return
         with self._lock.writing():
-            self._index.remove_ids(np.fromiter(self._removed, np.int64, len(self._removed)))
-            self._free.extend(self._removed)
-            self._hidden -= len(self._removed)
-            self._removed.clear()
+            self._index.remove_ids(np.fromiter(removed, np.int64, len(removed)))
+            self._book.purged()
             self._generation += 1
 
-    def _take_labels(self, ids: Ids) -> NDArray[np.int64]:
-        """Return a label for each of `ids`, none of them live, with room for it everywhere."""
-        reused = [self._free.pop() for _ in range(min(len(ids), len(self._free)))]
-        first = len(self._table.ids)
-        count = first + len(ids) - len(reused)
-        with self._lock.writing():
-            if not self._count and ids.dtype.kind != self._table.ids.dtype.kind:
-                self._table = IdTable(np.zeros(first, ids.dtype), _NOTHING)
-            self._table.make_room(count, ids.dtype)
-            if count > 8 * len(self._live_bits):
-                room = max(-(-count // 8), len(self._live_bits) * 3 // 2)
-                self._live_bits = np.concatenate(
-                    [self._live_bits, np.zeros(room - len(self._live_bits), np.uint8)]
-                )
-        return np.array([*reused, *range(first, count)], np.int64)
-
-    def _live_labels(self) -> Labels:
-        return np.flatnonzero(np.unpackbits(self._live_bits, count=len(self._table.ids), bitorder="little"))
-
-    def _labels_of(self, ids: Ids | list[Any]) -> Labels:
-        """Return the labels of those of `ids` that are in the index, each once."""
-        labels = self._table.find_texts(ids) if isinstance(ids, list) and self._table.holds_texts else None
-        if labels is None:
-            id_array = as_ids(ids)
-            self._check_type(id_array)
-            labels = self._table.find(id_array)
-        return kernels.live_labels(labels, self._live_bits)
-
-    def _check_type(self, ids: Ids) -> None:
-        if self._count and len(ids) and ids.dtype.kind != self._table.ids.dtype.kind:
-            raise InvalidVectors(
-                f"The index knows its items by {_ID_NAMES[self._table.ids.dtype.kind]}, and {ids[0].item()!r} is "
-                "of another type, so the two would never compare equal. Convert the ids."
-            )
-
     def _refuse_known(self, ids: Ids) -> None:
-        known = self._labels_of(ids)
+        known = self._book.find(ids)
         if len(known):
             raise InvalidVectors(
-                f"Id {self._table.ids[known[0]].item()!r} is in the index already; a second vector would make it "
+                f"Id {self._book.ids[known[0]].item()!r} is in the index already; a second vector would make it "
                 "appear twice. Use `update` to replace it. Nothing was added."
             )
 
@@ -477,9 +388,6 @@ class FaissIndex:
 def _full(labels: NDArray[np.int64]) -> bool:
     """Return whether every row (q, k) has k neighbours; where there are fewer, the last label is -1."""
     return labels.item(-1) >= 0 if len(labels) == 1 else bool((labels[:, -1] >= 0).all())
-
-
-_ID_NAMES: Final = {"U": "strings", "i": "integers"}
 
 
 def _searcher(device: Device, options: GpuOptions | None) -> GpuSearcher | None:

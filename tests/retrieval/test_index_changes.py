@@ -155,7 +155,7 @@ def test_changes_that_went_on_for_long_cost_neither_recall_nor_memory(vectors: n
     assert index.changed_share == 8
     assert index.rebuild_advised
     assert index._index.ntotal <= 1.3 * COUNT
-    assert len(index._table.ids) <= 1.3 * COUNT
+    assert len(index._book.ids) <= 1.3 * COUNT
     recalls = []
     for query in unit(40, seed=5):
         truth = names_of(np.argsort(-(final @ query))[:100])
@@ -239,19 +239,21 @@ def test_another_process_searches_the_same_file(saved: Path, vectors: np.ndarray
     assert done.stdout.split() == index.search(vectors[7], 5)[0].tolist()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_addition_that_fails_half_way_leaves_everything_as_it_was(
-    vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: str, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    index = FaissIndex.build(vectors, names(COUNT), "flat", device="cpu")
-    real, calls = index._index.add_with_ids, []
+    index = FaissIndex.build(vectors, names(COUNT), kind, device="cpu")
+    name = "add" if kind == "hnsw" else "add_with_ids"
+    real, calls = getattr(index._index, name), []
 
-    def failing(rows: np.ndarray, labels: np.ndarray) -> None:
-        calls.append(len(rows))
+    def failing(*rows_and_labels: np.ndarray) -> None:
+        calls.append(len(rows_and_labels[0]))
         if len(calls) == 2:
             raise MemoryError
-        real(rows, labels)
+        real(*rows_and_labels)
 
-    monkeypatch.setattr(index._index, "add_with_ids", failing)
+    monkeypatch.setattr(index._index, name, failing)
     with pytest.raises(MemoryError):
         index.update(unit(600, seed=6), names(600, start=COUNT - 10))
     assert len(index) == COUNT
@@ -261,6 +263,8 @@ def test_an_addition_that_fails_half_way_leaves_everything_as_it_was(
     assert len(FaissIndex.load(tmp_path, device="cpu")) == COUNT
     index.update(unit(600, seed=6), names(600, start=COUNT - 10))
     assert sorted(index.search(vectors[0], 5_000)[0].tolist()) == sorted(names(COUNT + 590))
+    found = index.search(unit(600, seed=6), 1)[0][:, 0].tolist()
+    assert np.mean(np.array(found) == np.array(names(600, start=COUNT - 10))) >= 0.95
 
 
 def test_an_update_that_does_not_fit_changes_nothing(index: FaissIndex, vectors: np.ndarray) -> None:
