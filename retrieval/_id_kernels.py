@@ -75,7 +75,7 @@ def _equal(stored: Codes, codes: Codes, start: int, end: int) -> bool:
         different |= stored[place] ^ codes[start + place]
     for place in range(length, len(stored)):
         different |= stored[place]
-    return different == _ZERO
+    return bool(different == _ZERO)
 
 
 @_compiled
@@ -175,7 +175,7 @@ def set_bits(bits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
 
 
 @_compiled
-def _in_set(members: NDArray[np.int64], label: int) -> int:
+def _in_set(members: NDArray[np.int64], label: int) -> np.int64:
     """Return where `label` is in the hash table `members`, or -1 - where it would be put."""
     mask = len(members) - 1
     place = np.int64((np.uint64(label) * _MIX) >> _HALF) & mask
