@@ -5,6 +5,7 @@ first call that needs it.
 """
 
 from explorank.retrieval._gpu import GpuOptions
+from explorank.retrieval._index_kinds import Effort
 from explorank.retrieval.catalogue import Catalogue
 from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
@@ -31,6 +32,7 @@ from explorank.retrieval.retrievers import (
 __all__ = [
     "Catalogue",
     "CorruptArtefact",
+    "Effort",
     "Encoder",
     "EncoderUnavailable",
     "FaissIndex",

@@ -59,10 +59,10 @@ def unit_rows(vectors: ArrayLike, names: Sequence[Any] | NDArray[Any]) -> NDArra
 
 def unit_query(query: NDArray[Any]) -> NDArray[np.float32]:
     """Return one `query` (d,) as a float32 row (1, d) of length 1; raise `InvalidVectors` as `unit_rows` does."""
-    row = np.ascontiguousarray(query, np.float32)
-    square = float(np.dot(row, row))
-    if _SAFE_SQUARES[0] < square < _SAFE_SQUARES[1]:
-        return (row * np.float32(1.0 / math.sqrt(square)))[None, :]
+    if query.dtype == np.float32:
+        square = float(np.dot(query, query))
+        if _SAFE_SQUARES[0] < square < _SAFE_SQUARES[1]:
+            return (query * np.float32(1.0 / math.sqrt(square)))[None, :]
     return unit_rows(query[None, :], ["query 0"])
 
 

@@ -72,7 +72,7 @@ class FaissIndex:
         if self.kind in IVF_KINDS:
             self._index.nprobe = stored.effort.lists  # a copy on a GPU takes it over from here
         self._book = LabelBook(stored.ids, stored.states)
-        self._everything = None if self.kind == "hnsw" else search_parameters(self.kind, self.effort, 1)
+        self._unfiltered = None if self.kind == "hnsw" else search_parameters(self.kind, self.effort, 1)
         self._generation = 0
         self._gpu = gpu
         self._lock = SharedLock()
@@ -266,7 +266,7 @@ class FaissIndex:
             return found
         with one_thread():
             if surplus <= self._most_surplus():
-                parameters = self._everything or search_parameters(self.kind, self.effort, k + surplus)
+                parameters = self._unfiltered or search_parameters(self.kind, self.effort, k + surplus)
                 similarities, labels = self._index.search(rows, k + surplus, params=parameters)
                 if not surplus and _full(labels):
                     return similarities, labels

@@ -219,6 +219,19 @@ def test_a_damaged_file_is_named_and_refused(
         FaissIndex.load(tmp_path)
 
 
+def test_checksums_are_left_out_where_somebody_compared_them_before(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    FaissIndex.build(vectors[:20], names(20)).save(tmp_path)
+    file = tmp_path / "index.faiss"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1  # within a vector, so that the file can be read all the same
+    file.write_bytes(content)
+    assert len(FaissIndex.load(tmp_path, integrity="known")) == 20
+    with pytest.raises(CorruptArtefact, match=r"index\.faiss is damaged"):
+        FaissIndex.load(tmp_path)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_vectors_that_are_not_finite_are_named(value: float) -> None:
     vectors = np.eye(3)
@@ -230,6 +243,11 @@ def test_vectors_that_are_not_finite_are_named(value: float) -> None:
         index.add(vectors, ["d", "e", "f"])
     with pytest.raises(InvalidVectors, match="query 1"):
         index.search(vectors, 1)
+    with np.errstate(over="ignore"):
+        single = vectors[1].astype(np.float32)
+    for query in (vectors[1], single):
+        with pytest.raises(InvalidVectors, match="query 0"):
+            index.search(query, 1)
     assert len(index) == 3
 
 

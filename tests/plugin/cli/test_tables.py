@@ -7,8 +7,7 @@ import io
 from rich.console import Console
 
 from explorank.cli.tables import print_tuning
-from explorank.retrieval import TradeOff, Tuning
-from explorank.retrieval._index_kinds import Effort
+from explorank.retrieval import Effort, TradeOff, Tuning
 
 EXACT = TradeOff("flat", Effort(), 1.0, 5_800.2, 1_536.0)
 NEAR = TradeOff("ivf_sq8", Effort(lists=12), 0.9812, 210.4, 390.2)
