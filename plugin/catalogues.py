@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from explorank.artefacts import published_checksums
 from explorank.retrieval import Catalogue, GpuOptions, SimilarToHistory
 from explorank.settings import Settings
 
@@ -14,10 +15,12 @@ _NEIGHBOURS: Final = 100
 
 
 def catalogue_loader(settings: Settings) -> Callable[[Path], Catalogue]:
-    """Return what loads a catalogue from a folder that `ArtefactStore.verify` found intact just before."""
-    index = settings.retrieval.index
-    options = gpu_options(settings)
-    return lambda folder: Catalogue.load(folder, index.device, integrity="known", gpu=options)
+    """Return what loads a catalogue from a folder that `ArtefactStore.verify` found intact just before.
+
+    Gigabytes are not read twice for that: what the store computed is compared with the catalogue's own manifest.
+    """
+    device, options = settings.retrieval.index.device, gpu_options(settings)
+    return lambda folder: Catalogue.load(folder, device, checksums=published_checksums(folder), gpu=options)
 
 
 def gpu_options(settings: Settings) -> GpuOptions:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from explorank.retrieval.errors import CorruptArtefact
 
-Integrity: TypeAlias = Literal["check", "known"]
-"""`check`: every file's checksum is computed and compared. `known`: somebody did so just before, as the artefact
-store does; only that the files are there is looked at."""
+Checksums: TypeAlias = Mapping[str, str]
+"""The SHA-256 in hex of each file, by its name relative to a folder, as somebody has just computed them."""
 
 
 def file_digest(path: Path) -> str:
@@ -44,8 +43,8 @@ def write_manifest(path: Path, facts: dict[str, Any], files: Iterable[str]) -> N
         draft.write_text(json.dumps({"content": content, "seal": _seal(content)}, indent=1), encoding="utf-8")
 
 
-def read_manifest(path: Path, file_format: str, integrity: Integrity = "check") -> dict[str, Any]:
-    """Return the facts of an intact manifest whose files are intact too.
+def read_manifest(path: Path, file_format: str, checksums: Checksums | None = None) -> dict[str, Any]:
+    """Return the facts of an intact manifest whose files are intact too, going by `checksums` where they are given.
 
     Raises `CorruptArtefact`, naming the first file that is missing, damaged or of another format.
     """
@@ -68,7 +67,7 @@ def read_manifest(path: Path, file_format: str, integrity: Integrity = "check") 
         file = path.parent / name
         if not file.is_file():
             raise CorruptArtefact(f"{file} is missing; {path.name} lists it. {_WAY_OUT}")
-        if integrity == "check" and file_digest(file) != digest:
+        if (file_digest(file) if checksums is None else checksums.get(name)) != digest:
             raise CorruptArtefact(
                 f"{file} is damaged: its SHA-256 is not the one in {path.name}; reading it could give wrong "
                 f"results. {_WAY_OUT}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval._faiss import load_faiss
-from explorank.retrieval._files import Integrity, read_manifest, replace_file, write_manifest
+from explorank.retrieval._files import Checksums, read_manifest, replace_file, write_manifest
 from explorank.retrieval._ids import Ids
 from explorank.retrieval._index_kinds import Effort, Kind
 from explorank.retrieval.errors import CorruptArtefact
@@ -101,9 +101,9 @@ def save_index(folder: Path, stored: StoredIndex) -> None:
     write_manifest(folder / INDEX_MANIFEST, facts, (_INDEX_FILE, _IDS_FILE, _STATES_FILE))
 
 
-def load_index(folder: Path, memory: Memory, integrity: Integrity) -> StoredIndex:
+def load_index(folder: Path, memory: Memory, checksums: Checksums | None = None) -> StoredIndex:
     """Return what `save_index` wrote; raise `CorruptArtefact` naming the file that is not intact."""
-    facts = read_manifest(folder / INDEX_MANIFEST, _FORMAT, integrity)
+    facts = read_manifest(folder / INDEX_MANIFEST, _FORMAT, checksums)
     kind: Kind = facts["kind"]
     mapped = MappedFile(folder / _INDEX_FILE) if memory == "mapped" else None
     index = load_faiss().read_index(str(folder / _INDEX_FILE)) if mapped is None else mapped.index

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from explorank.retrieval._files import Integrity, read_manifest, replace_file, write_manifest
+from explorank.retrieval._files import Checksums, read_manifest, replace_file, write_manifest
 from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import INDEX_MANIFEST
@@ -162,25 +162,28 @@ class Catalogue:
         folder: str | Path,
         device: Literal["auto"] | Device = "auto",
         *,
-        integrity: Integrity = "check",
+        checksums: Checksums | None = None,
         gpu: GpuOptions | None = None,
     ) -> Catalogue:
         """Return the catalogue that `save` wrote; its vectors and its index are memory-mapped.
 
-        Processes that load the same folder share what they map. `integrity="known"` leaves out the checksums, where
-        they were compared just before. Raises `CorruptArtefact`, naming the file, where one is damaged, missing or of
+        Processes that load the same folder share what they map. `checksums`, where the files were read just before,
+        spare reading them again. Raises `CorruptArtefact`, naming the file, where one is damaged, missing or of
         another format.
         """
         folder = Path(folder)
-        facts = read_manifest(folder / _MANIFEST, _FORMAT, integrity)
+        facts = read_manifest(folder / _MANIFEST, _FORMAT, checksums)
         # Mapped privately: what is written to it reaches nobody else. An empty file cannot be mapped.
         mode: Any = "c" if facts["count"] else None
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in _ARRAYS
         }
+        of_index = checksums and {
+            name.removeprefix(f"{_INDEX}/"): digest for name, digest in checksums.items()
+        }
         return cls(
             arrays,
-            FaissIndex.load(folder / _INDEX, device, integrity=integrity, gpu=gpu),
+            FaissIndex.load(folder / _INDEX, device, checksums=of_index, gpu=gpu),
             (facts["encoder_name"], facts["encoder_fingerprint"]),
             facts["version"],
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from explorank.retrieval._faiss import load_faiss, one_thread
-from explorank.retrieval._files import Integrity
+from explorank.retrieval._files import Checksums
 from explorank.retrieval._gpu import GpuOptions, GpuSearcher
 from explorank.retrieval._ids import Ids, Labels, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import LIVE, Memory, StoredIndex, load_index, save_index
@@ -132,16 +132,16 @@ class FaissIndex:
         device: Literal["auto"] | Device = "auto",
         *,
         memory: Memory = "mapped",
-        integrity: Integrity = "check",
+        checksums: Checksums | None = None,
         gpu: GpuOptions | None = None,
     ) -> FaissIndex:
         """Return the index that `save` wrote; raise `CorruptArtefact` naming the file that is not intact.
 
         `memory="mapped"` reads the file as it is used, and several processes share it. Removing from such an index
         costs nothing; the first `add` or `update` makes a copy of it in this process's own memory.
-        `integrity="known"` leaves out the checksums, where they were compared just before.
+        `checksums`, where the files were read just before, spare reading them again.
         """
-        stored = load_index(Path(path), memory, integrity)
+        stored = load_index(Path(path), memory, checksums)
         chosen_device = choose_device(device, stored.kind)
         return cls(stored, chosen_device, _searcher(chosen_device, gpu))
 

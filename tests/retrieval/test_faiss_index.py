@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 
@@ -219,17 +220,17 @@ def test_a_damaged_file_is_named_and_refused(
         FaissIndex.load(tmp_path)
 
 
-def test_checksums_are_left_out_where_somebody_compared_them_before(
-    vectors: np.ndarray, tmp_path: Path
-) -> None:
+def test_checksums_that_somebody_has_computed_are_believed(vectors: np.ndarray, tmp_path: Path) -> None:
     FaissIndex.build(vectors[:20], names(20)).save(tmp_path)
+    checksums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in tmp_path.iterdir()}
     file = tmp_path / "index.faiss"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1  # within a vector, so that the file can be read all the same
     file.write_bytes(content)
-    assert len(FaissIndex.load(tmp_path, integrity="known")) == 20
-    with pytest.raises(CorruptArtefact, match=r"index\.faiss is damaged"):
-        FaissIndex.load(tmp_path)
+    assert len(FaissIndex.load(tmp_path, checksums=checksums)) == 20
+    for wrong in (None, checksums | {"index.faiss": "0"}, {}):
+        with pytest.raises(CorruptArtefact, match="is damaged"):
+            FaissIndex.load(tmp_path, checksums=wrong)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])

@@ -77,7 +77,7 @@ def gpu() -> StandIn:
 
 
 def served(saved: Path, gpu: StandIn, options: GpuOptions = PATIENT) -> FaissIndex:
-    index = FaissIndex(load_index(saved, "mapped", "check"), "gpu", GpuSearcher(options, gpu))
+    index = FaissIndex(load_index(saved, "mapped"), "gpu", GpuSearcher(options, gpu))
     index.search(unit(1, seed=2)[0], 1)  # asks for the copy
     until(lambda: copied(index))
     return index
