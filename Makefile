@@ -12,7 +12,7 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-libraries regret docs plots constraints clean
+.PHONY: help demo test test-gpu check bench bench-libraries regret docs plots constraints clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -22,6 +22,12 @@ demo: $(READY) ## Run the main job on MovieLens-100K and leave a report
 
 test: $(READY) ## Run the whole test suite, in parallel (JOBS=0: in one process)
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+
+test-gpu: $(CREATED) ## Run the tests that need a GPU, in an environment with faiss-gpu (build/gpu)
+	@test -x build/gpu/bin/pytest || { $(PYTHON) -m venv --clear build/gpu && build/gpu/bin/pip install -q \
+		--constraint constraints.txt --editable '.[gpu]' --group dev; }
+	@build/gpu/bin/python -c "import faiss, sys; sys.exit(faiss.get_num_gpus() == 0 and 'FAISS sees no GPU here')"
+	@$(TEST_ENVIRONMENT) build/gpu/bin/pytest -q -m gpu tests/retrieval
 
 check: $(READY) ## Check format, lint, types, import contracts and the wheel
 	@echo "check: format and lint"

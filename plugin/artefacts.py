@@ -224,6 +224,12 @@ class Watched(Generic[T]):
         return state.st_ino, state.st_mtime_ns
 
 
+def published_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a version, by its relative name, as `verify` found them in `folder`."""
+    checksums: dict[str, str] = json.loads((folder / _CHECKSUMS).read_bytes())
+    return checksums
+
+
 def _checksums(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file under `folder` by its relative name, the list of them left out."""
     found = {}

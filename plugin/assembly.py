@@ -12,6 +12,7 @@ from typing import Any, Final
 from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
 from explorank.budgets import Budgets, counts_impressions, ledger_path, needs_ledger
+from explorank.catalogues import catalogue_loader
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -143,7 +144,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     manager, registry = collect_components(settings, plugins)
     guards = resolve_components(settings.guards, registry)
     artefacts = ArtefactStore(settings.folder_path / "artefacts")
-    catalogue = Watched(artefacts, CATALOGUE, Catalogue.load)
+    catalogue = Watched(artefacts, CATALOGUE, catalogue_loader(settings))
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
     calibration = Watched(artefacts, CALIBRATION, Calibration.load)
     features = ExplorationFeatures(exploration_columns(settings, ranker.get))

@@ -11,6 +11,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.budgets import columns_of
 from explorank.builtin.retrieval import SIMILARITY
+from explorank.catalogues import catalogue_loader
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
 from explorank.hooks.exploration import Calibration
@@ -19,7 +20,6 @@ from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
 from explorank.rankers import Ranker
-from explorank.retrieval import Catalogue
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -96,11 +96,17 @@ def _catalogue(settings: Settings) -> Iterator[CheckResult]:
     if current is None:
         yield CheckResult("catalogue", "wrong", "not built, so nothing is retrieved; run `explorank build`")
         return
-    store.verify(CATALOGUE, current[0])
-    catalogue = Catalogue.load(current[1])
+    catalogue = catalogue_loader(settings)(store.verify(CATALOGUE, current[0]))
     yield CheckResult(
         "catalogue", "ok", f"{current[0]}: {len(catalogue):,} items, index {catalogue.index.kind}"
     )
+    tuning = catalogue.index.tuning
+    if tuning is not None and not tuning.reached:
+        yield CheckResult(
+            "recall of the index",
+            "warning",
+            f"{tuning.recall:.3f} of the {tuning.neighbours} nearest are found, {tuning.wanted_recall:g} were wanted",
+        )
     if settings.features is None:
         return
     content = feature_access(settings).repository / "data" / "item_content.parquet"

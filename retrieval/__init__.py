@@ -4,6 +4,8 @@ Importing this package imports neither FAISS, torch, sentence-transformers nor F
 first call that needs it.
 """
 
+from explorank.retrieval._gpu import GpuOptions
+from explorank.retrieval._index_kinds import Effort
 from explorank.retrieval.catalogue import Catalogue
 from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
@@ -17,6 +19,7 @@ from explorank.retrieval.errors import (
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
+from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune_index
 from explorank.retrieval.interest import UserVectors, interest_vector
 from explorank.retrieval.retrievers import (
     NewItems,
@@ -29,11 +32,13 @@ from explorank.retrieval.retrievers import (
 __all__ = [
     "Catalogue",
     "CorruptArtefact",
+    "Effort",
     "Encoder",
     "EncoderUnavailable",
     "FaissIndex",
     "FaissUnavailable",
     "FeatureRepositoryError",
+    "GpuOptions",
     "InvalidOption",
     "InvalidTable",
     "InvalidVectors",
@@ -43,6 +48,10 @@ __all__ = [
     "RetrievalQuery",
     "Retriever",
     "SimilarToHistory",
+    "TradeOff",
+    "TunedIndex",
+    "Tuning",
     "UserVectors",
     "interest_vector",
+    "tune_index",
 ]

@@ -22,9 +22,8 @@ class EmbeddingCache:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
-        """Return the vectors (d,) of those keys that are known."""
-        found: dict[bytes, NDArray[np.float32]] = {}
+    def get(self, keys: Sequence[bytes]) -> Iterator[tuple[list[bytes], NDArray[np.float32]]]:
+        """Yield those keys that are known, and their vectors (m, d), in parts."""
         with self._connection() as connection:
             for start in range(0, len(keys), _KEYS_PER_QUERY):
                 chunk = keys[start : start + _KEYS_PER_QUERY]
@@ -33,8 +32,9 @@ class EmbeddingCache:
                     f"SELECT key, vector FROM embeddings WHERE key IN ({marks})",  # noqa: S608 - only question marks
                     chunk,
                 )
-                found.update((key, np.frombuffer(vector, "<f4")) for key, vector in rows)
-        return found
+                if found := rows.fetchall():
+                    vectors = np.frombuffer(b"".join(vector for _, vector in found), "<f4")
+                    yield [key for key, _ in found], vectors.reshape(len(found), -1)
 
     def put(self, vectors: dict[bytes, NDArray[np.float32]]) -> None:
         """Store vectors (d,) by key; one that is known already stays."""

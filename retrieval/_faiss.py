@@ -8,16 +8,11 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import import_module, metadata
 from types import ModuleType
-from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from explorank.retrieval.errors import FaissUnavailable
 
 _DISTRIBUTION: Final = re.compile(r"faiss[-_.](cpu|gpu([-_.](cu\d+|cuvs))*)", re.IGNORECASE)
-GPU_MAX_K: Final = 2048
-"""The most neighbours a classic GPU index returns."""
 
 
 def installed_distributions() -> list[str]:
@@ -66,32 +61,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
-
-
-class GpuMirror:
-    """A copy on the first GPU of an index that lives on the CPU. Not safe for concurrent use.
-
-    A classic GPU index silently ignores a selector, so `search` takes none: the caller asks for more
-    neighbours than it needs and drops the unwanted ones.
-    """
-
-    def __init__(self, index: Any) -> None:
-        faiss = load_faiss()
-        self._labels: NDArray[np.int64] | None = None
-        if isinstance(index, faiss.IndexIDMap):
-            # Only the inner index is cloned; its positions become labels here.
-            self._labels = faiss.vector_to_array(index.id_map).copy()
-            index = faiss.downcast_index(index.index)
-        self._resources = faiss.StandardGpuResources()
-        self._index = faiss.index_cpu_to_gpu(self._resources, 0, index)
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, nprobe: int | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return similarities and labels, both (q, k), with -1 where there is no neighbour."""
-        if nprobe is not None:
-            self._index.nprobe = nprobe
-        similarities, positions = self._index.search(queries, k)
-        if self._labels is None:
-            return similarities, positions
-        return similarities, np.where(positions < 0, -1, self._labels[np.maximum(positions, 0)])

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from explorank.retrieval.errors import CorruptArtefact
+
+Checksums: TypeAlias = Mapping[str, str]
+"""The SHA-256 in hex of each file, by its name relative to a folder, as somebody has just computed them."""
 
 
 def file_digest(path: Path) -> str:
@@ -17,14 +22,29 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Yield where to write a new `path`; it takes the old one's place when the block ends without an error.
+
+    The old file's content stays for whoever has it open or mapped: to cut it short would end their process.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def write_manifest(path: Path, facts: dict[str, Any], files: Iterable[str]) -> None:
     """Write `facts` and the checksums of `files`, which lie beside `path`; last, once they are complete."""
     content = {**facts, "sha256": {name: file_digest(path.parent / name) for name in files}}
-    path.write_text(json.dumps({"content": content, "seal": _seal(content)}, indent=1), encoding="utf-8")
+    with replace_file(path) as draft:
+        draft.write_text(json.dumps({"content": content, "seal": _seal(content)}, indent=1), encoding="utf-8")
 
 
-def read_manifest(path: Path, file_format: str) -> dict[str, Any]:
-    """Return the facts of an intact manifest whose files are intact too.
+def read_manifest(path: Path, file_format: str, checksums: Checksums | None = None) -> dict[str, Any]:
+    """Return the facts of an intact manifest whose files are intact too, going by `checksums` where they are given.
 
     Raises `CorruptArtefact`, naming the first file that is missing, damaged or of another format.
     """
@@ -47,7 +67,7 @@ def read_manifest(path: Path, file_format: str) -> dict[str, Any]:
         file = path.parent / name
         if not file.is_file():
             raise CorruptArtefact(f"{file} is missing; {path.name} lists it. {_WAY_OUT}")
-        if file_digest(file) != digest:
+        if (file_digest(file) if checksums is None else checksums.get(name)) != digest:
             raise CorruptArtefact(
                 f"{file} is damaged: its SHA-256 is not the one in {path.name}; reading it could give wrong "
                 f"results. {_WAY_OUT}"

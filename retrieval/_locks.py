@@ -8,11 +8,16 @@ from threading import Condition, Lock
 
 
 class SharedLock:
-    """Readers run side by side; a writer waits for them, and new readers wait for a waiting writer."""
+    """Readers run side by side; a writer waits for them, and new readers wait for a waiting writer.
+
+    Readers that waited for a writer have their turn before the next one, so neither side can shut the other out.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition(Lock())
         self._readers = 0
+        self._readers_waiting = 0
+        self._admitted = 0
         self._writers_waiting = 0
         self._writing = False
 
@@ -20,15 +25,27 @@ class SharedLock:
     def reading(self) -> Iterator[None]:
         """Hold the lock beside other readers. Must not be nested."""
         with self._changed:
-            while self._writing or self._writers_waiting:
-                self._changed.wait()
+            if self._writing or self._writers_waiting:
+                self._wait_to_read()
             self._readers += 1
         try:
             yield
         finally:
             with self._changed:
                 self._readers -= 1
-                self._changed.notify_all()
+                if not self._readers:
+                    self._changed.notify_all()
+
+    def _wait_to_read(self) -> None:
+        self._readers_waiting += 1
+        try:
+            while self._writing or (self._writers_waiting and not self._admitted):
+                self._changed.wait()
+        finally:
+            self._readers_waiting -= 1
+            self._admitted = max(self._admitted - 1, 0)
+            if not self._admitted:
+                self._changed.notify_all()  # for a writer, where an interrupted reader gave its turn up
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -36,7 +53,7 @@ class SharedLock:
         with self._changed:
             self._writers_waiting += 1
             try:
-                while self._writing or self._readers:
+                while self._writing or self._readers or self._admitted:
                     self._changed.wait()
             finally:
                 self._writers_waiting -= 1
@@ -46,4 +63,5 @@ class SharedLock:
         finally:
             with self._changed:
                 self._writing = False
+                self._admitted = self._readers_waiting
                 self._changed.notify_all()

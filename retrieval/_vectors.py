@@ -1,70 +1,41 @@
-"""What comes from outside, checked once: vectors made unit rows, ids made a typed array."""
+"""Vectors from outside, checked once and made unit rows, without a second copy of what is one already."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from explorank.retrieval.errors import InvalidVectors
 
-
-def as_ids(ids: Iterable[Any]) -> NDArray[Any]:
-    """Return ids as an array (n,) of text or of int64; refuse mixtures, which NumPy would turn into text."""
-    if isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind == "U":
-        return ids
-    if isinstance(ids, str):
-        raise InvalidVectors(f"{ids!r} is one id, not several; its letters would become ids. Pass [{ids!r}].")
-    listed = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    if not listed:
-        return np.zeros(0, "<U1")
-    if all(isinstance(item, str) for item in listed):
-        if any(item.endswith("\0") for item in listed):
-            raise InvalidVectors(
-                "An id ends in a NUL character, which NumPy drops, so that it would equal another id. "
-                "Strip it."
-            )
-        return np.array(listed)
-    if any(isinstance(item, bool) or not isinstance(item, int | np.integer) for item in listed):
-        odd = next(
-            item for item in listed if isinstance(item, bool) or not isinstance(item, int | np.integer)
-        )
-        raise InvalidVectors(
-            f"Ids are all strings or all integers, and {odd!r} ({type(odd).__name__}) is among them; ids of "
-            "several types do not compare. Convert them all to strings."
-        )
-    try:
-        return np.array(listed, np.int64)
-    except OverflowError as error:
-        raise InvalidVectors("An integer id does not fit into 64 bits. Pass it as a string.") from error
-
-
-def refuse_duplicates(ids: NDArray[Any]) -> None:
-    """Raise `InvalidVectors` naming an id that occurs twice."""
-    unique, counts = np.unique(ids, return_counts=True)
-    if len(unique) < len(ids):
-        twice = unique[counts > 1]
-        raise InvalidVectors(
-            f"Id {twice[0].item()!r} occurs more than once ({len(twice)} such ids); one of its vectors would "
-            "hide the other. Keep one row per id."
-        )
+_ROWS_AT_ONCE: Final = 16_384
+_UNIT: Final = 2e-6
+"""How far the square of a float32 row's length may be from 1 by rounding alone."""
+_SAFE_SQUARES: Final = (1e-18, 1e18)
+"""Between these the square of a length is exact enough in float32."""
 
 
 def unit_rows(vectors: ArrayLike, names: Sequence[Any] | NDArray[Any]) -> NDArray[np.float32]:
-    """Return `vectors` (n, d) as float32 rows of length 1.
+    """Return `vectors` (n, d) as float32 rows of length 1; the very array where it is that already.
 
     Raises `InvalidVectors`, naming the row by `names` (n,), for NaN, infinity and the zero vector.
     """
     with np.errstate(over="ignore"):  # what overflows float32 becomes infinite, and is refused below
-        rows = np.ascontiguousarray(vectors, np.float32)
+        # A memory map stays one, so that whoever saves it knows which file it is.
+        as_array = np.asanyarray if isinstance(vectors, np.memmap) else np.asarray
+        rows = as_array(vectors, np.float32, order="C")
     if rows.ndim != 2 or len(rows) != len(names) or rows.shape[1] == 0:
         raise InvalidVectors(
             f"Vectors of shape {rows.shape} for {len(names)} ids; (n, dimensions) with one row per id is "
             "needed. Pass an array with a row for each id."
         )
-    squares = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    squares = np.empty(len(rows))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):  # a mapped file is read once, and not held in memory
+        part = rows[start : start + _ROWS_AT_ONCE]
+        np.einsum("ij,ij->i", part, part, out=squares[start : start + _ROWS_AT_ONCE], dtype=np.float64)
     bad = ~np.isfinite(squares)
     if bad.any():
         raise InvalidVectors(
@@ -77,8 +48,22 @@ def unit_rows(vectors: ArrayLike, names: Sequence[Any] | NDArray[Any]) -> NDArra
             f"The vector of {_named(names, bad)} is zero and points nowhere, so its cosine is undefined. "
             "Leave the item out or give it a text to encode."
         )
-    unit: NDArray[np.float32] = (rows / np.sqrt(squares)[:, None]).astype(np.float32)
+    if (np.abs(squares - 1.0) <= _UNIT).all():
+        return rows
+    lengths, unit = np.sqrt(squares)[:, None], np.empty(rows.shape, np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        these = slice(start, start + _ROWS_AT_ONCE)
+        np.divide(rows[these], lengths[these], out=unit[these], casting="same_kind")
     return unit
+
+
+def unit_query(query: NDArray[Any]) -> NDArray[np.float32]:
+    """Return one `query` (d,) as a float32 row (1, d) of length 1; raise `InvalidVectors` as `unit_rows` does."""
+    if query.dtype == np.float32:
+        square = float(np.dot(query, query))
+        if _SAFE_SQUARES[0] < square < _SAFE_SQUARES[1]:
+            return (query * np.float32(1.0 / math.sqrt(square)))[None, :]
+    return unit_rows(query[None, :], ["query 0"])
 
 
 def _named(names: Sequence[Any] | NDArray[Any], bad: NDArray[np.bool_]) -> str:

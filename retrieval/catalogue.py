@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from itertools import repeat
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from explorank.retrieval._files import read_manifest, write_manifest
-from explorank.retrieval._vectors import as_ids, refuse_duplicates, unit_rows
+from explorank.retrieval._files import Checksums, read_manifest, replace_file, write_manifest
+from explorank.retrieval._gpu import GpuOptions
+from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
+from explorank.retrieval._index_files import INDEX_MANIFEST
+from explorank.retrieval._index_kinds import Device, Kind
+from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.errors import InvalidVectors
-from explorank.retrieval.faiss_index import INDEX_MANIFEST, Device, FaissIndex, Kind
+from explorank.retrieval.faiss_index import FaissIndex
+from explorank.retrieval.index_tuning import Progress
 
 _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
 _INDEX: Final = "index"
+VECTORS_FILE: Final = "vectors.npy"
 _ARRAYS: Final = ("vectors", "item_ids", "popularity", "first_seen")
 
 
@@ -52,10 +57,9 @@ class Catalogue:
         self, arrays: dict[str, NDArray[Any]], index: FaissIndex, encoder: tuple[str, str], version: str
     ) -> None:
         """Take checked arrays; use `build` or `load`."""
-        self.item_ids = arrays["item_ids"]
         self.vectors = arrays["vectors"]
-        self.popularity = arrays["popularity"]
-        self.first_seen = arrays["first_seen"]
+        # Plain arrays where they are mapped: the class of a memory map slows every use.
+        self.item_ids, self.popularity, self.first_seen = (np.asarray(arrays[name]) for name in _ARRAYS[1:])
         self.index = index
         self.encoder_name, self.encoder_fingerprint = encoder
         self.version = version
@@ -63,7 +67,7 @@ class Catalogue:
         known = np.flatnonzero(np.isfinite(self.first_seen))
         self.by_first_seen = known[np.argsort(self.first_seen[known], kind="stable")]
         self.known_first_seen = self.first_seen[self.by_first_seen]
-        self._row_of = dict(zip(self.item_ids.tolist(), range(len(self.item_ids)), strict=True))
+        self._table = IdTable(self.item_ids)
 
     @classmethod
     def build(
@@ -77,12 +81,18 @@ class Catalogue:
         encoder_fingerprint: str = "",
         kind: Literal["auto"] | Kind = "auto",
         device: Literal["auto"] | Device = "auto",
+        recall: float = 0.99,
+        neighbours: int = 100,
+        tune_s: float = 60.0,
+        gpu: GpuOptions | None = None,
+        progress: Progress | None = None,
     ) -> Catalogue:
         """Return the catalogue of `item_ids` (n,) with `vectors` (n, d), and index it.
 
-        `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. Raises `InvalidVectors` for
-        ids that are not text or occur twice and for columns that do not fit; `FaissIndex.build` says what
-        `kind` and `device` mean.
+        `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. `vectors` that are unit rows in
+        float32 are kept and not copied: a memory map stays one, and an array must not change afterwards. Raises
+        `InvalidVectors` for ids that are not text or occur twice and for columns that do not fit;
+        `FaissIndex.build` says what the other options mean.
         """
         ids = as_ids(item_ids)
         if ids.dtype.kind != "U":
@@ -97,28 +107,45 @@ class Catalogue:
             "popularity": _column("popularity", popularity, ids, 0.0),
             "first_seen": _column("first_seen", first_seen, ids, np.nan),
         }
-        index = FaissIndex.build(arrays["vectors"], ids, kind, device)
+        index = FaissIndex.build(
+            arrays["vectors"],
+            ids,
+            kind,
+            device,
+            recall=recall,
+            neighbours=neighbours,
+            tune_s=tune_s,
+            gpu=gpu,
+            progress=progress,
+        )
         encoder = (encoder_name, encoder_fingerprint)
-        return cls(arrays, index, encoder, _version(arrays, index.kind, *encoder))
+        return cls(arrays, index, encoder, _version(arrays, f"{index.kind} {index.effort}", *encoder))
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the row of each id, (m,), and -1 for ids that are not in the catalogue."""
-        listed = item_ids.tolist() if isinstance(item_ids, np.ndarray) else list(item_ids)
-        return np.fromiter(map(self._row_of.get, listed, repeat(-1)), np.int64, count=len(listed))
+        return self._table.find(item_ids)
 
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""
         return self.rows(item_ids) >= 0
 
     def save(self, folder: str | Path) -> None:
-        """Write the catalogue and its index into `folder`, with a checksum for each file."""
+        """Write the catalogue and its index into `folder`, with a checksum for each file.
+
+        Vectors that are mapped from `folder / VECTORS_FILE` stay as they are.
+        """
         folder = Path(folder)
         self.index.save(folder / _INDEX)
         for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            array, file = getattr(self, name), folder / f"{name}.npy"
+            if isinstance(array, np.memmap) and file.exists() and file.samefile(str(array.filename)):
+                array.flush()
+                continue
+            with replace_file(file) as path, path.open("wb") as draft:
+                np.save(draft, array, allow_pickle=False)
         facts = {
             "format": _FORMAT,
             "version": self.version,
@@ -130,20 +157,33 @@ class Catalogue:
         write_manifest(folder / _MANIFEST, facts, files)
 
     @classmethod
-    def load(cls, folder: str | Path, device: Literal["auto"] | Device = "auto") -> Catalogue:
-        """Return the catalogue that `save` wrote; its vectors are memory-mapped.
+    def load(
+        cls,
+        folder: str | Path,
+        device: Literal["auto"] | Device = "auto",
+        *,
+        checksums: Checksums | None = None,
+        gpu: GpuOptions | None = None,
+    ) -> Catalogue:
+        """Return the catalogue that `save` wrote; its vectors and its index are memory-mapped.
 
-        Raises `CorruptArtefact`, naming the file, where one is damaged, missing or of another format.
+        Processes that load the same folder share what they map. `checksums`, where the files were read just before,
+        spare reading them again. Raises `CorruptArtefact`, naming the file, where one is damaged, missing or of
+        another format.
         """
         folder = Path(folder)
-        facts = read_manifest(folder / _MANIFEST, _FORMAT)
-        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS[1:]}
-        vectors = folder / f"{_ARRAYS[0]}.npy"
-        # An empty file cannot be mapped.
-        arrays[_ARRAYS[0]] = np.load(vectors, mmap_mode="r" if facts["count"] else None, allow_pickle=False)
+        facts = read_manifest(folder / _MANIFEST, _FORMAT, checksums)
+        # Mapped privately: what is written to it reaches nobody else. An empty file cannot be mapped.
+        mode: Any = "c" if facts["count"] else None
+        arrays = {
+            name: np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in _ARRAYS
+        }
+        of_index = checksums and {
+            name.removeprefix(f"{_INDEX}/"): digest for name, digest in checksums.items()
+        }
         return cls(
             arrays,
-            FaissIndex.load(folder / _INDEX, device),
+            FaissIndex.load(folder / _INDEX, device, checksums=of_index, gpu=gpu),
             (facts["encoder_name"], facts["encoder_fingerprint"]),
             facts["version"],
         )
@@ -168,8 +208,8 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
     return column
 
 
-def _version(arrays: dict[str, NDArray[Any]], kind: str, name: str, fingerprint: str) -> str:
-    digest = hashlib.sha256(f"{kind}\0{name}\0{fingerprint}".encode())
+def _version(arrays: dict[str, NDArray[Any]], index: str, name: str, fingerprint: str) -> str:
+    digest = hashlib.sha256(f"{index}\0{name}\0{fingerprint}".encode())
     for array_name in _ARRAYS:
         array = np.ascontiguousarray(arrays[array_name])
         digest.update(f"\0{array_name} {array.dtype.str} {array.shape}\0".encode())

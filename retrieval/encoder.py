@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -77,42 +76,60 @@ class Encoder:
         return self._dim
 
     def encode(
-        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+        self,
+        texts: Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        allocate: Callable[[tuple[int, int]], NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
         """Return (n, dim) float32 rows of length 1, in the order of `texts`.
 
-        `progress(done, total)` is called after each batch. Each batch is in the cache as soon as it is done,
-        so that an interrupted run goes on where it stopped.
+        `allocate((n, dim))` returns the array to write them to, which may be a memory map: then only the texts'
+        hashes are held in memory. `progress(done, total)` is called after each batch. Each batch is in the cache as
+        soon as it is done, so that an interrupted run goes on where it stopped.
 
         Raises `InvalidVectors` for anything that is not a string, and `EncoderUnavailable` where the model
         or sentence-transformers is missing.
         """
         _check_texts(texts)
-        if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        keys = [self._key(text) for text in texts]
-        vectors = {} if self._cache is None else self._cache.get(list(dict.fromkeys(keys)))
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in vectors}
-        copies = Counter(keys)
-        done = len(texts) - sum(copies[key] for key in missing)
-        if progress is not None and done:
-            progress(done, len(texts))
-        for batch in self._batches(missing):
-            fresh = dict(zip(batch, self._embed(list(batch.values())), strict=True))
-            if self._cache is not None:
-                self._cache.put(fresh)
-            vectors.update(fresh)
-            done += sum(copies[key] for key in batch)
+        rows_of: dict[bytes, list[int]] = {}
+        for row, text in enumerate(texts):
+            rows_of.setdefault(self._key(text), []).append(row)
+        vectors: NDArray[np.float32] | None = None
+        done = 0
+        for keys, fresh in self._vectors(texts, rows_of):
+            if vectors is None:
+                shape = (len(texts), fresh.shape[1])
+                vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
+            for key, vector in zip(keys, fresh, strict=True):
+                vectors[rows_of[key]] = vector
+                done += len(rows_of[key])
             if progress is not None:
                 progress(done, len(texts))
-        self._dim = len(vectors[keys[0]])
-        return np.stack([vectors[key] for key in keys])
+        if vectors is None:
+            return np.zeros((0, self.dim), np.float32)
+        self._dim = vectors.shape[1]
+        return vectors
 
-    def _batches(self, missing: dict[bytes, str]) -> Iterator[dict[bytes, str]]:
-        """Yield the texts in batches of similar length, so that little of a batch is padding."""
-        keys = sorted(missing, key=lambda key: len(missing[key]), reverse=True)
-        for start in range(0, len(keys), self._batch_size):
-            yield {key: missing[key] for key in keys[start : start + self._batch_size]}
+    def _vectors(
+        self, texts: Sequence[str], rows_of: dict[bytes, list[int]]
+    ) -> Iterator[tuple[Sequence[bytes], NDArray[np.float32]]]:
+        """Yield the keys in `rows_of` and their vectors in parts: what is cached, and then what is encoded."""
+        known: set[bytes] = set()
+        if self._cache is not None:
+            for keys, vectors in self._cache.get(list(rows_of)):
+                known.update(keys)
+                yield keys, vectors
+        # Texts of similar length together, so that little of a batch is padding.
+        missing = sorted(
+            rows_of.keys() - known, key=lambda key: (-len(texts[rows_of[key][0]]), rows_of[key][0])
+        )
+        for start in range(0, len(missing), self._batch_size):
+            batch = missing[start : start + self._batch_size]
+            vectors = self._embed([texts[rows_of[key][0]] for key in batch])
+            if self._cache is not None:
+                self._cache.put(dict(zip(batch, vectors, strict=True)))
+            yield batch, vectors
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -20,8 +21,21 @@ from rich.progress import (
 output = Console()
 errors = Console(stderr=True)
 
-Report = Callable[[int, int], None]
-"""Called with how much is done and how much there is."""
+
+class Report:
+    """Tells a progress bar how things stand."""
+
+    def __init__(self, bars: Progress, task: TaskID) -> None:
+        self._bars = bars
+        self._task = task
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how much is done and how much there is."""
+        self._bars.update(self._task, completed=done, total=total)
+
+    def begin(self, title: str) -> None:
+        """Say that something else begins, of which nobody knows how much there is."""
+        self._bars.reset(self._task, total=None, description=title)
 
 
 class _Done(ProgressColumn):
@@ -33,7 +47,7 @@ class _Done(ProgressColumn):
 
 @contextmanager
 def progress(title: str) -> Iterator[Report]:
-    """Show a progress bar while the block runs; yields the function to report to.
+    """Show a progress bar while the block runs; yields what to report to.
 
     Where standard error is no terminal, nothing is shown.
     """
@@ -44,4 +58,4 @@ def progress(title: str) -> Iterator[Report]:
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        yield Report(bars, task)

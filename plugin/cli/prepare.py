@@ -52,15 +52,32 @@ def build(
         Path | None,
         typer.Option(help="Table with item_id and text; the feature repository's items by default."),
     ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(help="The share of the true nearest items to be found; the settings' by default."),
+    ] = None,
+    tune_seconds: Annotated[
+        float | None, typer.Option(help="How long to try out what that takes; the settings' by default.")
+    ] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Embed the items' texts, index them and publish the catalogue; a running server takes it up."""
+    from explorank.cli.tables import print_tuning
     from explorank.pipeline.build import build_catalogue
     from explorank.settings import load_settings
 
     settings = load_settings(config)
     with progress("embedding") as report:
-        version, catalogue = build_catalogue(settings, items=items, progress=report)
+        version, catalogue = build_catalogue(
+            settings,
+            items=items,
+            recall=recall,
+            tune_s=tune_seconds,
+            progress=report,
+            begins=report.begin,
+        )
+    if catalogue.index.tuning is not None:
+        print_tuning(catalogue.index.tuning, output)
     output.print(
         f"catalogue {version}: {len(catalogue):,} items, index {catalogue.index.kind}, {catalogue.encoder_name}"
     )

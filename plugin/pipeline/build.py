@@ -6,14 +6,18 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE
+from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DataError
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
 from explorank.retrieval import Catalogue, Encoder
+from explorank.retrieval.catalogue import VECTORS_FILE
 from explorank.retrieval.features.tables import text_ids
 from explorank.settings import Settings
 
@@ -23,29 +27,50 @@ def build_catalogue(
     *,
     items: Path | None = None,
     until: datetime | None = None,
+    recall: float | None = None,
+    tune_s: float | None = None,
     progress: Callable[[int, int], None] | None = None,
+    begins: Callable[[str], None] | None = None,
 ) -> tuple[str, Catalogue]:
     """Return the published version and the catalogue of `items`, or of the feature repository's.
 
     `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
     `until` ignores what the repository knows of later times. Embeddings are cached by content, so that only
-    new texts are encoded. Needs the extra `train`.
+    new texts are encoded, and go straight to the file that is published: memory holds the index, and the vectors
+    only as far as the system likes. `recall` and `tune_s` take the place of the settings'. `progress` counts the
+    texts, `begins` is told each step after that. Needs the extra `train`.
     """
     table = _of_repository(settings, until) if items is None else _of_table(read_table(items), items)
     encoder = Encoder(settings.retrieval.encoder, cache=settings.folder_path / "embeddings.db")
-    vectors = encoder.encode(table["text"].tolist(), progress=progress)
-    catalogue = Catalogue.build(
-        table["item_id"].tolist(),
-        vectors,
-        popularity=table["popularity"].to_numpy(),
-        first_seen=table["first_seen"].to_numpy(),
-        encoder_name=encoder.name,
-        encoder_fingerprint=encoder.fingerprint,
-        kind=settings.retrieval.index.kind,
-        device=settings.retrieval.index.device,
-    )
-    version = ArtefactStore(settings.folder_path / "artefacts").publish(CATALOGUE, catalogue.save)
-    return version, catalogue
+    index = settings.retrieval.index
+    built: list[Catalogue] = []
+
+    def write(folder: Path) -> None:
+        def allocate(shape: tuple[int, int]) -> NDArray[np.float32]:
+            path = folder / VECTORS_FILE
+            vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+            return vectors
+
+        catalogue = Catalogue.build(
+            table["item_id"].tolist(),
+            encoder.encode(table["text"].tolist(), progress, allocate=allocate),
+            popularity=table["popularity"].to_numpy(),
+            first_seen=table["first_seen"].to_numpy(),
+            encoder_name=encoder.name,
+            encoder_fingerprint=encoder.fingerprint,
+            kind=index.kind,
+            device=index.device,
+            recall=index.recall if recall is None else recall,
+            neighbours=neighbours(settings),
+            tune_s=index.tune_s if tune_s is None else tune_s,
+            gpu=gpu_options(settings),
+            progress=begins,
+        )
+        catalogue.save(folder)
+        built.append(catalogue)
+
+    version = ArtefactStore(settings.folder_path / "artefacts").publish(CATALOGUE, write)
+    return version, built[0]
 
 
 def _of_table(table: pd.DataFrame, path: Path) -> pd.DataFrame:

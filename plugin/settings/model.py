@@ -139,14 +139,35 @@ class FeatureSettings(_Section):
     the real time."""
 
 
+class GpuSettings(_Section):
+    """How the index lies on GPUs, where there are any."""
+
+    spread: Literal["copies", "shards"] = "copies"
+    """With several GPUs: `copies` puts the whole index on each, and they share the queries; `shards` puts a part on
+    each, for an index that does not fit on one."""
+    float16: bool = False
+    """Hold in half precision what is held in full precision otherwise: half the memory, cosines good to three
+    digits."""
+    wait_ms: Milliseconds = 100.0
+    """How long a search waits for the GPU, in milliseconds; after that the CPU does it."""
+
+
 class IndexSettings(_Section):
     """The FAISS index over the item embeddings."""
 
-    kind: Literal["auto", "flat", "sq8", "hnsw", "ivf_sq8"] = "auto"
-    """`flat` is exact; `sq8` takes a quarter of the memory; `hnsw` is fast but cannot forget items; `ivf_sq8`
-    is for millions. `auto` chooses by the size of the catalogue."""
+    kind: Literal["auto", "flat", "sq8", "hnsw", "ivf_sq8", "ivf_flat"] = "auto"
+    """`flat` is exact; `sq8` takes a quarter of the memory; `hnsw` is fast but keeps the rows of removed items;
+    `ivf_sq8` is for millions; `ivf_flat` too, in full precision. `auto` is `flat` up to 10,000 items, and beyond the
+    fastest that reaches `recall` on the items' own vectors."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to search; `auto` takes a GPU if FAISS finds one."""
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """The share of the true nearest items that a search should find. `explorank build` tries out how much of the
+    index has to be looked at for it; 1 is exact."""
+    tune_s: Annotated[float, Field(gt=0)] = 60.0
+    """How long `explorank build` may try things out for that, in seconds; the rest of the build comes on top."""
+    gpu: GpuSettings = GpuSettings()
+    """How the index lies on GPUs, where there are any."""
 
 
 class RetrievalSettings(_Section):

@@ -37,6 +37,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         "howto-notebook",
         "howto-policy",
         "howto-state",
+        "index-at-scale",
         "learning",
         "policies",
         "safety",

@@ -99,7 +99,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         Catalogue.load(tmp_path)
     catalogue().index.save(tmp_path)
     (tmp_path / "index.json").rename(tmp_path / "catalogue.json")
-    with pytest.raises(CorruptArtefact, match="faiss_index/1"):
+    with pytest.raises(CorruptArtefact, match="faiss_index/2"):
         Catalogue.load(tmp_path)
 
 

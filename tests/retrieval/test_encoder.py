@@ -73,6 +73,25 @@ def test_batches_do_not_change_a_text(encoder: Encoder, vectors: np.ndarray) -> 
     np.testing.assert_allclose(alone.encode(TEXTS[:3]), vectors[:3], atol=1e-5)
 
 
+def test_vectors_go_where_they_are_wanted(encoder: Encoder, vectors: np.ndarray, tmp_path: Path) -> None:
+    shapes: list[tuple[int, int]] = []
+
+    def allocate(shape: tuple[int, int]) -> np.ndarray:
+        shapes.append(shape)
+        return np.lib.format.open_memmap(tmp_path / "vectors.npy", "w+", np.float32, shape)
+
+    # What is cached and what is new, and a text that occurs twice.
+    texts = ["A storm at sea", *TEXTS, "A storm at sea"]
+    written = encoder.encode(texts, allocate=allocate)
+    assert isinstance(written, np.memmap)
+    assert shapes == [(12, 384)]
+    written.flush()
+    read = np.load(tmp_path / "vectors.npy")
+    np.testing.assert_array_equal(read[1:-1], vectors)
+    np.testing.assert_array_equal(read[0], read[-1])
+    np.testing.assert_allclose(read[0], encoder.encode(["A storm at sea"])[0], atol=1e-6)
+
+
 def test_progress_counts_every_text(encoder: Encoder, vectors: np.ndarray) -> None:
     calls: list[tuple[int, int]] = []
     encoder.encode([*TEXTS, "new", "new", "newer"], progress=lambda done, total: calls.append((done, total)))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from explorank.artefacts import ArtefactStore
+from explorank.catalogues import catalogue_loader
 from explorank.errors import DataError, RetrievalError
 from explorank.pipeline.build import build_catalogue
 from explorank.retrieval import Catalogue
@@ -110,6 +111,44 @@ def test_a_table_of_items_is_built_and_published(settings: Settings, installatio
     assert current is not None
     assert current[0] == version
     assert Catalogue.load(current[1]).version == catalogue.version
+
+
+def test_the_index_is_tuned_for_what_requests_ask(settings: Settings) -> None:
+    said: list[str] = []
+
+    _, catalogue = build_catalogue(settings, recall=0.9, begins=said.append)
+
+    tuning = catalogue.index.tuning
+    assert tuning is not None
+    asked = {retriever.use: retriever.k for retriever in settings.retrieval.retrievers}["similar_to_history"]
+    assert tuning.neighbours == min(asked, settings.retrieval.candidates, len(catalogue))
+    assert tuning.wanted_recall == 0.9
+    assert said[-1] == "trying flat"
+
+
+def test_vectors_are_written_once_and_to_where_they_are_published(settings: Settings) -> None:
+    version, catalogue = build_catalogue(settings)
+
+    folder = ArtefactStore(settings.folder_path / "artefacts").verify("catalogue", version)
+    assert isinstance(catalogue.vectors, np.memmap)
+    np.testing.assert_array_equal(np.load(folder / "vectors.npy"), catalogue.vectors)
+    loaded = catalogue_loader(settings)(folder)
+    assert loaded.version == catalogue.version
+    assert loaded.index.is_mapped
+
+
+def test_a_build_that_fails_leaves_nothing_behind(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    before = store.versions("catalogue")
+    monkeypatch.setattr(Catalogue, "save", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+
+    with pytest.raises(OSError, match="disk full"):
+        build_catalogue(settings)
+
+    assert store.versions("catalogue") == before
+    assert list(store.pointer("catalogue").parent.glob(".draft-*")) == []
 
 
 @pytest.mark.parametrize(
