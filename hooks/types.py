@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
+from itertools import chain, compress, count
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -81,6 +82,8 @@ class Candidates:
     """Bit j of row i says that `source_names[j]` found item i."""
     retrieval_scores: FeatureArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,)
     """The best score any retriever gave, NaN where none gave one; falling order is the last fallback."""
+    _id_list: list[Any] | None = field(default=None, repr=False, compare=False)
+    """`item_ids` as plain Python values, where they are known already."""
 
     @classmethod
     def of(cls, item_ids: ArrayLike, source: str, scores: ArrayLike | None = None) -> Candidates:
@@ -96,9 +99,12 @@ class Candidates:
                 f"Source {source!r} returned {values.shape} scores for {ids.shape} item ids; both must be "
                 "(n,). Return one score per item, or no scores at all."
             )
+        found = cls(ids, (source,), np.ones(len(ids), np.uint64), values)
+        if found._distinct:
+            return found
         _, first = np.unique(ids, return_index=True)
         first.sort()
-        return cls(ids[first], (source,), np.ones(len(first), np.uint64), values[first])
+        return found.take(first)
 
     @classmethod
     def union(cls, parts: Iterable[Candidates]) -> Candidates:
@@ -106,21 +112,38 @@ class Candidates:
         parts = [part for part in parts if len(part)]
         if not parts:
             return cls(np.zeros(0, dtype="<U1"))
+        if len(parts) == 1 and parts[0]._distinct:
+            return parts[0]
         names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
         if len(names) > 64:
             raise InvalidBatch(f"{len(names)} candidate sources in one request; at most 64 fit. Merge some.")
         ids = np.concatenate([part.item_ids for part in parts])
         scores = np.concatenate([part.retrieval_scores for part in parts])
         bits = np.concatenate([part._bits_under(names) for part in parts])
-        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        merged_bits = np.zeros(len(first), np.uint64)
-        np.bitwise_or.at(merged_bits, inverse, bits)
-        best = np.full(len(first), np.nan, np.float32)
-        np.fmax.at(best, inverse, scores)
-        order = np.argsort(first, kind="stable")
-        return cls(ids[first[order]], names, merged_bits[order], best[order])
+        listed = list(chain.from_iterable(part.id_list for part in parts))
+        first_at: dict[Any, int] = {}
+        first = np.fromiter(map(first_at.setdefault, listed, count()), np.int64, count=len(listed))
+        again = np.flatnonzero(first != np.arange(len(listed)))
+        np.bitwise_or.at(bits, first[again], bits[again])
+        np.fmax.at(scores, first[again], scores[again])
+        kept = np.fromiter(first_at.values(), np.int64, count=len(first_at))
+        return cls(ids[kept], names, bits[kept], scores[kept], list(first_at))
+
+    @property
+    def id_list(self) -> list[Any]:
+        """`item_ids` as plain Python values, for whoever looks them up one by one; made once."""
+        if self._id_list is None:
+            object.__setattr__(self, "_id_list", self.item_ids.tolist())
+        assert self._id_list is not None  # noqa: S101 - it was made just now
+        return self._id_list
+
+    @property
+    def _distinct(self) -> bool:
+        return len(set(self.id_list)) == len(self)
 
     def _bits_under(self, names: tuple[str, ...]) -> NDArray[np.uint64]:
+        if names[: len(self.source_names)] == self.source_names:
+            return self.source_bits
         bits = np.zeros(len(self), np.uint64)
         for position, name in enumerate(self.source_names):
             found = (self.source_bits >> np.uint64(position)) & np.uint64(1)
@@ -129,14 +152,40 @@ class Candidates:
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
         """Return the candidates at `rows`, a mask or indices."""
+        listed = None
+        if rows.dtype == np.bool_:
+            if rows.all():
+                return self
+            listed = self._id_list and list(compress(self._id_list, rows.tolist()))
         return Candidates(
-            self.item_ids[rows], self.source_names, self.source_bits[rows], self.retrieval_scores[rows]
+            self.item_ids[rows],
+            self.source_names,
+            self.source_bits[rows],
+            self.retrieval_scores[rows],
+            listed,
         )
 
-    def sources_of(self, row: int) -> tuple[str, ...]:
-        """Return the names of the sources that found the item at `row`."""
-        bits = int(self.source_bits[row]) if len(self.source_bits) else 0
-        return tuple(name for position, name in enumerate(self.source_names) if bits >> position & 1)
+    def head(self, limit: int) -> Candidates:
+        """Return the first `limit` candidates, all where there are no more."""
+        if len(self) <= limit:
+            return self
+        return Candidates(
+            self.item_ids[:limit],
+            self.source_names,
+            self.source_bits[:limit],
+            self.retrieval_scores[:limit],
+            self._id_list and self._id_list[:limit],
+        )
+
+    def sources_of(self, rows: IndexArray) -> tuple[tuple[str, ...], ...]:
+        """Return the names of the sources that found the items at `rows` (k,), a tuple for each."""
+        if not len(self.source_bits):
+            return ((),) * len(rows)
+        names: dict[int, tuple[str, ...]] = {}  # few combinations of sources occur
+        found = self.source_bits[rows].tolist()
+        for bits in set(found):
+            names[bits] = tuple(name for place, name in enumerate(self.source_names) if bits >> place & 1)
+        return tuple(names[bits] for bits in found)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -164,10 +213,19 @@ class Features:
 
     @classmethod
     def join(cls, parts: Sequence[Features], n: int) -> Features:
-        """Return the columns of all parts side by side; the parts must not share a name."""
+        """Return the columns of all parts side by side; raise `InvalidBatch` where `check_joinable` does."""
+        cls.check_joinable(parts, n)
         if not parts:
             return cls.empty(n)
-        names = tuple(name for part in parts for name in part.names)
+        if len(parts) == 1:
+            return parts[0]
+        names = tuple(chain.from_iterable(part.names for part in parts))
+        return cls(names, np.concatenate([part.values for part in parts], axis=1))
+
+    @staticmethod
+    def check_joinable(parts: Sequence[Features], n: int) -> None:
+        """Raise `InvalidBatch` where the parts share a name or have not one row for each of `n` candidates."""
+        names = [name for part in parts for name in part.names]
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidBatch(
@@ -180,7 +238,6 @@ class Features:
                     f"Feature columns {list(part.names)} have {len(part.values)} rows for {n} candidates; "
                     "return one row per candidate, in the candidates' order."
                 )
-        return cls(names, np.hstack([part.values for part in parts]))
 
     def column(self, name: str) -> FeatureArray:
         """Return column `name`, (n,)."""
@@ -223,10 +280,16 @@ class RankingBatch:
     """What is expected of each candidate before the policy has learnt anything, in the reward's unit: g(score).
 
     A policy that learns residuals adds its own expectation to it; others leave it alone."""
+    known_ids: InitVar[Sequence[Any] | None] = None
+    """`item_ids` as plain Python values, where the caller has them anyway."""
     id_list: Sequence[Any] = field(init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, for whoever looks them up one by one."""
+    settled: tuple[tuple[object, ...], BoolArray] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """What static guards said of these candidates, and to whom; `static_mask` keeps it."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_ids: Sequence[Any] | None) -> None:
         """Bring the arrays to their dtypes and check them."""
         ids = np.asarray(self.item_ids)
         if ids.ndim != 1:
@@ -238,7 +301,7 @@ class RankingBatch:
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
         if features is not None and (features.ndim != 2 or len(features) != n):
             raise InvalidBatch(f"`features` has shape {features.shape} for {n} items; it must be ({n}, d).")
-        id_list = ids.tolist()
+        id_list = ids.tolist() if known_ids is None else known_ids
         if n != len(set(id_list)):
             raise InvalidBatch(
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "

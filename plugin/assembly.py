@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -37,6 +38,7 @@ from explorank.warm_start import WarmStart
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
 CALIBRATION: Final = "calibration"
+_UNSCALED: Final[Mapping[str, tuple[float, float]]] = {}
 _RANKER_PLUGIN: Final = "explorank-rankers"
 
 
@@ -74,7 +76,7 @@ class Installation:
     def scale(self) -> Mapping[str, tuple[float, float]]:
         """The training mean and standard deviation of each of the ranker's columns."""
         ranker = self.ranker.get()
-        return {} if ranker is None else ranker.manifest.scale
+        return _UNSCALED if ranker is None else _scale_of(ranker)
 
     def refresh(self) -> None:
         """Take up newly published artefacts now, rather than within a second."""
@@ -91,6 +93,12 @@ class Installation:
         if self.exposures is not None:
             self.exposures.close()
         self.log.close()
+
+
+@lru_cache(maxsize=1)
+def _scale_of(ranker: Ranker) -> Mapping[str, tuple[float, float]]:
+    # One object for all requests, so that whoever prepares for it can tell that it is the same.
+    return ranker.manifest.scale
 
 
 class Refresher:

@@ -35,6 +35,7 @@ from explorank.hooks.types import (
 )
 from explorank.seeds import new_decision_id, seed_of
 from explorank.settings import Settings, load_settings
+from explorank.timings import StepClock
 
 Id = str | int
 
@@ -67,17 +68,23 @@ class Stage:
         Whatever fails on the way is replaced and named in the decision's `fallbacks`. Raises `InvalidRequest`
         for arguments that no answer could fit.
         """
+        clock = StepClock()
         request = self._request(user_id, slots, surface, context, exclude, similar_to)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
             request = self._enriched(request, fallbacks)
+            clock.end("enrich_request")
             limit = installation.settings.retrieval.candidates
             found = installation.engine.retrieve(request, limit, limit, fallbacks)
+            clock.end("retrieve")
             candidates = found.take(installation.engine.filter(request, found, fallbacks))
+            clock.end("filter")
             features = installation.engine.enrich(request, candidates, fallbacks)
+            clock.end("enrich")
             scores = self._scores(request, candidates, features, fallbacks)
+            clock.end("score")
             matrix = self._policy_features(features, scores.values, fallbacks)
-            return self._decide(request, candidates, features, scores, matrix, fallbacks)
+            return self._decide(request, candidates, features, scores, matrix, fallbacks, clock)
 
     def explore(
         self,
@@ -97,22 +104,26 @@ class Stage:
         policy sees, as it is; without it, the columns that `exploration.features` names are looked up.
         Raises `InvalidRequest` naming the item whose score or feature is not finite or whose id repeats.
         """
+        clock = StepClock()
         request = self._request(user_id, slots, surface, context, exclude, None)
         batch = self._host_batch(item_ids, scores, features)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
             request = self._enriched(request, fallbacks)
+            clock.end("enrich_request")
             found = Candidates.of(batch.item_ids, "host")
             allowed = installation.engine.filter(request, found, fallbacks)
             candidates, kept = found.take(allowed), batch.score_values[allowed]
+            clock.end("filter")
             columns = Features.empty(len(candidates))
             matrix: FeatureArray | None = None
             if batch.features is not None:
                 matrix = batch.features[allowed]
             elif installation.exploration_features.dim:
                 columns = installation.engine.enrich(request, candidates, fallbacks)
+                clock.end("enrich")
                 matrix = self._policy_features(columns, kept, fallbacks)
-            return self._decide(request, candidates, columns, Scores(kept), matrix, fallbacks)
+            return self._decide(request, candidates, columns, Scores(kept), matrix, fallbacks, clock)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -317,6 +328,7 @@ class Stage:
         scores: Scores,
         matrix: FeatureArray | None,
         fallbacks: list[Fallback],
+        clock: StepClock,
     ) -> Decision:
         """Explore, make the record durable, answer. Guards read `columns` and the sources by name."""
         installation = self.installation
@@ -327,6 +339,7 @@ class Stage:
             features=matrix,
             columns={**columns.by_name(), "source_bits": candidates.source_bits},
             feature_names=installation.exploration_features.names_of(matrix),
+            known_ids=candidates.id_list,
         )
         decided = installation.decider.decide(
             request,
@@ -336,8 +349,14 @@ class Stage:
             fallbacks,
             candidates,
             scores.version,
+            clock,
         )
-        return Decision.of(decided.record, logged=decided.logged, repeated=decided.repeated)
+        return Decision.of(
+            decided.record,
+            logged=decided.logged,
+            repeated=decided.repeated,
+            timings_us=clock.spent_us(),
+        )
 
     def check_reward(self, kind: str, value: float) -> None:
         """Raise `InvalidFeedback` for a kind that is not configured or a value out of its range."""
