@@ -102,8 +102,13 @@ class Explorer:
         n_slots: int,
         seed: int,
         fallbacks: list[Fallback],
+        *,
+        held_back: str = "",
     ) -> Explored:
-        """Return the slate to show; it holds only what every guard allows, on every path."""
+        """Return the slate to show; it holds only what every guard allows, on every path.
+
+        `held_back` says why the request must not explore; empty where it may.
+        """
         request = with_snapshots(self._guards, request, note_guard_error)
         mode = self.mode_of(request)
         arm = self.arm_of(request) if mode == "live" else "baseline"
@@ -114,6 +119,10 @@ class Explorer:
             return decided
         if mode == "live" and (settled := self._settled(decided, request, ranking, n_slots)) is not None:
             return settled
+        if held_back:
+            # Not a draw decided it, so that the propensities of the baseline are 1 and known.
+            fallbacks.append(Fallback("explore", "explorank", held_back, "score order, nothing explored"))
+            return replace(decided, held_back=held_back)
         return self._drawn(decided, request, ranking, n_slots, seed, fallbacks)
 
     def _settled(

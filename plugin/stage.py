@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from explorank.assembly import Installation, assemble
 from explorank.decision import Decision
+from explorank.effort import WHOLE, Effort
 from explorank.errors import InvalidRequest
 from explorank.fallbacks import collecting_fallbacks, note_guard_error
 from explorank.health import readiness, status
@@ -60,11 +61,13 @@ class Stage:
         context: Mapping[str, Any] | None = None,
         exclude: Iterable[Id] = (),
         similar_to: Id | None = None,
+        effort: Effort = WHOLE,
     ) -> Decision:
         """Return a slate of at most `slots` items for the user.
 
         `user_id=None` is an anonymous visitor; `context["history"]` may hold their session, oldest first, and
         `context["session_id"]` keeps them in one experiment group. `similar_to` asks for items like that one.
+        `effort` is for a host with more requests than time: the whole effort by default.
         Whatever fails on the way is replaced and named in the decision's `fallbacks`. Raises `InvalidRequest`
         for arguments that no answer could fit.
         """
@@ -74,17 +77,17 @@ class Stage:
         with collecting_fallbacks(fallbacks):
             request = self._enriched(request, fallbacks)
             clock.end("enrich_request")
-            limit = installation.settings.retrieval.candidates
+            limit = self._candidates(effort, fallbacks)
             found = installation.engine.retrieve(request, limit, limit, fallbacks)
             clock.end("retrieve")
             candidates = found.take(installation.engine.filter(request, found, fallbacks))
             clock.end("filter")
             features = installation.engine.enrich(request, candidates, fallbacks)
             clock.end("enrich")
-            scores = self._scores(request, candidates, features, fallbacks)
+            scores = self._scores(request, candidates, features, effort, fallbacks)
             clock.end("score")
             matrix = self._policy_features(features, scores.values, fallbacks)
-            return self._decide(request, candidates, features, scores, matrix, fallbacks, clock)
+            return self._decide(request, candidates, features, scores, matrix, effort, fallbacks, clock)
 
     def explore(
         self,
@@ -97,11 +100,13 @@ class Stage:
         surface: str = "default",
         context: Mapping[str, Any] | None = None,
         exclude: Iterable[Id] = (),
+        effort: Effort = WHOLE,
     ) -> Decision:
         """Return a slate of the host's own candidates: only the exploration, guards included.
 
         `item_ids` (n,) are distinct, `scores` (n,) finite, higher is better. `features` (n, d) is what the
-        policy sees, as it is; without it, the columns that `exploration.features` names are looked up.
+        policy sees, as it is; without it, the columns that `exploration.features` names are looked up. Of
+        `effort`, only whether the request may explore matters here.
         Raises `InvalidRequest` naming the item whose score or feature is not finite or whose id repeats.
         """
         clock = StepClock()
@@ -123,7 +128,7 @@ class Stage:
                 columns = installation.engine.enrich(request, candidates, fallbacks)
                 clock.end("enrich")
                 matrix = self._policy_features(columns, kept, fallbacks)
-            return self._decide(request, candidates, columns, Scores(kept), matrix, fallbacks, clock)
+            return self._decide(request, candidates, columns, Scores(kept), matrix, effort, fallbacks, clock)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -295,15 +300,28 @@ class Stage:
             )
         return batch
 
+    def _candidates(self, effort: Effort, fallbacks: list[Fallback]) -> int:
+        """Return how many candidates are ranked at most."""
+        limit = self.installation.settings.retrieval.candidates
+        if effort.candidates is None or effort.candidates >= limit:
+            return limit
+        action = f"at most {effort.candidates} candidates instead of {limit}"
+        fallbacks.append(Fallback("retrieve", "explorank", effort.reason, action))
+        return effort.candidates
+
     def _scores(
         self,
         request: RankingRequest,
         candidates: Candidates,
         features: Features,
+        effort: Effort,
         fallbacks: list[Fallback],
     ) -> Scores:
         """Return the ranker's scores, or falling numbers in retrieval order, which no ranker's version stands for."""
-        if self.installation.settings.ranker is not None and len(candidates):
+        ranked = self.installation.settings.ranker is not None and len(candidates) > 0
+        if ranked and not effort.scores:
+            fallbacks.append(Fallback("score", "explorank", effort.reason, "retrieval order"))
+        elif ranked:
             scores = self.installation.engine.score(request, candidates, features, fallbacks)
             if scores is not None:
                 return scores
@@ -327,6 +345,7 @@ class Stage:
         columns: Features,
         scores: Scores,
         matrix: FeatureArray | None,
+        effort: Effort,
         fallbacks: list[Fallback],
         clock: StepClock,
     ) -> Decision:
@@ -349,7 +368,8 @@ class Stage:
             fallbacks,
             candidates,
             scores.version,
-            clock,
+            held_back="" if effort.explores else effort.reason,
+            clock=clock,
         )
         return Decision.of(
             decided.record,

@@ -11,6 +11,9 @@ STEPS: Final = ("enrich_request", "retrieve", "filter", "enrich", "score", "expl
 """The steps of a request in their order, named after the hooks; `log` is `ranking_log_decision` with what makes
 the decision durable before it."""
 
+WAIT: Final = "wait"
+"""In metrics and headers, the time that a request waited for its first step."""
+
 
 class StepClock:
     """Splits the time of one request among its steps, without a gap: what lies between two is the later's."""
