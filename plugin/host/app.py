@@ -109,7 +109,7 @@ def _endpoint(
         pool = pools[operation.lane]
         if operation.lane is not Lane.SLATES:
             return _response(await pool.run(lambda: _perform(operation, given)))
-        waiting = load.arrived(pool.unfinished)
+        waiting = await load.arrived(pool.unfinished)
         reply = await pool.run(lambda: waiting.answer(lambda effort: _perform(operation, given, effort)))
         return _response(reply, {"Server-Timing": waiting.server_timing(reply)})
 

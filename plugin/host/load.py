@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 
@@ -26,12 +27,15 @@ class Load:
             else LoadController(efforts, bound_s=limits.latency_s, threads=limits.threads)
         )
 
-    def arrived(self, unfinished: int) -> Waiting:
-        """Take note of a request behind so many unfinished ones; a `Problem` of 503 where it came in vain."""
+    async def arrived(self, unfinished: int) -> Waiting:
+        """Take note of a request behind so many unfinished ones; a `Problem` of 503 where it came in vain.
+
+        The refusal is held back as long as the bound allows. Clients that try again at once, whatever it says, would
+        else ask thousands of times a second, and the answers to that take the time from slates.
+        """
         if self._controller is not None and not self._controller.admits(unfinished):
-            raise self.refusal(
-                f"{unfinished} requests are before this one, more than can be answered in time."
-            )
+            await asyncio.sleep(self._controller.usable_s)
+            raise self.refusal(f"{unfinished} requests were before this one, too many to answer it in time.")
         return Waiting(self, self._controller, self._metrics)
 
     def refusal(self, why: str) -> Problem:

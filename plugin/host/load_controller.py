@@ -22,7 +22,8 @@ from typing import Final
 
 from explorank.effort import Effort
 
-_TARGET: Final = 1 / 8  # of the bound: a wait that leaves nearly all of it to the work itself
+_USABLE: Final = 0.8  # of the bound: the rest goes for what is not seen from here, sockets and threads
+_TARGET: Final = 1 / 2  # of what is usable
 _DESIRED_LOAD: Final = 0.8  # above it, queues grow out of chance alone
 _FORGETTING: Final = 0.97  # per calm interval: what a rung took once, long ago, must not bar it for ever
 _MARGIN: Final = 2.0  # mean deviations
@@ -52,7 +53,10 @@ class LoadController:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take the efforts, each less than the one before, and how many `threads` work on requests at once."""
-        self.bound_s: Final = bound_s
+        self._bound_s: Final = bound_s
+        self.usable_s: Final = _USABLE * bound_s
+        """How long a request may take as seen from here."""
+        self._target_s: Final = _TARGET * self.usable_s
         self._ladder: Final = tuple(ladder)
         self._threads: Final = threads
         self._clock: Final = clock
@@ -71,20 +75,23 @@ class LoadController:
     def admits(self, unfinished: int) -> bool:
         """Return whether a request that arrives behind so many unfinished ones can be answered in time at all."""
         with self._lock:
+            self._judge()
             self._arrivals += 1
             mean_s, high_s = self._expected(len(self._ladder) - 1)
-            return unfinished * mean_s / self._threads + high_s <= self.bound_s
+            # Whoever finds nobody before him is never in vain: what nobody tries, nobody learns.
+            return unfinished < self._threads or unfinished * mean_s / self._threads + high_s <= self.usable_s
 
     def begin(self, waited_s: float) -> Turn | None:
         """Return what a request that waited so long may cost; `None` where no answer would come in time."""
         with self._lock:
             self._judge()
             self._least_wait_s = min(self._least_wait_s, waited_s)
-            left_s = self.bound_s - waited_s
+            left_s = self.usable_s - waited_s
             for rung in range(self._rung, len(self._ladder)):
                 if self._expected(rung)[1] <= left_s:
                     return Turn(rung, self._explained(rung, waited_s))
-            return None
+            last = len(self._ladder) - 1
+            return Turn(last, self._explained(last, waited_s)) if waited_s <= self._target_s else None
 
     def finished(self, turn: Turn, took_s: float) -> None:
         """Learn how long an answer took, its wait left out."""
@@ -97,7 +104,7 @@ class LoadController:
             return effort
         return replace(
             effort,
-            reason=f"overload: the request had waited {waited_s * 1e3:.1f} ms of {self.bound_s * 1e3:g} ms",
+            reason=f"overload: the request had waited {waited_s * 1e3:.1f} ms of {self._bound_s * 1e3:g} ms",
         )
 
     def _expected(self, rung: int) -> tuple[float, float]:
@@ -112,12 +119,13 @@ class LoadController:
     def _judge(self) -> None:
         """Move by a rung where an interval has ended; intervals in which nothing began were calm."""
         elapsed_s = self._clock() - self._began_at
-        intervals = int(elapsed_s / self.bound_s)
+        intervals = int(elapsed_s / self._bound_s)
         if intervals == 0:
             return
-        if self._least_wait_s > self.bound_s * _TARGET and self._least_wait_s != inf:
+        if self._target_s < self._least_wait_s < inf:
             self._rung = min(len(self._ladder) - 1, self._rung + 1)
-        else:
+            intervals -= 1
+        if intervals:
             self._calm(intervals, self._arrivals / elapsed_s)
         self._began_at += elapsed_s
         self._least_wait_s = inf
