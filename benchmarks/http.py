@@ -41,9 +41,10 @@ from starlette.applications import Starlette
 from benchmarks.environment import describe, restart_with_one_thread
 from benchmarks.synthetic import SLOTS, GatheredFeatures, prepare
 from explorank import Stage, load
-from explorank.host.runner import app_of, serve_app, serve_workers
+from explorank.host.runner import app_of, serve_app
 from explorank.process import settle
 from explorank.settings import Settings
+from explorank.workers import serve_workers
 
 _USERS: Final = 200
 _BOUND_MS: Final = 50.0

@@ -11,6 +11,8 @@ _THREADS: Final = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
+SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The environment variable that names the folder where processes share their counters."""
 _ALLOCATIONS: Final = 50_000
 """So many more objects than there were, before the newest are looked at: a request alone passes the usual 700."""
 _YOUNGER: Final = 20

@@ -106,8 +106,9 @@ def serve(
     pin_threads()  # before what follows imports numpy
 
     from explorank.host import Tokens
-    from explorank.host.runner import app_of, require_closed, serve_app, serve_workers, worker_app
+    from explorank.host.runner import app_of, require_closed, serve_app
     from explorank.settings import load_settings
+    from explorank.workers import serve_workers, worker_app
 
     settings = load_settings(config)
     server = settings.server

@@ -23,12 +23,11 @@ from prometheus_client.registry import Collector
 
 from explorank.decision import Decision
 from explorank.host.step_histogram import StepHistogram
+from explorank.process import SHARED_FOLDER
 from explorank.safety import figures
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the folder where processes share their counters."""
 _LOGGER: Final = logging.getLogger("explorank.host")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
