@@ -168,7 +168,7 @@ def _load(address: str, *, connections: int, seconds: float) -> Answered:
 
 
 def _in_process(stage: Stage, seconds: float) -> list[float]:
-    taken = []
+    taken: list[float] = []
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
         began = time.perf_counter()
@@ -189,20 +189,21 @@ def _shed(address: str) -> dict[str, float]:
 def measure(items: int, candidates: int, rounds: int, round_s: float) -> Result:
     """Return what was measured of an installation of this size."""
     with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory() as there:
-        size = {"items": items, "candidates": candidates}
-        settings = prepare(Path(here), **size)
-        bounded = prepare(Path(there), **size, changes={"load": {"latency_ms": _BOUND_MS}})
-        in_process, http, ratios = [], [], []
+        settings = prepare(Path(here), items=items, candidates=candidates)
+        load_section = {"load": {"latency_ms": _BOUND_MS}}
+        bounded = prepare(Path(there), items=items, candidates=candidates, changes=load_section)
+        in_process: list[list[float]] = []
+        http: list[Answered] = []
+        ratios: list[float] = []
         with _stage(settings) as stage, _server(settings, workers=1) as address:
             _in_process(stage, 2.0)
             settle()
             for number in range(rounds):
-                turns = [
-                    lambda: in_process.append(_in_process(stage, round_s)),
-                    lambda: http.append(_load(address, connections=1, seconds=round_s)),
-                ]
-                for turn in turns if number % 2 == 0 else reversed(turns):
-                    turn()
+                for served in (False, True) if number % 2 == 0 else (True, False):
+                    if served:
+                        http.append(_load(address, connections=1, seconds=round_s))
+                    else:
+                        in_process.append(_in_process(stage, round_s))
                 ratios.append(http[-1].p50_ms / float(np.median(in_process[-1])))
         with _server(settings, workers=2) as address:
             together = _load(address, connections=16, seconds=rounds * round_s / 2)

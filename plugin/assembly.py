@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -38,7 +37,6 @@ from explorank.warm_start import WarmStart
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
 CALIBRATION: Final = "calibration"
-_UNSCALED: Final[Mapping[str, tuple[float, float]]] = {}
 _RANKER_PLUGIN: Final = "explorank-rankers"
 
 
@@ -70,13 +68,13 @@ class Installation:
     clock: Callable[[], float]
     not_started: dict[str, str]
     """Plugins whose start failed, each with the reason; they are asked nevertheless."""
+    _scale: _Scale
     _refreshers: tuple[Refresher, ...]
 
     @property
     def scale(self) -> Mapping[str, tuple[float, float]]:
         """The training mean and standard deviation of each of the ranker's columns."""
-        ranker = self.ranker.get()
-        return _UNSCALED if ranker is None else _scale_of(ranker)
+        return self._scale.get()
 
     def refresh(self) -> None:
         """Take up newly published artefacts now, rather than within a second."""
@@ -95,10 +93,21 @@ class Installation:
         self.log.close()
 
 
-@lru_cache(maxsize=1)
-def _scale_of(ranker: Ranker) -> Mapping[str, tuple[float, float]]:
-    # One object for all requests, so that whoever prepares for it can tell that it is the same.
-    return ranker.manifest.scale
+class _Scale:
+    """The scale of the newest ranker: one object for all requests until another is taken up.
+
+    So whoever prepares for it can tell at a glance that it is the same.
+    """
+
+    def __init__(self, ranker: Watched[Ranker]) -> None:
+        self._ranker = ranker
+        self._known: tuple[Ranker | None, Mapping[str, tuple[float, float]]] = None, {}
+
+    def get(self) -> Mapping[str, tuple[float, float]]:
+        ranker, known = self._ranker.get(), self._known
+        if known[0] is not ranker:
+            self._known = known = ranker, {} if ranker is None else ranker.manifest.scale
+        return known[1]
 
 
 class Refresher:
@@ -215,6 +224,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         safety=safety,
         clock=clock,
         not_started={},
+        _scale=_Scale(ranker),
         _refreshers=tuple(Refresher(calls, interval_s=1.0) for calls in refreshes),
     )
     services = Services(

@@ -83,7 +83,7 @@ class HostMetrics:
         if folder is None:
             ProcessCollector(registry=self._registry)  # of one process; each worker's would be another's
         else:
-            MultiProcessCollector(self._exposed, folder)
+            MultiProcessCollector(self._exposed, folder)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         self._requests = Counter(
             "explorank_http_requests",
             "Requests by route, method and status; `disconnected` where the client left before the answer.",

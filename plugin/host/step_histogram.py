@@ -73,12 +73,12 @@ class StepHistogram(Collector):
 
     def _summed(self) -> list[float]:
         if self._folder is None:
-            return self._cells.tolist()
-        files = [_cells(path).tolist() for path in self._folder.glob(f"{_PREFIX}*.bin")]
+            return [*self._cells]
+        files = [[*_cells(path)] for path in self._folder.glob(f"{_PREFIX}*.bin")]
         return [sum(values) for values in zip(*files, strict=True)]
 
 
-def _cells(path: Path | None) -> memoryview:
+def _cells(path: Path | None) -> memoryview[float]:
     """Return the cells as float64, in a file that others may map or in memory."""
     if path is None:
         return memoryview(bytearray(_BYTES)).cast("d")
