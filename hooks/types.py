@@ -7,7 +7,7 @@ throughout the stage; the policies accept any hashable ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from itertools import chain, compress, count
 from types import MappingProxyType
@@ -82,7 +82,7 @@ class Candidates:
     """Bit j of row i says that `source_names[j]` found item i."""
     retrieval_scores: FeatureArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,)
     """The best score any retriever gave, NaN where none gave one; falling order is the last fallback."""
-    _id_list: list[Any] | None = field(default=None, repr=False, compare=False)
+    _id_list: list[Any] | None = field(default=None, init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, where they are known already."""
 
     @classmethod
@@ -109,7 +109,7 @@ class Candidates:
     @classmethod
     def union(cls, parts: Iterable[Candidates]) -> Candidates:
         """Return every item of `parts` once, in order of first appearance, with all its sources."""
-        parts = [part for part in parts if len(part)]
+        parts = [part._completed() for part in parts if len(part)]
         if not parts:
             return cls(np.zeros(0, dtype="<U1"))
         if len(parts) == 1 and parts[0]._distinct:
@@ -127,19 +127,41 @@ class Candidates:
         np.bitwise_or.at(bits, first[again], bits[again])
         np.fmax.at(scores, first[again], scores[again])
         kept = np.fromiter(first_at.values(), np.int64, count=len(first_at))
-        return cls(ids[kept], names, bits[kept], scores[kept], list(first_at))
+        return cls(ids[kept], names, bits[kept], scores[kept])._listed(list(first_at))
 
     @property
     def id_list(self) -> list[Any]:
         """`item_ids` as plain Python values, for whoever looks them up one by one; made once."""
-        if self._id_list is None:
-            object.__setattr__(self, "_id_list", self.item_ids.tolist())
-        assert self._id_list is not None  # noqa: S101 - it was made just now
-        return self._id_list
+        known = self._id_list
+        if known is None:
+            known = self.item_ids.tolist()
+            self._listed(known)
+        return known
+
+    def _listed(self, id_list: list[Any] | None) -> Candidates:
+        object.__setattr__(self, "_id_list", id_list)
+        return self
 
     @property
     def _distinct(self) -> bool:
         return len(set(self.id_list)) == len(self)
+
+    def _completed(self) -> Candidates:
+        """Return the same with sources and a score for each item, none and NaN where none were given."""
+        n = len(self)
+        bits, scores = self.source_bits, self.retrieval_scores
+        if len(bits) == len(scores) == n:
+            return self
+        if len(bits) not in {0, n} or len(scores) not in {0, n}:
+            raise InvalidBatch(
+                f"{n} candidates with {len(bits)} source bits and {len(scores)} scores; give one for each, or none."
+            )
+        return Candidates(
+            self.item_ids,
+            self.source_names,
+            bits if len(bits) else np.zeros(n, np.uint64),
+            scores if len(scores) else np.full(n, np.nan, np.float32),
+        )._listed(self._id_list)
 
     def _bits_under(self, names: tuple[str, ...]) -> NDArray[np.uint64]:
         if names[: len(self.source_names)] == self.source_names:
@@ -158,12 +180,8 @@ class Candidates:
                 return self
             listed = self._id_list and list(compress(self._id_list, rows.tolist()))
         return Candidates(
-            self.item_ids[rows],
-            self.source_names,
-            self.source_bits[rows],
-            self.retrieval_scores[rows],
-            listed,
-        )
+            self.item_ids[rows], self.source_names, self.source_bits[rows], self.retrieval_scores[rows]
+        )._listed(listed)
 
     def head(self, limit: int) -> Candidates:
         """Return the first `limit` candidates, all where there are no more."""
@@ -174,8 +192,7 @@ class Candidates:
             self.source_names,
             self.source_bits[:limit],
             self.retrieval_scores[:limit],
-            self._id_list and self._id_list[:limit],
-        )
+        )._listed(self._id_list and self._id_list[:limit])
 
     def sources_of(self, rows: IndexArray) -> tuple[tuple[str, ...], ...]:
         """Return the names of the sources that found the items at `rows` (k,), a tuple for each."""
@@ -243,13 +260,41 @@ class Features:
         """Return column `name`, (n,)."""
         return self.values[:, self.names.index(name)]
 
-    def by_name(self) -> dict[str, FeatureArray]:
-        """Return the columns, (n,) each, by their names."""
-        return dict(zip(self.names, self.values.T, strict=True))
-
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Features:
         """Return the features at `rows`, a mask or indices."""
         return Features(self.names, self.values[rows])
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """The columns of a request by name, (n,) each: features and whatever else is known; made when asked for."""
+
+    __slots__ = ("_features", "_more", "n")
+
+    def __init__(self, features: Features, more: Mapping[str, NDArray[Any]]) -> None:
+        """Take features and further columns, whose names count where both have one.
+
+        Raises `InvalidBatch` where their rows differ.
+        """
+        self.n: Final = len(features.values)
+        for name, column in more.items():
+            if len(column) != self.n:
+                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {self.n} items.")
+        self._features = features
+        self._more = more
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        found = self._more.get(name)
+        if found is not None:
+            return found
+        if name not in self._features.names:
+            raise KeyError(name)
+        return self._features.column(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._features.names, *self._more)))
+
+    def __len__(self) -> int:
+        return len({*self._features.names, *self._more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +352,8 @@ class RankingBatch:
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "
                 "Deduplicate candidates before scoring (`Candidates.union` does)."
             )
-        _require_finite("scores", scores, ids)
+        if self.scores is not None:
+            _require_finite("scores", scores, ids)
         if features is not None:
             _require_finite("features", features, ids)
         if self.offsets is not None:
@@ -316,13 +362,18 @@ class RankingBatch:
                 raise InvalidBatch(f"`offsets` has shape {offsets.shape} for {n} items; it must be ({n},).")
             _require_finite("offsets", offsets, ids)
             object.__setattr__(self, "offsets", offsets)
-        for name, column in self.columns.items():
-            if len(column) != n:
-                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
+        self._check_columns(n)
         object.__setattr__(self, "item_ids", ids)
         object.__setattr__(self, "id_list", id_list)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "features", features)
+
+    def _check_columns(self, n: int) -> None:
+        if isinstance(self.columns, Columns) and self.columns.n == n:
+            return  # all of one length, as it has checked itself
+        for name, column in self.columns.items():
+            if len(column) != n:
+                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
 
     def __len__(self) -> int:
         return len(self.item_ids)

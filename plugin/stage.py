@@ -23,6 +23,7 @@ from explorank.hooks.feedback import KillSwitch
 from explorank.hooks.guards import with_snapshots
 from explorank.hooks.types import (
     Candidates,
+    Columns,
     DecisionRecord,
     Fallback,
     FeatureArray,
@@ -356,7 +357,7 @@ class Stage:
             scores=scores.values,
             uncertainty=scores.uncertainty,
             features=matrix,
-            columns={**columns.by_name(), "source_bits": candidates.source_bits},
+            columns=Columns(columns, {"source_bits": candidates.source_bits}),
             feature_names=installation.exploration_features.names_of(matrix),
             known_ids=candidates.id_list,
         )
