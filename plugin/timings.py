@@ -18,19 +18,22 @@ WAIT: Final = "wait"
 class StepClock:
     """Splits the time of one request among its steps, without a gap: what lies between two is the later's."""
 
-    __slots__ = ("_last_ns", "_spent_ns")
+    __slots__ = ("_began_ns", "_ends")
 
     def __init__(self) -> None:
         """Begin the first step."""
-        self._spent_ns: dict[str, int] = {}
-        self._last_ns = perf_counter_ns()
+        self._ends: list[tuple[str, int]] = []
+        self._began_ns = perf_counter_ns()
 
     def end(self, step: str) -> None:
-        """Count the time since the last step's end for `step`."""
-        now_ns = perf_counter_ns()
-        self._spent_ns[step] = self._spent_ns.get(step, 0) + now_ns - self._last_ns
-        self._last_ns = now_ns
+        """Say that `step` ends now; each ends once."""
+        self._ends.append((step, perf_counter_ns()))
 
     def spent_us(self) -> Mapping[str, float]:
         """Return the microseconds of each step that was taken, in order; their sum is the time of the whole."""
-        return MappingProxyType({step: spent_ns / 1e3 for step, spent_ns in self._spent_ns.items()})
+        spent_us = {}
+        began_ns = self._began_ns
+        for step, ended_ns in self._ends:
+            spent_us[step] = (ended_ns - began_ns) / 1e3
+            began_ns = ended_ns
+        return MappingProxyType(spent_us)

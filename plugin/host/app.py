@@ -34,6 +34,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 _OPERATOR_THREADS: Final = 2
 _OPERATORS_WAITING: Final = 32
+_BOUNDED_BY_TIME: Final = 1_000_000
 _FEEDBACK_THREADS: Final = 2  # so that what arrives during a commit shares the next one
 
 
@@ -55,9 +56,18 @@ def create_app(
     limits = limits or Limits()
     metrics = HostMetrics(lambda: stage.kill_switch.engaged, status=stage.status)
     table = operations(Handlers(stage, metrics, limits), limits)
-    load = Load(limits, efforts, metrics)
+    # Candidates and scores of `explore` are the caller's own: it can only go without exploration.
+    without_exploration = [effort for effort in efforts if not effort.explores]
+    loads = {
+        "rank": Load(limits, efforts, metrics),
+        "explore": Load(limits, [efforts[0], *without_exploration], metrics),
+    }
     pools = {
-        Lane.SLATES: WorkerPool("slates", threads=limits.threads, waiting=limits.waiting),
+        Lane.SLATES: WorkerPool(
+            "slates",
+            threads=limits.threads,
+            waiting=limits.waiting if limits.latency_s is None else _BOUNDED_BY_TIME,
+        ),
         Lane.FEEDBACK: WorkerPool("feedback", threads=_FEEDBACK_THREADS, waiting=limits.waiting),
         Lane.OPERATORS: WorkerPool("operators", threads=_OPERATOR_THREADS, waiting=_OPERATORS_WAITING),
     }
@@ -68,7 +78,7 @@ def create_app(
 
     endpoints: list[tuple[str, str, Endpoint]] = [("GET", "/openapi.json", openapi)]
     endpoints += [
-        (operation.method, operation.path, _endpoint(operation, pools, load, tokens, limits))
+        (operation.method, operation.path, _endpoint(operation, pools, loads, tokens, limits))
         for operation in table
     ]
 
@@ -96,7 +106,11 @@ def _close(stage: StageLike, pools: Mapping[Lane, WorkerPool]) -> None:
 
 
 def _endpoint(
-    operation: Operation, pools: Mapping[Lane, WorkerPool], load: Load, tokens: Tokens, limits: Limits
+    operation: Operation,
+    pools: Mapping[Lane, WorkerPool],
+    loads: Mapping[str, Load],
+    tokens: Tokens,
+    limits: Limits,
 ) -> Endpoint:
     async def respond(request: Request) -> Response:
         if operation.scope is not None:
@@ -109,7 +123,7 @@ def _endpoint(
         pool = pools[operation.lane]
         if operation.lane is not Lane.SLATES:
             return _response(await pool.run(lambda: _perform(operation, given)))
-        waiting = await load.arrived(pool.unfinished)
+        waiting = await loads[operation.name].arrived(pool.unfinished)
         reply = await pool.run(lambda: waiting.answer(lambda effort: _perform(operation, given, effort)))
         return _response(reply, {"Server-Timing": waiting.server_timing(reply)})
 

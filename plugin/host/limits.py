@@ -20,7 +20,8 @@ class Limits:
     threads: int = 1
     """Calls to the stage that run at once; the event loop itself never ranks."""
     waiting: int = 128
-    """Calls that may wait for a thread; beyond them the answer is 503 at once."""
+    """Calls that may wait for a thread; beyond them the answer is 503 at once. Slates wait by `latency_s` instead,
+    where it is set."""
     latency_s: float | None = None
     """Within this time of its arrival a slate is answered or refused; `None`: requests wait as long as it takes."""
 
