@@ -93,6 +93,8 @@ class Result:
     http_p99_ms: float
     ratio: float
     """HTTP over in process, the median over the rounds."""
+    cpu_ratio: float
+    """The same of the CPU time of a request, the server's alone; the client and the network are left out."""
     together: Answered
     """Two workers, sixteen connections."""
     overloaded: Answered
@@ -177,9 +179,21 @@ def _in_process(stage: Stage, seconds: float) -> list[float]:
     return taken
 
 
-def _shed(address: str) -> dict[str, float]:
+def _metrics(address: str) -> str:
     with urllib.request.urlopen(f"{address}/metrics", timeout=5) as answer:  # noqa: S310 - our own address
-        text = answer.read().decode()
+        told: str = answer.read().decode()
+    return told
+
+
+def _cpu_s(address: str) -> float:
+    found = re.search(r"^process_cpu_seconds_total (\S+)$", _metrics(address), re.MULTILINE)
+    if found is None:
+        raise RuntimeError(f"{address} does not say how much CPU time it has used")
+    return float(found[1])
+
+
+def _shed(address: str) -> dict[str, float]:
+    text = _metrics(address)
     return {
         name: float(count)
         for name, count in re.findall(r'explorank_shed_total\{effort="(\w+)"\} (\S+)', text)
@@ -195,16 +209,22 @@ def measure(items: int, candidates: int, rounds: int, round_s: float) -> Result:
         in_process: list[list[float]] = []
         http: list[Answered] = []
         ratios: list[float] = []
+        cpu_ratios: list[float] = []
         with _stage(settings) as stage, _server(settings, workers=1) as address:
             _in_process(stage, 2.0)
             settle()
             for number in range(rounds):
+                cpu_s = dict[bool, float]()
                 for served in (False, True) if number % 2 == 0 else (True, False):
+                    began_s = _cpu_s(address) if served else time.process_time()
                     if served:
                         http.append(_load(address, connections=1, seconds=round_s))
+                        cpu_s[served] = (_cpu_s(address) - began_s) / http[-1].requests
                     else:
                         in_process.append(_in_process(stage, round_s))
+                        cpu_s[served] = (time.process_time() - began_s) / len(in_process[-1])
                 ratios.append(http[-1].p50_ms / float(np.median(in_process[-1])))
+                cpu_ratios.append(cpu_s[True] / cpu_s[False])
         with _server(settings, workers=2) as address:
             together = _load(address, connections=16, seconds=rounds * round_s / 2)
         with _server(bounded, workers=1) as address:
@@ -220,6 +240,7 @@ def measure(items: int, candidates: int, rounds: int, round_s: float) -> Result:
         http_ms=float(np.median([run.p50_ms for run in http])),
         http_p99_ms=float(np.median([run.p99_ms for run in http])),
         ratio=float(np.median(ratios)),
+        cpu_ratio=float(np.median(cpu_ratios)),
         together=together,
         overloaded=overloaded,
         shed={name: count / overloaded.requests for name, count in counts.items()},
@@ -239,6 +260,7 @@ def report(results: Sequence[Result], facts: Mapping[str, Any], console: Console
         "in process, p50 / p99 ms": [f"{r.in_process_ms:.2f} / {r.in_process_p99_ms:.2f}" for r in results],
         "HTTP, concurrency 1, p50 / p99 ms": [f"{r.http_ms:.2f} / {r.http_p99_ms:.2f}" for r in results],
         "HTTP / in process (at most 1.3)": [f"{r.ratio:.2f}" for r in results],
+        "the same, CPU time of the server alone": [f"{r.cpu_ratio:.2f}" for r in results],
         "2 workers, concurrency 16: per second": [f"{r.together.per_s:,.0f}" for r in results],
         "2 workers, concurrency 16: p50 / p99 ms": [
             f"{r.together.p50_ms:.1f} / {r.together.p99_ms:.1f}" for r in results

@@ -11,8 +11,11 @@ _THREADS: Final = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
-SHARED_FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-"""The environment variable that names the folder where processes share their counters."""
+SHARED_FOLDER: Final = "EXPLORANK_METRICS_FOLDER"
+"""The environment variable that names the folder where workers share their counters.
+
+One of our own beside `PROMETHEUS_MULTIPROC_DIR`, which Feast sets as well, for a process that is alone.
+"""
 _ALLOCATIONS: Final = 50_000
 """So many more objects than there were, before the newest are looked at: a request alone passes the usual 700."""
 _YOUNGER: Final = 20

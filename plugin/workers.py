@@ -40,7 +40,7 @@ def serve_workers(
     """
     config = uvicorn_config(_Start(make_app), host, port, log_level, factory=True, workers=workers)
     with tempfile.TemporaryDirectory(prefix="explorank-metrics-") as folder:
-        os.environ[SHARED_FOLDER] = folder
+        os.environ |= {SHARED_FOLDER: folder, "PROMETHEUS_MULTIPROC_DIR": folder}
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])
         supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):

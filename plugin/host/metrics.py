@@ -68,8 +68,7 @@ class _KillSwitchCollector(Collector):
 class HostMetrics:
     """One application's counters, in a registry of its own, so that several may live in a process.
 
-    Where `PROMETHEUS_MULTIPROC_DIR` is set before the process starts, as `explorank serve` does for its workers, the
-    counters of all processes are one: whichever is asked answers for all.
+    Those of the workers of one `explorank serve` are one: whichever is asked answers for all.
     """
 
     def __init__(

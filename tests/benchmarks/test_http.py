@@ -39,6 +39,7 @@ def test_the_table_names_the_sizes_and_the_target() -> None:
         http_ms=3.3,
         http_p99_ms=5.0,
         ratio=1.1,
+        cpu_ratio=1.05,
         together=together,
         overloaded=overloaded,
         shed={"no_ranker": 0.25, "refused": 0.25},
@@ -47,7 +48,7 @@ def test_the_table_names_the_sizes_and_the_target() -> None:
     report([result], {"cores": 2}, console)
     told = console.file.getvalue()
     for said in (
-        "- cores: 2", "5,000 items, 500 candidates", "3.00 / 4.50", "3.30 / 5.00", "1.10",
+        "- cores: 2", "5,000 items, 500 candidates", "3.00 / 4.50", "3.30 / 5.00", "1.10", "1.05",
         "400", "30.0 / 60.0", "150", "40.0 / 49.0", "no_ranker 25%, refused 25%",
     ):  # fmt: skip
         assert said in told
