@@ -143,11 +143,15 @@ class LoadController:
 
 
 class _Cost:
-    """The time that a rung takes: its mean and its mean deviation, moving."""
+    """The time that a rung takes: its mean and its mean deviation, moving.
 
-    __slots__ = ("deviation_s", "mean_s", "renewed", "seen")
+    The first answer counts for nothing: it also pays for what is done once, such as filling caches.
+    """
+
+    __slots__ = ("_warm", "deviation_s", "mean_s", "renewed", "seen")
 
     def __init__(self) -> None:
+        self._warm = False
         self.seen = False
         self.renewed = False
         """Whether an answer took this rung since the last interval ended."""
@@ -156,12 +160,14 @@ class _Cost:
 
     def learn(self, took_s: float) -> None:
         self.renewed = True
-        if not self.seen:
+        if not self._warm:
+            self._warm = True
+        elif not self.seen:
             self.seen, self.mean_s, self.deviation_s = True, took_s, took_s / 2
-            return
-        off_s = took_s - self.mean_s
-        self.mean_s += off_s / 8
-        self.deviation_s += (abs(off_s) - self.deviation_s) / 4
+        else:
+            off_s = took_s - self.mean_s
+            self.mean_s += off_s / 8
+            self.deviation_s += (abs(off_s) - self.deviation_s) / 4
 
     def forget(self, intervals: int) -> None:
         if not self.renewed:

@@ -72,6 +72,15 @@ def test_a_cost_that_varies_needs_more_room(controller):
     assert rung_for(controller, 0.050) == 1
 
 
+def test_the_first_answer_of_a_rung_pays_for_what_is_done_once_and_does_not_count(controller):
+    controller.finished(controller.begin(0.0), 5.0)
+    assert rung_for(controller, 0.0) == 0
+    controller.finished(controller.begin(0.0), 0.010)
+    # Now 10 ms with a deviation of 5 are expected: 20 ms rarely suffice no more.
+    assert rung_for(controller, 0.0599) == 0
+    assert rung_for(controller, 0.0601) == 1
+
+
 def test_a_rung_that_was_never_tried_is_taken_to_cost_half_of_the_one_before(controller):
     learn(controller, {0: 0.040})
     assert [rung_for(controller, 0.080 - left) for left in (0.041, 0.021, 0.011, 0.0051)] == [0, 1, 2, 3]
