@@ -27,7 +27,10 @@ def rank(
     similar_to: Annotated[str | None, typer.Option(help="Ask for items like this one.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Item not to show; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the decision as JSON.")] = False,  # noqa: FBT002 - a flag
-    profile: Annotated[bool, typer.Option("--profile", help="Say what each step takes.")] = False,  # noqa: FBT002 - a flag
+    profile: Annotated[  # noqa: FBT002 - a flag
+        bool,
+        typer.Option("--profile", help="Say what each step takes, once a first request has filled caches."),
+    ] = False,
     repeat: Annotated[
         int, typer.Option(min=1, help="Ask so often, for --profile; each is a decision of its own.")
     ] = 1,
@@ -41,12 +44,17 @@ def rank(
     from explorank.stage import load
 
     with load(config) as stage:
-        decisions = [
-            stage.rank(
-                user_id=user, slots=slots, surface=surface, exclude=exclude or (), similar_to=similar_to
-            )
-            for _ in range(repeat)
-        ]
+        ask = partial(
+            stage.rank,
+            user_id=user,
+            slots=slots,
+            surface=surface,
+            exclude=exclude or (),
+            similar_to=similar_to,
+        )
+        if profile:
+            ask()
+        decisions = [ask() for _ in range(repeat)]
     decision = decisions[-1]
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(decision.to_dict(), option=orjson.OPT_INDENT_2) + b"\n")

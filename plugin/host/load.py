@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from explorank.effort import WHOLE, Effort
 from explorank.host.errors import Problem, ProblemKind
@@ -13,6 +14,8 @@ from explorank.host.limits import Limits
 from explorank.host.load_controller import LoadController
 from explorank.host.metrics import HostMetrics
 from explorank.timings import WAIT
+
+_HELD_BACK_S: Final = 0.25
 
 
 class Load:
@@ -30,11 +33,11 @@ class Load:
     async def arrived(self, unfinished: int) -> Waiting:
         """Take note of a request behind so many unfinished ones; a `Problem` of 503 where it came in vain.
 
-        The refusal is held back as long as the bound allows. Clients that try again at once, whatever it says, would
+        The refusal is held back a little, within the bound. Clients that try again at once, whatever it says, would
         else ask thousands of times a second, and the answers to that take the time from slates.
         """
         if self._controller is not None and not self._controller.admits(unfinished):
-            await asyncio.sleep(self._controller.usable_s)
+            await asyncio.sleep(min(_HELD_BACK_S, self._controller.usable_s))
             raise self.refusal(f"{unfinished} requests were before this one, too many to answer it in time.")
         return Waiting(self, self._controller, self._metrics)
 
