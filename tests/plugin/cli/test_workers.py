@@ -16,6 +16,8 @@ import httpx
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "version": 1,
     "ranker": None,

@@ -79,6 +79,7 @@ async def offer(client, per_s, seconds):
     return answers
 
 
+@pytest.mark.slow
 async def test_overload_is_met_with_less_effort_then_refusals_within_the_bound(stage, address):
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=address, limits=limits, timeout=30.0) as client:
