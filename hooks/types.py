@@ -7,8 +7,9 @@ throughout the stage; the policies accept any hashable ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from itertools import chain, compress, count
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
@@ -81,6 +82,8 @@ class Candidates:
     """Bit j of row i says that `source_names[j]` found item i."""
     retrieval_scores: FeatureArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,)
     """The best score any retriever gave, NaN where none gave one; falling order is the last fallback."""
+    _id_list: list[Any] | None = field(default=None, init=False, repr=False, compare=False)
+    """`item_ids` as plain Python values, where they are known already."""
 
     @classmethod
     def of(cls, item_ids: ArrayLike, source: str, scores: ArrayLike | None = None) -> Candidates:
@@ -96,31 +99,73 @@ class Candidates:
                 f"Source {source!r} returned {values.shape} scores for {ids.shape} item ids; both must be "
                 "(n,). Return one score per item, or no scores at all."
             )
+        found = cls(ids, (source,), np.ones(len(ids), np.uint64), values)
+        if found._distinct:
+            return found
         _, first = np.unique(ids, return_index=True)
         first.sort()
-        return cls(ids[first], (source,), np.ones(len(first), np.uint64), values[first])
+        return found.take(first)
 
     @classmethod
     def union(cls, parts: Iterable[Candidates]) -> Candidates:
         """Return every item of `parts` once, in order of first appearance, with all its sources."""
-        parts = [part for part in parts if len(part)]
+        parts = [part._completed() for part in parts if len(part)]
         if not parts:
             return cls(np.zeros(0, dtype="<U1"))
+        if len(parts) == 1 and parts[0]._distinct:
+            return parts[0]
         names = tuple(dict.fromkeys(name for part in parts for name in part.source_names))
         if len(names) > 64:
             raise InvalidBatch(f"{len(names)} candidate sources in one request; at most 64 fit. Merge some.")
         ids = np.concatenate([part.item_ids for part in parts])
         scores = np.concatenate([part.retrieval_scores for part in parts])
         bits = np.concatenate([part._bits_under(names) for part in parts])
-        _, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-        merged_bits = np.zeros(len(first), np.uint64)
-        np.bitwise_or.at(merged_bits, inverse, bits)
-        best = np.full(len(first), np.nan, np.float32)
-        np.fmax.at(best, inverse, scores)
-        order = np.argsort(first, kind="stable")
-        return cls(ids[first[order]], names, merged_bits[order], best[order])
+        listed = list(chain.from_iterable(part.id_list for part in parts))
+        first_at: dict[Any, int] = {}
+        first = np.fromiter(map(first_at.setdefault, listed, count()), np.int64, count=len(listed))
+        again = np.flatnonzero(first != np.arange(len(listed)))
+        np.bitwise_or.at(bits, first[again], bits[again])
+        np.fmax.at(scores, first[again], scores[again])
+        kept = np.fromiter(first_at.values(), np.int64, count=len(first_at))
+        return cls(ids[kept], names, bits[kept], scores[kept])._listed(list(first_at))
+
+    @property
+    def id_list(self) -> list[Any]:
+        """`item_ids` as plain Python values, for whoever looks them up one by one; made once."""
+        known = self._id_list
+        if known is None:
+            known = self.item_ids.tolist()
+            self._listed(known)
+        return known
+
+    def _listed(self, id_list: list[Any] | None) -> Candidates:
+        object.__setattr__(self, "_id_list", id_list)
+        return self
+
+    @property
+    def _distinct(self) -> bool:
+        return len(set(self.id_list)) == len(self)
+
+    def _completed(self) -> Candidates:
+        """Return the same with sources and a score for each item, none and NaN where none were given."""
+        n = len(self)
+        bits, scores = self.source_bits, self.retrieval_scores
+        if len(bits) == len(scores) == n:
+            return self
+        if len(bits) not in {0, n} or len(scores) not in {0, n}:
+            raise InvalidBatch(
+                f"{n} candidates with {len(bits)} source bits and {len(scores)} scores; give one for each, or none."
+            )
+        return Candidates(
+            self.item_ids,
+            self.source_names,
+            bits if len(bits) else np.zeros(n, np.uint64),
+            scores if len(scores) else np.full(n, np.nan, np.float32),
+        )._listed(self._id_list)
 
     def _bits_under(self, names: tuple[str, ...]) -> NDArray[np.uint64]:
+        if names[: len(self.source_names)] == self.source_names:
+            return self.source_bits
         bits = np.zeros(len(self), np.uint64)
         for position, name in enumerate(self.source_names):
             found = (self.source_bits >> np.uint64(position)) & np.uint64(1)
@@ -129,14 +174,35 @@ class Candidates:
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
         """Return the candidates at `rows`, a mask or indices."""
+        listed = None
+        if rows.dtype == np.bool_:
+            if rows.all():
+                return self
+            listed = self._id_list and list(compress(self._id_list, rows.tolist()))
         return Candidates(
             self.item_ids[rows], self.source_names, self.source_bits[rows], self.retrieval_scores[rows]
-        )
+        )._listed(listed)
 
-    def sources_of(self, row: int) -> tuple[str, ...]:
-        """Return the names of the sources that found the item at `row`."""
-        bits = int(self.source_bits[row]) if len(self.source_bits) else 0
-        return tuple(name for position, name in enumerate(self.source_names) if bits >> position & 1)
+    def head(self, limit: int) -> Candidates:
+        """Return the first `limit` candidates, all where there are no more."""
+        if len(self) <= limit:
+            return self
+        return Candidates(
+            self.item_ids[:limit],
+            self.source_names,
+            self.source_bits[:limit],
+            self.retrieval_scores[:limit],
+        )._listed(self._id_list and self._id_list[:limit])
+
+    def sources_of(self, rows: IndexArray) -> tuple[tuple[str, ...], ...]:
+        """Return the names of the sources that found the items at `rows` (k,), a tuple for each."""
+        if not len(self.source_bits):
+            return ((),) * len(rows)
+        names: dict[int, tuple[str, ...]] = {}  # few combinations of sources occur
+        found = self.source_bits[rows].tolist()
+        for bits in set(found):
+            names[bits] = tuple(name for place, name in enumerate(self.source_names) if bits >> place & 1)
+        return tuple(names[bits] for bits in found)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -164,10 +230,19 @@ class Features:
 
     @classmethod
     def join(cls, parts: Sequence[Features], n: int) -> Features:
-        """Return the columns of all parts side by side; the parts must not share a name."""
+        """Return the columns of all parts side by side; raise `InvalidBatch` where `check_joinable` does."""
+        cls.check_joinable(parts, n)
         if not parts:
             return cls.empty(n)
-        names = tuple(name for part in parts for name in part.names)
+        if len(parts) == 1:
+            return parts[0]
+        names = tuple(chain.from_iterable(part.names for part in parts))
+        return cls(names, np.concatenate([part.values for part in parts], axis=1))
+
+    @staticmethod
+    def check_joinable(parts: Sequence[Features], n: int) -> None:
+        """Raise `InvalidBatch` where the parts share a name or have not one row for each of `n` candidates."""
+        names = [name for part in parts for name in part.names]
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise InvalidBatch(
@@ -180,19 +255,46 @@ class Features:
                     f"Feature columns {list(part.names)} have {len(part.values)} rows for {n} candidates; "
                     "return one row per candidate, in the candidates' order."
                 )
-        return cls(names, np.hstack([part.values for part in parts]))
 
     def column(self, name: str) -> FeatureArray:
         """Return column `name`, (n,)."""
         return self.values[:, self.names.index(name)]
 
-    def by_name(self) -> dict[str, FeatureArray]:
-        """Return the columns, (n,) each, by their names."""
-        return dict(zip(self.names, self.values.T, strict=True))
-
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Features:
         """Return the features at `rows`, a mask or indices."""
         return Features(self.names, self.values[rows])
+
+
+class Columns(Mapping[str, NDArray[Any]]):
+    """The columns of a request by name, (n,) each: features and whatever else is known; made when asked for."""
+
+    __slots__ = ("_features", "_more", "n")
+
+    def __init__(self, features: Features, more: Mapping[str, NDArray[Any]]) -> None:
+        """Take features and further columns, whose names count where both have one.
+
+        Raises `InvalidBatch` where their rows differ.
+        """
+        self.n: Final = len(features.values)
+        for name, column in more.items():
+            if len(column) != self.n:
+                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {self.n} items.")
+        self._features = features
+        self._more = more
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        found = self._more.get(name)
+        if found is not None:
+            return found
+        if name not in self._features.names:
+            raise KeyError(name)
+        return self._features.column(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._features.names, *self._more)))
+
+    def __len__(self) -> int:
+        return len({*self._features.names, *self._more})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +325,16 @@ class RankingBatch:
     """What is expected of each candidate before the policy has learnt anything, in the reward's unit: g(score).
 
     A policy that learns residuals adds its own expectation to it; others leave it alone."""
+    known_ids: InitVar[Sequence[Any] | None] = None
+    """`item_ids` as plain Python values, where the caller has them anyway."""
     id_list: Sequence[Any] = field(init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, for whoever looks them up one by one."""
+    settled: tuple[tuple[object, ...], BoolArray] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """What static guards said of these candidates, and to whom; `static_mask` keeps it."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, known_ids: Sequence[Any] | None) -> None:
         """Bring the arrays to their dtypes and check them."""
         ids = np.asarray(self.item_ids)
         if ids.ndim != 1:
@@ -238,13 +346,14 @@ class RankingBatch:
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
         if features is not None and (features.ndim != 2 or len(features) != n):
             raise InvalidBatch(f"`features` has shape {features.shape} for {n} items; it must be ({n}, d).")
-        id_list = ids.tolist()
+        id_list = ids.tolist() if known_ids is None else known_ids
         if n != len(set(id_list)):
             raise InvalidBatch(
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "
                 "Deduplicate candidates before scoring (`Candidates.union` does)."
             )
-        _require_finite("scores", scores, ids)
+        if self.scores is not None:
+            _require_finite("scores", scores, ids)
         if features is not None:
             _require_finite("features", features, ids)
         if self.offsets is not None:
@@ -253,13 +362,18 @@ class RankingBatch:
                 raise InvalidBatch(f"`offsets` has shape {offsets.shape} for {n} items; it must be ({n},).")
             _require_finite("offsets", offsets, ids)
             object.__setattr__(self, "offsets", offsets)
-        for name, column in self.columns.items():
-            if len(column) != n:
-                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
+        self._check_columns(n)
         object.__setattr__(self, "item_ids", ids)
         object.__setattr__(self, "id_list", id_list)
         object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "features", features)
+
+    def _check_columns(self, n: int) -> None:
+        if isinstance(self.columns, Columns) and self.columns.n == n:
+            return  # all of one length, as it has checked itself
+        for name, column in self.columns.items():
+            if len(column) != n:
+                raise InvalidBatch(f"Column {name!r} has {len(column)} rows for {n} items.")
 
     def __len__(self) -> int:
         return len(self.item_ids)

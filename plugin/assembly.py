@@ -70,13 +70,13 @@ class Installation:
     clock: Callable[[], float]
     not_started: dict[str, str]
     """Plugins whose start failed, each with the reason; they are asked nevertheless."""
+    _scale: _Scale
     _refreshers: tuple[Refresher, ...]
 
     @property
     def scale(self) -> Mapping[str, tuple[float, float]]:
         """The training mean and standard deviation of each of the ranker's columns."""
-        ranker = self.ranker.get()
-        return {} if ranker is None else ranker.manifest.scale
+        return self._scale.get()
 
     def refresh(self) -> None:
         """Take up newly published artefacts now, rather than within a second."""
@@ -93,6 +93,23 @@ class Installation:
         if self.exposures is not None:
             self.exposures.close()
         self.log.close()
+
+
+class _Scale:
+    """The scale of the newest ranker: one object for all requests until another is taken up.
+
+    So whoever prepares for it can tell at a glance that it is the same.
+    """
+
+    def __init__(self, ranker: Watched[Ranker]) -> None:
+        self._ranker = ranker
+        self._known: tuple[Ranker | None, Mapping[str, tuple[float, float]]] = None, {}
+
+    def get(self) -> Mapping[str, tuple[float, float]]:
+        ranker, known = self._ranker.get(), self._known
+        if known[0] is not ranker:
+            self._known = known = ranker, {} if ranker is None else ranker.manifest.scale
+        return known[1]
 
 
 class Refresher:
@@ -210,6 +227,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         safety=safety,
         clock=clock,
         not_started={},
+        _scale=_Scale(ranker),
         _refreshers=tuple(Refresher(calls, interval_s=1.0) for calls in refreshes),
     )
     services = Services(

@@ -266,7 +266,7 @@ class Budgets:
         visitor = visitor_of(request)
         exposures, stability = self._exposures, self._stability
         if exposures is not None and visitor is not None and stability.rest_s is not None:
-            awake = ~among(ranking.item_ids, exposures.resting(visitor, request.time))
+            awake = ~among(ranking, exposures.resting(visitor, request.time))
             explorable = awake if explorable is None else explorable & awake
         if not slots:
             return Reserved(Allowance(()))

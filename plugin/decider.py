@@ -18,6 +18,7 @@ from explorank.hooks.types import (
     Slate,
 )
 from explorank.recorder import Recorder, record_of
+from explorank.timings import StepClock
 from explorank.warm_start import WarmStart
 
 
@@ -63,14 +64,20 @@ class Decider:
         fallbacks: list[Fallback],
         candidates: Candidates | None = None,
         ranker_version: str | None = None,
+        *,
+        held_back: str = "",
+        clock: StepClock | None = None,
     ) -> Decided:
         """Return what to show and whether it is durable.
 
         A decision that is served again is neither logged nor told to plugins a second time.
         `candidates`, in the order of `ranking`, adds the sources; `ranker_version` names what gave the scores,
-        where the caller knows better than that it was the newest ranker. Where the log fails, the answer is the
-        baseline: an exploration whose propensities nobody can ever read would be wasted.
+        where the caller knows better than that it was the newest ranker. `held_back` says why the request must
+        not explore; empty where it may. Where the log fails, the answer is the
+        baseline: an exploration whose propensities nobody can ever read would be wasted. The time of the two
+        steps `explore` and `log` goes to `clock`.
         """
+        clock = clock or StepClock()
         versions = self.versions()
         if ranker_version is not None:
             versions = {**versions, "ranker": ranker_version}
@@ -78,7 +85,8 @@ class Decider:
             ranking, calibration = self._warm_start.expecting(ranking, versions["ranker"])
             versions = {**versions, "calibration": calibration}
         with collecting_fallbacks(fallbacks):
-            explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks)
+            explored = self._explorer.explore(request, ranking, n_slots, seed, fallbacks, held_back=held_back)
+        clock.end("explore")
         if explored.repeats is not None:
             self._budgets.repeated()
             return Decided(explored.repeats, explored.slate, logged=True, repeated=True)
@@ -90,4 +98,5 @@ class Decider:
         self._budgets.settle(explored.reserved, answer, logged=logged)
         if logged:
             self._engine.decided(answer)
+        clock.end("log")
         return Decided(answer, answer.slate, logged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from explorank.hooks.types import Arm, DecisionRecord, Fallback, Mode, SlotMethod
@@ -36,10 +36,20 @@ class Decision:
     logged: bool
     """False where the log was not writable: a baseline answer that takes no feedback."""
     repeated: bool = False
-    """True where this is an earlier decision, served again: everything else is as it was then."""
+    """True where this is an earlier decision, served again: all but `timings_us` is as it was then."""
+    timings_us: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """What this answer took, in microseconds by step (`explorank.timings.STEPS`), in order; a step that was not
+    taken is absent. Neither logged nor part of `to_dict`."""
 
     @classmethod
-    def of(cls, record: DecisionRecord, *, logged: bool, repeated: bool = False) -> Decision:
+    def of(
+        cls,
+        record: DecisionRecord,
+        *,
+        logged: bool,
+        repeated: bool = False,
+        timings_us: Mapping[str, float] | None = None,
+    ) -> Decision:
         """Return the answer that `record` describes."""
         slate = record.slate
         return cls(
@@ -58,6 +68,7 @@ class Decision:
             propensity_known=record.propensity_known,
             logged=logged,
             repeated=repeated,
+            timings_us=timings_us or {},
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Engine:
 
         for more in self._answers("ranking_retrieve", check, "skipped", fallbacks, request=request, k=k):
             found = more
-        return found.take(np.arange(limit)) if len(found) > limit else found
+        return found.head(limit)
 
     def filter(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> BoolArray:
         """Return who may be shown, (n,) bool; a filter that fails closed removes everybody."""
@@ -102,16 +102,16 @@ class Engine:
     def enrich(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> Features:
         """Return the plugins' feature columns side by side, (n, d) float32."""
         n = len(candidates)
-        joined = Features.empty(n)
+        fitting: list[Features] = []
 
         def check(answer: Any) -> Features:
-            return Features.join([joined, _instance_of(Features)(answer)], n)
+            features = _instance_of(Features)(answer)
+            Features.check_joinable([*fitting, features], n)
+            fitting.append(features)
+            return features
 
-        for wider in self._answers(
-            "ranking_enrich", check, "columns missing", fallbacks, request=request, candidates=candidates
-        ):
-            joined = wider
-        return joined
+        hook, arguments = "ranking_enrich", {"request": request, "candidates": candidates}
+        return Features.join(list(self._answers(hook, check, "columns missing", fallbacks, **arguments)), n)
 
     def score(
         self, request: RankingRequest, candidates: Candidates, features: Features, fallbacks: list[Fallback]

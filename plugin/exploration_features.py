@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from explorank.errors import SettingsError
 from explorank.hooks.errors import InvalidBatch
-from explorank.hooks.types import FeatureArray, Features, FloatArray
+from explorank.hooks.types import FeatureArray, Features, FloatArray, IndexArray
 from explorank.rankers import Ranker
 from explorank.settings import Settings
 
@@ -45,6 +46,7 @@ class ExplorationFeatures:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names: tuple[str, ...] = (CONSTANT, *names) if names else ()
+        self._plan: _Plan | None = None
         self.version: str = hashlib.blake2b("\n".join(self.names).encode(), digest_size=8).hexdigest()
 
     @property
@@ -70,23 +72,75 @@ class ExplorationFeatures:
         """
         if not self.names:
             return None
-        wanted = self.names[1:]
-        missing = [name for name in wanted if name != SCORE and name not in features.names]
+        plan = self._plan_for(features.names, scale)
+        raw = np.empty((len(scores), self.dim - 1))
+        raw[:, plan.targets] = features.values[:, plan.sources]
+        raw[:, plan.score_targets] = scores[:, None]
+        mean, deviation = plan.mean, plan.deviation
+        if len(plan.unknown):
+            mean, deviation = mean.copy(), deviation.copy()
+            mean[plan.unknown], deviation[plan.unknown] = _mean_and_deviation(raw[:, plan.unknown])
+        raw -= mean
+        raw /= deviation
+        matrix = np.empty((len(scores), self.dim), np.float32)
+        matrix[:, 0] = 1.0
+        matrix[:, 1:] = raw
+        matrix[np.isnan(matrix)] = 0.0
+        return np.clip(matrix, -_CLIP, _CLIP, out=matrix)
+
+    def _plan_for(self, names: tuple[str, ...], scale: Mapping[str, tuple[float, float]]) -> _Plan:
+        """Return what stands where; remembered, since columns and scales rarely change."""
+        plan = self._plan
+        if plan is None or plan.names != names or plan.scale is not scale:
+            self._plan = plan = _Plan.of(self.names[1:], names, scale)
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How the columns of one kind of request become the matrix; places count without the constant."""
+
+    names: tuple[str, ...]
+    scale: Mapping[str, tuple[float, float]]
+    sources: IndexArray
+    """The features' columns that are wanted,"""
+    targets: IndexArray
+    """and where they go."""
+    score_targets: IndexArray
+    """Where the score goes."""
+    unknown: IndexArray
+    """The columns whose mean and deviation are the request's own."""
+    mean: FloatArray
+    deviation: FloatArray
+
+    @classmethod
+    def of(
+        cls, wanted: Sequence[str], names: tuple[str, ...], scale: Mapping[str, tuple[float, float]]
+    ) -> _Plan:
+        missing = [name for name in wanted if name != SCORE and name not in names]
         if missing:
             raise InvalidBatch(
                 f"`exploration.features` names {missing}, which no plugin supplied for this request "
-                f"(supplied: {list(features.names)}). Exploration is left out until they are there again."
+                f"(supplied: {list(names)}). Exploration is left out until they are there again."
             )
-        matrix = np.empty((len(scores), self.dim), np.float32)
-        matrix[:, 0] = 1.0
-        for position, name in enumerate(wanted, start=1):
-            column = scores if name == SCORE else features.column(name).astype(np.float64)
-            mean, deviation = scale.get(name) or _mean_and_deviation(column)
-            matrix[:, position] = (column - mean) / (deviation or 1.0)
-        np.nan_to_num(matrix, copy=False, nan=0.0)
-        return np.clip(matrix, -_CLIP, _CLIP, out=matrix)
+        targets = [place for place, name in enumerate(wanted) if name != SCORE]
+        known = [scale.get(name, (0.0, 1.0)) for name in wanted]
+        return cls(
+            names=names,
+            scale=scale,
+            sources=np.array([names.index(wanted[place]) for place in targets], np.int64),
+            targets=np.array(targets, np.int64),
+            score_targets=np.array([place for place, name in enumerate(wanted) if name == SCORE], np.int64),
+            unknown=np.array([place for place, name in enumerate(wanted) if name not in scale], np.int64),
+            mean=np.array([mean for mean, _ in known], np.float64),
+            deviation=np.array([deviation or 1.0 for _, deviation in known], np.float64),
+        )
 
 
-def _mean_and_deviation(column: FloatArray) -> tuple[float, float]:
-    present = column[np.isfinite(column)]
-    return (float(present.mean()), float(present.std())) if len(present) else (0.0, 1.0)
+def _mean_and_deviation(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return both of each column of `columns` (n, d), over what is finite; a constant column has deviation 1."""
+    finite = np.isfinite(columns)
+    present = np.maximum(np.count_nonzero(finite, axis=0), 1)
+    mean = np.where(finite, columns, 0.0).sum(axis=0) / present
+    deviation = np.sqrt(np.square(np.where(finite, columns - mean, 0.0)).sum(axis=0) / present)
+    return mean, np.where(deviation > 0.0, deviation, 1.0)

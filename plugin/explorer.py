@@ -14,7 +14,7 @@ from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidBatch, LogUnavailable
 from explorank.hooks.exploration import Greedy, Policy, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
-from explorank.hooks.guards import Guard, guard_mask, static_mask, with_snapshots
+from explorank.hooks.guards import Guard, guard_mask, is_static, static_mask, with_snapshots
 from explorank.hooks.limits import Gate, refusal
 from explorank.hooks.types import (
     Allowance,
@@ -76,6 +76,7 @@ class Explorer:
         self._engine = engine
         self._policy = policy
         self._guards = tuple(guards)
+        self._varying = tuple(guard for guard in self._guards if not is_static(guard))
         self._kill_switch = kill_switch
         self._budgets = budgets
         self._gates = tuple(gates)
@@ -101,8 +102,13 @@ class Explorer:
         n_slots: int,
         seed: int,
         fallbacks: list[Fallback],
+        *,
+        held_back: str = "",
     ) -> Explored:
-        """Return the slate to show; it holds only what every guard allows, on every path."""
+        """Return the slate to show; it holds only what every guard allows, on every path.
+
+        `held_back` says why the request must not explore; empty where it may.
+        """
         request = with_snapshots(self._guards, request, note_guard_error)
         mode = self.mode_of(request)
         arm = self.arm_of(request) if mode == "live" else "baseline"
@@ -113,6 +119,10 @@ class Explorer:
             return decided
         if mode == "live" and (settled := self._settled(decided, request, ranking, n_slots)) is not None:
             return settled
+        if held_back:
+            # Not a draw decided it, so that the propensities of the baseline are 1 and known.
+            fallbacks.append(Fallback("explore", "explorank", held_back, "score order, nothing explored"))
+            return replace(decided, held_back=held_back)
         return self._drawn(decided, request, ranking, n_slots, seed, fallbacks)
 
     def _settled(
@@ -211,7 +221,7 @@ class Explorer:
             raise InvalidBatch(
                 f"a slate of {len(order)} items, {len(slate.propensities)} propensities for {n_slots} slots"
             )
-        if len(order) and (order.min() < 0 or order.max() >= n or len(np.unique(order)) != len(order)):
+        if len(order) and (order.min() < 0 or order.max() >= n or len(set(order.tolist())) != len(order)):
             raise InvalidBatch(
                 f"a slate whose rows {order.tolist()} repeat or lie outside the {n} candidates"
             )
@@ -225,15 +235,12 @@ class Explorer:
 
     def _forbidden(self, order: IndexArray, request: RankingRequest, ranking: RankingBatch) -> int | None:
         """Return the first slot whose item a guard forbids, given the slots above it, or `None`."""
-        allowed = static_mask(self._guards, request, ranking, note_guard_error)
-        for slot, row in enumerate(order.tolist()):
-            eligible = allowed.copy()
-            for guard in self._guards:
-                if not getattr(guard, "static", False):
-                    eligible &= guard_mask(guard, request, ranking, order[:slot], slot, note_guard_error)
-            if not eligible[row]:
-                return slot
-        return None
+        allowed = static_mask(self._guards, request, ranking, note_guard_error)[order]
+        for guard in self._varying:
+            for slot, row in enumerate(order.tolist()):
+                mask = guard_mask(guard, request, ranking, order[:slot], slot, note_guard_error)
+                allowed[slot] &= mask[row]
+        return None if allowed.all() else int(allowed.argmin())
 
 
 def _check_allowance(slate: Slate, allowance: Allowance) -> None:

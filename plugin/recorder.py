@@ -158,9 +158,7 @@ def record_of(
         features=no_features if ranking.features is None else ranking.features[rows],
         columns=columns,
         shadow=shadow,
-        sources=tuple(
-            () if candidates is None else candidates.sources_of(row) for row in slate.order.tolist()
-        ),
+        sources=((),) * len(slate) if candidates is None else candidates.sources_of(slate.order),
         fallbacks=tuple(fallbacks),
         versions=versions,
         propensity_known=explored.propensity_known,

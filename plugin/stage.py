@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from explorank.assembly import Installation, assemble
 from explorank.decision import Decision
+from explorank.effort import WHOLE, Effort
 from explorank.errors import InvalidRequest
 from explorank.fallbacks import collecting_fallbacks, note_guard_error
 from explorank.health import readiness, status
@@ -22,6 +23,7 @@ from explorank.hooks.feedback import KillSwitch
 from explorank.hooks.guards import with_snapshots
 from explorank.hooks.types import (
     Candidates,
+    Columns,
     DecisionRecord,
     Fallback,
     FeatureArray,
@@ -35,6 +37,7 @@ from explorank.hooks.types import (
 )
 from explorank.seeds import new_decision_id, seed_of
 from explorank.settings import Settings, load_settings
+from explorank.timings import StepClock
 
 Id = str | int
 
@@ -59,25 +62,33 @@ class Stage:
         context: Mapping[str, Any] | None = None,
         exclude: Iterable[Id] = (),
         similar_to: Id | None = None,
+        effort: Effort = WHOLE,
     ) -> Decision:
         """Return a slate of at most `slots` items for the user.
 
         `user_id=None` is an anonymous visitor; `context["history"]` may hold their session, oldest first, and
         `context["session_id"]` keeps them in one experiment group. `similar_to` asks for items like that one.
+        `effort` is for a host with more requests than time: the whole effort by default.
         Whatever fails on the way is replaced and named in the decision's `fallbacks`. Raises `InvalidRequest`
         for arguments that no answer could fit.
         """
+        clock = StepClock()
         request = self._request(user_id, slots, surface, context, exclude, similar_to)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
             request = self._enriched(request, fallbacks)
-            limit = installation.settings.retrieval.candidates
+            clock.end("enrich_request")
+            limit = self._candidates(effort, fallbacks)
             found = installation.engine.retrieve(request, limit, limit, fallbacks)
+            clock.end("retrieve")
             candidates = found.take(installation.engine.filter(request, found, fallbacks))
+            clock.end("filter")
             features = installation.engine.enrich(request, candidates, fallbacks)
-            scores = self._scores(request, candidates, features, fallbacks)
+            clock.end("enrich")
+            scores = self._scores(request, candidates, features, effort, fallbacks)
+            clock.end("score")
             matrix = self._policy_features(features, scores.values, fallbacks)
-            return self._decide(request, candidates, features, scores, matrix, fallbacks)
+            return self._decide(request, candidates, features, scores, matrix, effort, fallbacks, clock)
 
     def explore(
         self,
@@ -90,29 +101,35 @@ class Stage:
         surface: str = "default",
         context: Mapping[str, Any] | None = None,
         exclude: Iterable[Id] = (),
+        effort: Effort = WHOLE,
     ) -> Decision:
         """Return a slate of the host's own candidates: only the exploration, guards included.
 
         `item_ids` (n,) are distinct, `scores` (n,) finite, higher is better. `features` (n, d) is what the
-        policy sees, as it is; without it, the columns that `exploration.features` names are looked up.
+        policy sees, as it is; without it, the columns that `exploration.features` names are looked up. Of
+        `effort`, only whether the request may explore matters here.
         Raises `InvalidRequest` naming the item whose score or feature is not finite or whose id repeats.
         """
+        clock = StepClock()
         request = self._request(user_id, slots, surface, context, exclude, None)
         batch = self._host_batch(item_ids, scores, features)
         installation, fallbacks = self.installation, list[Fallback]()
         with collecting_fallbacks(fallbacks):
             request = self._enriched(request, fallbacks)
+            clock.end("enrich_request")
             found = Candidates.of(batch.item_ids, "host")
             allowed = installation.engine.filter(request, found, fallbacks)
             candidates, kept = found.take(allowed), batch.score_values[allowed]
+            clock.end("filter")
             columns = Features.empty(len(candidates))
             matrix: FeatureArray | None = None
             if batch.features is not None:
                 matrix = batch.features[allowed]
             elif installation.exploration_features.dim:
                 columns = installation.engine.enrich(request, candidates, fallbacks)
+                clock.end("enrich")
                 matrix = self._policy_features(columns, kept, fallbacks)
-            return self._decide(request, candidates, columns, Scores(kept), matrix, fallbacks)
+            return self._decide(request, candidates, columns, Scores(kept), matrix, effort, fallbacks, clock)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -284,15 +301,28 @@ class Stage:
             )
         return batch
 
+    def _candidates(self, effort: Effort, fallbacks: list[Fallback]) -> int:
+        """Return how many candidates are ranked at most."""
+        limit = self.installation.settings.retrieval.candidates
+        if effort.candidates is None or effort.candidates >= limit:
+            return limit
+        action = f"at most {effort.candidates} candidates instead of {limit}"
+        fallbacks.append(Fallback("retrieve", "explorank", effort.reason, action))
+        return effort.candidates
+
     def _scores(
         self,
         request: RankingRequest,
         candidates: Candidates,
         features: Features,
+        effort: Effort,
         fallbacks: list[Fallback],
     ) -> Scores:
         """Return the ranker's scores, or falling numbers in retrieval order, which no ranker's version stands for."""
-        if self.installation.settings.ranker is not None and len(candidates):
+        ranked = self.installation.settings.ranker is not None and len(candidates) > 0
+        if ranked and not effort.scores:
+            fallbacks.append(Fallback("score", "explorank", effort.reason, "retrieval order"))
+        elif ranked:
             scores = self.installation.engine.score(request, candidates, features, fallbacks)
             if scores is not None:
                 return scores
@@ -316,7 +346,9 @@ class Stage:
         columns: Features,
         scores: Scores,
         matrix: FeatureArray | None,
+        effort: Effort,
         fallbacks: list[Fallback],
+        clock: StepClock,
     ) -> Decision:
         """Explore, make the record durable, answer. Guards read `columns` and the sources by name."""
         installation = self.installation
@@ -325,8 +357,9 @@ class Stage:
             scores=scores.values,
             uncertainty=scores.uncertainty,
             features=matrix,
-            columns={**columns.by_name(), "source_bits": candidates.source_bits},
+            columns=Columns(columns, {"source_bits": candidates.source_bits}),
             feature_names=installation.exploration_features.names_of(matrix),
+            known_ids=candidates.id_list,
         )
         decided = installation.decider.decide(
             request,
@@ -336,8 +369,15 @@ class Stage:
             fallbacks,
             candidates,
             scores.version,
+            held_back="" if effort.explores else effort.reason,
+            clock=clock,
         )
-        return Decision.of(decided.record, logged=decided.logged, repeated=decided.repeated)
+        return Decision.of(
+            decided.record,
+            logged=decided.logged,
+            repeated=decided.repeated,
+            timings_us=clock.spent_us(),
+        )
 
     def check_reward(self, kind: str, value: float) -> None:
         """Raise `InvalidFeedback` for a kind that is not configured or a value out of its range."""

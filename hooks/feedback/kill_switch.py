@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -17,12 +18,13 @@ class KillSwitch:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._looked_at = os.fspath(self.path)
 
     @property
     def engaged(self) -> bool:
         """Whether the switch is on; costs one `stat`."""
         try:
-            self.path.stat()
+            os.stat(self._looked_at)  # noqa: PTH116 - per request
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError:

@@ -8,6 +8,7 @@ from explorank.hooks.guards.guard import (
     SnapshotFailed,
     guard_mask,
     guard_name,
+    is_static,
     static_mask,
     with_snapshots,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "SnapshotFailed",
     "guard_mask",
     "guard_name",
+    "is_static",
     "static_mask",
     "with_snapshots",
 ]

@@ -45,4 +45,4 @@ class AlreadySeen:
                     "a list of ids."
                 )
             seen.update(map(str, ids))
-        return ~among(batch.item_ids, seen)
+        return ~among(batch, seen)

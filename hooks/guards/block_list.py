@@ -97,7 +97,7 @@ class BlockList:
         slot: int,  # noqa: ARG002 - static
     ) -> BoolArray:
         """Return True for every candidate that is not listed, (n,) bool."""
-        return ~among(batch.item_ids, self.blocked)
+        return ~among(batch, self.blocked)
 
     def _refresh(self) -> None:
         if self.path is None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter, is_
 from types import MappingProxyType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
 from explorank.hooks.errors import InvalidPolicy
 from explorank.hooks.guards.membership import among
 from explorank.hooks.types import BoolArray, IndexArray, RankingBatch, RankingRequest
+
+_WHAT_GUARDS_READ: Final = attrgetter(
+    "decision_id", "slots", "user_id", "surface", "time", "context", "exclude", "similar_to", "guard_state"
+)
 
 OnGuardError: TypeAlias = Callable[[str, Exception], None]
 """Called with a guard's name and what went wrong with it."""
@@ -68,6 +73,8 @@ def with_snapshots(
     if not taking:
         return request
     names = [guard_name(guard) for guard in taking]
+    if len(set(names)) == len(names) and request.guard_state.keys() >= set(names):
+        return request
     if len(set(names)) < len(names):
         raise InvalidPolicy(
             f"Guards with snapshots are named {names}; two of one name would read each other's state. Give "
@@ -110,13 +117,25 @@ def static_mask(
     batch: RankingBatch,
     on_error: OnGuardError | None = None,
 ) -> BoolArray:
-    """Return who may stand in any slot at all: `request.exclude` and every static guard, (n,) bool."""
-    mask = ~among(batch.item_ids, request.exclude)
+    """Return who may stand in any slot at all: `request.exclude` and every static guard, (n,) bool.
+
+    Each guard answers once for a request and its candidates, however many steps ask; `on_error` is told then.
+    """
+    asked = (*guards, *_WHAT_GUARDS_READ(request))
+    if batch.settled is not None and _the_same(batch.settled[0], asked):
+        return batch.settled[1].copy()
+    mask = ~among(batch, request.exclude)
     nothing_placed = np.zeros(0, np.int64)
     for guard in guards:
         if is_static(guard):
             mask &= guard_mask(guard, request, batch, nothing_placed, 0, on_error)
+    object.__setattr__(batch, "settled", (asked, mask.copy()))
     return mask
+
+
+def _the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    # Identity is enough, and cheap: the parts of a request are never changed, only replaced.
+    return len(one) == len(other) and all(map(is_, one, other))
 
 
 def _checked(name: str, answer: Any, n: int) -> BoolArray:

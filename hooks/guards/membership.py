@@ -6,13 +6,14 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from explorank.hooks.types import BoolArray, Ids
+from explorank.hooks.types import BoolArray, RankingBatch
 
 
-def among(item_ids: Ids, ids: AbstractSet[str]) -> BoolArray:
-    """Return which of `item_ids` (n,) are in `ids`, (n,) bool; ids that are not text count by their text."""
-    if not ids:
-        return np.zeros(len(item_ids), dtype=np.bool_)
-    texts = item_ids if item_ids.dtype.kind == "U" else item_ids.astype(str)
-    # Hashing beats `numpy.isin`, which sorts text, and costs the same however long the list is.
-    return np.fromiter(map(ids.__contains__, texts.tolist()), np.bool_, count=len(texts))
+def among(batch: RankingBatch, ids: AbstractSet[str]) -> BoolArray:
+    """Return which candidates are in `ids`, (n,) bool; ids that are not text count by their text."""
+    n = len(batch)
+    texts = batch.id_list if batch.item_ids.dtype.kind == "U" else [str(item) for item in batch.id_list]
+    # Mostly nobody is. Hashing beats `numpy.isin`, which sorts text, and costs the same however many `ids` are.
+    if not ids or ids.isdisjoint(texts):
+        return np.zeros(n, np.bool_)
+    return np.fromiter(map(ids.__contains__, texts), np.bool_, count=n)

@@ -38,4 +38,4 @@ class Rejected:
         slot: int,  # noqa: ARG002 - static
     ) -> BoolArray:
         """Return True for every candidate that was not rejected, (n,) bool."""
-        return ~among(batch.item_ids, request.guard_state[self.name])
+        return ~among(batch, request.guard_state[self.name])

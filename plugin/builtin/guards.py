@@ -26,4 +26,5 @@ class GuardsPlugin:
             return None
         guards, on_error = self._services.guards, self._services.on_guard_error
         request = with_snapshots(guards, request, on_error)
-        return static_mask(guards, request, RankingBatch(item_ids=candidates.item_ids), on_error)
+        batch = RankingBatch(candidates.item_ids, known_ids=candidates.id_list)
+        return static_mask(guards, request, batch, on_error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from explorank.effort import WHOLE, Effort
 from explorank.host.access import Access
 from explorank.host.auth import Tokens
 from explorank.host.bodies import check, parse_json, read_body
 from explorank.host.errors import Problem
 from explorank.host.handlers import Handlers, Reply
 from explorank.host.limits import Limits
+from explorank.host.load import Load
 from explorank.host.metrics import HostMetrics
 from explorank.host.openapi import document
 from explorank.host.operations import Lane, Operation, operations
@@ -32,6 +34,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 _OPERATOR_THREADS: Final = 2
 _OPERATORS_WAITING: Final = 32
+_BOUNDED_BY_TIME: Final = 1_000_000
+_FEEDBACK_THREADS: Final = 2  # so that what arrives during a commit shares the next one
 
 
 def create_app(
@@ -39,8 +43,12 @@ def create_app(
     *,
     tokens: Tokens | None = None,
     limits: Limits | None = None,
+    efforts: Sequence[Effort] = (WHOLE,),
 ) -> Starlette:
     """Return the application over `stage`, which it closes when the server shuts down.
+
+    `efforts` are what a slate may cost under overload, each less than the one before (`explorank.effort.ladder`);
+    they matter where `limits.latency_s` is set.
 
     Without `tokens` the application is open to whoever reaches it, so bind it to loopback only.
     """
@@ -48,8 +56,19 @@ def create_app(
     limits = limits or Limits()
     metrics = HostMetrics(lambda: stage.kill_switch.engaged, status=stage.status)
     table = operations(Handlers(stage, metrics, limits), limits)
+    # Candidates and scores of `explore` are the caller's own: it can only go without exploration.
+    without_exploration = [effort for effort in efforts if not effort.explores]
+    loads = {
+        "rank": Load(limits, efforts, metrics),
+        "explore": Load(limits, [efforts[0], *without_exploration], metrics),
+    }
     pools = {
-        Lane.REQUESTS: WorkerPool("requests", threads=limits.threads, waiting=limits.waiting),
+        Lane.SLATES: WorkerPool(
+            "slates",
+            threads=limits.threads,
+            waiting=limits.waiting if limits.latency_s is None else _BOUNDED_BY_TIME,
+        ),
+        Lane.FEEDBACK: WorkerPool("feedback", threads=_FEEDBACK_THREADS, waiting=limits.waiting),
         Lane.OPERATORS: WorkerPool("operators", threads=_OPERATOR_THREADS, waiting=_OPERATORS_WAITING),
     }
     described = orjson.dumps(document(table, open_to_all=tokens.open))
@@ -59,7 +78,8 @@ def create_app(
 
     endpoints: list[tuple[str, str, Endpoint]] = [("GET", "/openapi.json", openapi)]
     endpoints += [
-        (operation.method, operation.path, _endpoint(operation, pools, tokens, limits)) for operation in table
+        (operation.method, operation.path, _endpoint(operation, pools, loads, tokens, limits))
+        for operation in table
     ]
 
     @asynccontextmanager
@@ -86,7 +106,11 @@ def _close(stage: StageLike, pools: Mapping[Lane, WorkerPool]) -> None:
 
 
 def _endpoint(
-    operation: Operation, pools: Mapping[Lane, WorkerPool], tokens: Tokens, limits: Limits
+    operation: Operation,
+    pools: Mapping[Lane, WorkerPool],
+    loads: Mapping[str, Load],
+    tokens: Tokens,
+    limits: Limits,
 ) -> Endpoint:
     async def respond(request: Request) -> Response:
         if operation.scope is not None:
@@ -95,18 +119,26 @@ def _endpoint(
         if operation.body is not None:
             given = await read_body(request, limit=limits.body_bytes, timeout_s=limits.body_timeout_s)
         if operation.lane is Lane.EVENT_LOOP:
-            reply = _perform(operation, given)
-        else:
-            reply = await pools[operation.lane].run(lambda: _perform(operation, given))
-        return Response(reply.content, media_type=reply.media_type)
+            return _response(_perform(operation, given))
+        pool = pools[operation.lane]
+        if operation.lane is not Lane.SLATES:
+            return _response(await pool.run(lambda: _perform(operation, given)))
+        waiting = await loads[operation.name].arrived(pool.unfinished)
+        reply = await pool.run(lambda: waiting.answer(lambda effort: _perform(operation, given, effort)))
+        return _response(reply, {"Server-Timing": waiting.server_timing(reply)})
 
     return respond
 
 
-def _perform(operation: Operation, given: bytes | Mapping[str, str]) -> Reply:
+def _response(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(reply.content, media_type=reply.media_type, headers=headers)
+
+
+def _perform(operation: Operation, given: bytes | Mapping[str, str], *effort: Effort) -> Reply:
     """Parse, check and call, all on one thread: a large body must not hold up the event loop."""
     if operation.body is None:
         return operation.call(given)
     assert isinstance(given, bytes)  # noqa: S101 - the body was read
     value = parse_json(given)
-    return operation.call(value if operation.body.model is None else check(operation.body.model, value))
+    checked = value if operation.body.model is None else check(operation.body.model, value)
+    return operation.call(checked, *effort)

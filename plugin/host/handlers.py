@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from explorank.decision import Decision
+from explorank.effort import Effort
 from explorank.errors import InvalidFeedback, InvalidRequest, LogUnavailable, UnknownDecision
 from explorank.host.answers import logged_decision
 from explorank.host.bodies import check, json_path
@@ -40,6 +42,8 @@ class Reply:
 
     content: bytes
     media_type: str = "application/json"
+    timings_us: Mapping[str, float] = field(default_factory=dict)
+    """What the steps of the stage took, in order."""
 
     @classmethod
     def json(cls, value: Mapping[str, Any]) -> Reply:
@@ -55,7 +59,7 @@ class Handlers:
         self._metrics = metrics
         self._limits = limits
 
-    def rank(self, body: RankRequest) -> Reply:
+    def rank(self, body: RankRequest, effort: Effort) -> Reply:
         """Answer with a slate from the catalogue."""
         with _refusals():
             decision = self._stage.rank(
@@ -65,11 +69,11 @@ class Handlers:
                 context=_as_mapping(body.context),
                 exclude=body.exclude,
                 similar_to=body.similar_to,
+                effort=effort,
             )
-        self._metrics.count_decision(decision)
-        return Reply.json(decision.to_dict())
+        return self._decided(decision)
 
-    def explore(self, body: ExploreRequest) -> Reply:
+    def explore(self, body: ExploreRequest, effort: Effort) -> Reply:
         """Answer with a slate of the caller's candidates."""
         features = None if body.features is None else np.asarray(body.features, dtype=np.float32)
         with _refusals():
@@ -82,9 +86,13 @@ class Handlers:
                 surface=body.surface,
                 context=_as_mapping(body.context),
                 exclude=body.exclude,
+                effort=effort,
             )
+        return self._decided(decision)
+
+    def _decided(self, decision: Decision) -> Reply:
         self._metrics.count_decision(decision)
-        return Reply.json(decision.to_dict())
+        return Reply(orjson.dumps(decision.to_dict()), timings_us=decision.timings_us)
 
     def shown(self, body: ShownRequest) -> Reply:
         """Record what was displayed."""

@@ -17,15 +17,20 @@ class Limits:
     """The longest slate one request may ask for."""
     rewards: int = 1_000
     """The most rewards one call may bring."""
-    threads: int = 4
+    threads: int = 1
     """Calls to the stage that run at once; the event loop itself never ranks."""
     waiting: int = 128
-    """Calls that may wait for a thread; beyond them the answer is 503 at once."""
+    """Calls that may wait for a thread; beyond them the answer is 503 at once. Slates wait by `latency_s` instead,
+    where it is set."""
+    latency_s: float | None = None
+    """Within this time of its arrival a slate is answered or refused; `None`: requests wait as long as it takes."""
 
     def __post_init__(self) -> None:
         """Refuse limits that would refuse everything."""
         for name in ("body_bytes", "body_timeout_s", "slots", "rewards", "threads"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}; it must be above 0.")
+        if self.latency_s is not None and self.latency_s <= 0:
+            raise ValueError(f"`latency_s` is {self.latency_s}; it must be above 0.")
         if self.waiting < 0:
             raise ValueError(f"`waiting` is {self.waiting}; it must be 0 or more.")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from threading import Lock
 from typing import Any, Final, Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Gauge,
     Histogram,
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from explorank.decision import Decision
+from explorank.host.step_histogram import StepHistogram
+from explorank.process import SHARED_FOLDER
 from explorank.safety import figures
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -43,30 +48,41 @@ _LIMITS: Final = {
 """Which of the stage's figures are exposed, and how."""
 
 
-class _LimitsCollector(Collector):
-    """Exposes what the stage counts itself."""
+class _KillSwitchCollector(Collector):
+    """Looks at the switch at every scrape."""
 
-    def __init__(self, status: Callable[[], Mapping[str, Any]]) -> None:
-        self._status = status
+    def __init__(self, engaged: Callable[[], bool]) -> None:
+        self._engaged = engaged
 
     def collect(self) -> Iterable[Metric]:
-        """Return one counter for each figure, 0 where the stage has none; nothing while it cannot say."""
-        try:
-            figures = self._status().get("limits", {})
-        except Exception:  # whatever fails in the stage, the other counters are what tells of it
-            return
-        for figure, (name, documentation) in _LIMITS.items():
-            yield CounterMetricFamily(name, documentation, value=figures.get(figure, 0))
+        """Return the one gauge."""
+        return [
+            GaugeMetricFamily(
+                "explorank_kill_switch_engaged",
+                "1 while all exploration is stopped.",
+                value=float(self._engaged()),
+            )
+        ]
 
 
 class HostMetrics:
-    """One application's counters, in a registry of its own, so that several may live in a process."""
+    """One application's counters, in a registry of its own, so that several may live in a process.
+
+    Those of the workers of one `explorank serve` are one: whichever is asked answers for all.
+    """
 
     def __init__(
         self, kill_switch_engaged: Callable[[], bool], *, status: Callable[[], Mapping[str, Any]] = dict
     ) -> None:
+        folder = os.environ.get(SHARED_FOLDER)
         self._registry = CollectorRegistry()
-        ProcessCollector(registry=self._registry)
+        self._exposed = self._registry if folder is None else CollectorRegistry()
+        self._steps = StepHistogram(None if folder is None else Path(folder))
+        self._exposed.register(self._steps)
+        if folder is None:
+            ProcessCollector(registry=self._registry)  # of one process; each worker's would be another's
+        else:
+            MultiProcessCollector(self._exposed, folder)  # type: ignore[no-untyped-call]  # the library leaves it untyped
         self._requests = Counter(
             "explorank_http_requests",
             "Requests by route, method and status; `disconnected` where the client left before the answer.",
@@ -108,14 +124,21 @@ class HostMetrics:
             ("result",),
             registry=self._registry,
         )
-        Gauge(
-            "explorank_kill_switch_engaged",
-            "1 while all exploration is stopped.",
+        self._shed = Counter(
+            "explorank_shed",
+            "Requests that got less than the whole effort under overload, by the effort; `refused` got 503.",
+            ("effort",),
             registry=self._registry,
-        ).set_function(lambda: float(kill_switch_engaged()))
-        self._registry.register(_SafetyCollector(status))
-
-        self._registry.register(_LimitsCollector(status))
+        )
+        self._limits = {
+            figure: Counter(name, documentation, registry=self._registry)
+            for figure, (name, documentation) in _LIMITS.items()
+        }
+        self._status = status
+        self._told: dict[str, int] = {}
+        self._telling = Lock()
+        self._exposed.register(_KillSwitchCollector(kill_switch_engaged))
+        self._exposed.register(_SafetyCollector(status))
 
     def count_request(self, route: str, method: str, status: str, seconds: float) -> None:
         """Count one finished request."""
@@ -138,9 +161,30 @@ class HostMetrics:
         """Count one reward."""
         self._rewards.labels(result).inc()
 
+    def count_shed(self, effort: str) -> None:
+        """Count one request that got less than the whole effort."""
+        self._shed.labels(effort).inc()
+
+    def observe_steps(self, timings_us: Mapping[str, float]) -> None:
+        """Count the time of each step of one request."""
+        self._steps.observe(timings_us)
+
     def exposition(self) -> bytes:
         """Return all counters as Prometheus reads them."""
-        return generate_latest(self._registry)
+        self._count_limits()
+        return generate_latest(self._exposed)
+
+    def _count_limits(self) -> None:
+        """Count what the stage counted itself since the last time; nothing while it cannot say."""
+        try:
+            counts = self._status().get("limits", {})
+        except Exception:  # whatever fails in the stage, the other counters are what tells of it
+            return
+        with self._telling:
+            for figure, counter in self._limits.items():
+                counted = counts.get(figure, 0)
+                counter.inc(max(0, counted - self._told.get(figure, 0)))
+                self._told[figure] = counted
 
 
 class _SafetyCollector(Collector):

@@ -39,7 +39,10 @@ class Lane(Enum):
 
     EVENT_LOOP = "event loop"
     """At once; for what only reads a constant."""
-    REQUESTS = "requests"
+    SLATES = "slates"
+    """For what is asked for slates; under overload each is answered with less effort, or refused."""
+    FEEDBACK = "feedback"
+    """For what must not wait behind slates: it is little work, and nobody sends it twice."""
     OPERATORS = "operators"
 
 
@@ -72,8 +75,8 @@ class Operation:
     scope: Scope | None = None
     """`None`: open to all."""
     lane: Lane
-    call: Callable[[Any], Reply]
-    """Takes the checked body, or the path's parameters where there is no body."""
+    call: Callable[..., Reply]
+    """Takes the checked body, or the path's parameters where there is no body; of slates, also the effort."""
     body: Body | None = None
     answer: type[Answer] | None
     """`None`: plain text."""
@@ -108,7 +111,7 @@ def operations(handlers: Handlers, limits: Limits) -> tuple[Operation, ...]:
             summary="Rank the catalogue for a user",
             description="Retrieves, scores and explores. Whatever fails on the way is named in `fallbacks`.",
             scope=Scope.RANK,
-            lane=Lane.REQUESTS,
+            lane=Lane.SLATES,
             call=handlers.rank,
             body=Body.of(
                 within_limit(RankRequest, limits.slots),
@@ -127,7 +130,7 @@ def operations(handlers: Handlers, limits: Limits) -> tuple[Operation, ...]:
             summary="Explore over your own candidates and scores",
             description="For a host with its own retrieval and ranker. Guards act on these candidates too.",
             scope=Scope.RANK,
-            lane=Lane.REQUESTS,
+            lane=Lane.SLATES,
             call=handlers.explore,
             body=Body.of(
                 within_limit(ExploreRequest, limits.slots),
@@ -149,7 +152,7 @@ def operations(handlers: Handlers, limits: Limits) -> tuple[Operation, ...]:
             summary="Say what was really displayed",
             description="Durable when answered. Slots that were not displayed earn no default reward.",
             scope=Scope.REWARD,
-            lane=Lane.REQUESTS,
+            lane=Lane.FEEDBACK,
             call=handlers.shown,
             body=Body.of(
                 ShownRequest,
@@ -170,7 +173,7 @@ def operations(handlers: Handlers, limits: Limits) -> tuple[Operation, ...]:
                 f"accepted, a duplicate, or rejected and why. At most {limits.rewards} per call."
             ),
             scope=Scope.REWARD,
-            lane=Lane.REQUESTS,
+            lane=Lane.FEEDBACK,
             call=handlers.rewards,
             body=Body(
                 model=None,
@@ -190,7 +193,7 @@ def operations(handlers: Handlers, limits: Limits) -> tuple[Operation, ...]:
             path="/v1/decisions/{decision_id}",
             summary="Read a logged decision",
             scope=Scope.RANK,
-            lane=Lane.REQUESTS,
+            lane=Lane.FEEDBACK,
             call=handlers.decision,
             answer=LoggedDecisionAnswer,
             problems=(ProblemKind.UNKNOWN_DECISION, ProblemKind.LOG_UNAVAILABLE),

@@ -1,20 +1,21 @@
-"""Running the application under uvicorn."""
+"""Running the application under uvicorn, in this process."""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import Final
 
 import uvicorn
+from starlette.applications import Starlette
 
+from explorank.effort import ladder
 from explorank.host.app import create_app
 from explorank.host.auth import Tokens
 from explorank.host.errors import OpenToTheNetwork
 from explorank.host.limits import Limits
 from explorank.host.stage_protocol import StageLike
-
-_SHUTDOWN_S: Final = 10
-"""How long running requests may take to finish once the process is told to stop."""
+from explorank.process import settle
+from explorank.settings import Settings
+from explorank.workers import uvicorn_config
 
 
 def serve(
@@ -43,26 +44,41 @@ def build_server(
     log_level: str = "info",
 ) -> uvicorn.Server:
     """Return the server that `serve` runs, for those who run it themselves; raises as `serve` does."""
-    if (tokens is None or tokens.open) and not is_loopback(host):
+    require_closed(host, tokens or Tokens())
+    app = create_app(stage, tokens=tokens, limits=limits)
+    return uvicorn.Server(uvicorn_config(app, host, port, log_level))
+
+
+def app_of(settings: Settings, stage: StageLike) -> Starlette:
+    """Return the application over `stage` with the tokens, limits and efforts that `settings` state."""
+    latency_ms = settings.load.latency_ms
+    return create_app(
+        stage,
+        tokens=Tokens.of(settings.server.tokens),
+        limits=Limits(
+            body_bytes=settings.limits.body_bytes,
+            slots=settings.limits.slots,
+            threads=settings.server.threads,
+            latency_s=None if latency_ms is None else latency_ms / 1e3,
+        ),
+        efforts=ladder(settings),
+    )
+
+
+def serve_app(app: Starlette, host: str, port: int, *, log_level: str = "info") -> None:
+    """Serve a finished application in this process until it is told to stop."""
+    settle()
+    uvicorn.Server(uvicorn_config(app, host, port, log_level)).run()
+
+
+def require_closed(host: str, tokens: Tokens) -> None:
+    """Raise `OpenToTheNetwork` where `host` reaches beyond loopback and no token is set."""
+    if tokens.open and not is_loopback(host):
         raise OpenToTheNetwork(
             f"The host would listen on {host!r}, which other machines may reach, and no token is set: anyone "
             "could read decisions, send rewards and stop exploration. Set `server.tokens`, or listen on "
             "127.0.0.1."
         )
-    return uvicorn.Server(
-        uvicorn.Config(
-            create_app(stage, tokens=tokens, limits=limits),
-            host=host,
-            port=port,
-            log_level=log_level,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            lifespan="on",
-            timeout_graceful_shutdown=_SHUTDOWN_S,
-        )
-    )
 
 
 def is_loopback(host: str) -> bool:

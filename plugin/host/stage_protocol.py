@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from explorank.decision import Decision
+from explorank.effort import Effort
 from explorank.hooks.types import DecisionRecord, FeatureArray, FloatArray
 
 
@@ -42,6 +43,7 @@ class StageLike(Protocol):
         context: Mapping[str, Any] | None,
         exclude: Sequence[str],
         similar_to: str | None,
+        effort: Effort,
     ) -> Decision:
         """Retrieve, score and explore."""
         ...
@@ -57,6 +59,7 @@ class StageLike(Protocol):
         surface: str,
         context: Mapping[str, Any] | None,
         exclude: Sequence[str],
+        effort: Effort,
     ) -> Decision:
         """Explore over the caller's own candidates: scores (n,), features (n, d)."""
         ...

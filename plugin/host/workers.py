@@ -23,6 +23,11 @@ class WorkerPool:
         self._capacity = threads + waiting
         self._unfinished = 0
 
+    @property
+    def unfinished(self) -> int:
+        """How many calls run or wait."""
+        return self._unfinished
+
     async def run(self, call: Callable[[], T]) -> T:
         """Run `call` on a thread and return its result; a `Problem` of 503 where too many wait."""
         if self._unfinished >= self._capacity:

@@ -468,6 +468,20 @@ class LimitSettings(_Section):
     """Bytes of one HTTP request body."""
 
 
+class LoadSettings(_Section):
+    """What the HTTP host does when more is asked than it can answer in time.
+
+    It then spends less on each request: half of the candidates, the fewest, no ranker, no exploration, and at
+    last it refuses with 503. Each answer names what it went without. See [Operations](operations.md#overload).
+    """
+
+    latency_ms: Milliseconds | None = None
+    """Within this time of its arrival a request for a slate is answered or refused. `null` spends the whole
+    effort on all of them, however long they wait."""
+    candidates: Positive = 100
+    """The fewest candidates that are ranked."""
+
+
 class PluginSettings(_Section):
     """How one installed plugin takes part."""
 
@@ -517,6 +531,11 @@ class ServerSettings(_Section):
     """The TCP port; 0 takes any free one."""
     tokens: TokenSettings = TokenSettings()
     """The bearer token of each scope."""
+    workers: Positive = 1
+    """Processes that answer, at most one for each core; they share the port and the folder."""
+    threads: Positive = 1
+    """How many requests a process works on at once. More than one helps where plugins wait for others or
+    `feedback.durability` is `power`; else they only wait for each other."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -578,6 +597,8 @@ class Settings(_Section):
     """What is logged and learnt from."""
     limits: LimitSettings = LimitSettings()
     """What a request may ask for at most."""
+    load: LoadSettings = LoadSettings()
+    """What the HTTP host does under overload."""
     plugins: dict[Name, PluginSettings] = {}
     """Installed plugins by name. One that is not named here is active, without a time budget."""
     server: ServerSettings = ServerSettings()

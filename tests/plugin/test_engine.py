@@ -137,7 +137,7 @@ def test_candidates_are_united_with_their_sources() -> None:
         two=Answers(retrieve=Candidates.of(["c", "a"], "popular", [0.7, 0.95])),
     )
     assert found.item_ids.tolist() == ["a", "b", "c"]
-    assert [found.sources_of(row) for row in range(3)] == [("near", "popular"), ("near",), ("popular",)]
+    assert found.sources_of(np.arange(3)) == (("near", "popular"), ("near",), ("popular",))
     np.testing.assert_allclose(found.retrieval_scores, [0.95, 0.8, 0.7])
     assert fallbacks == []
 

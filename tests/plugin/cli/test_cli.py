@@ -373,6 +373,23 @@ def test_rank_prints_a_table(run: Run, books: Path) -> None:
     assert "fallback" not in ran.out
 
 
+def test_rank_says_what_its_steps_take(run: Run, books: Path) -> None:
+    steps = ["enrich_request", "retrieve", "filter", "enrich", "score", "explore", "log", "total"]
+    once = run("rank", "--user", "reader-1", "--profile")
+    assert once.code == 0, once.err
+    rows = re.findall(r"^ *(\w+) +(\d+\.\d{3}) +(\d+)% *$", once.out, re.M)
+    assert [row[0] for row in rows] == steps
+    ms = [float(row[1]) for row in rows]
+    assert sum(ms[:-1]) == pytest.approx(ms[-1], abs=0.01)
+    assert rows[-1][2] == "100"
+    often = run("rank", "--user", "reader-1", "--profile", "--repeat", "5")
+    rows = re.findall(r"^ *(\w+) +(\d+\.\d{3}) +(\d+\.\d{3}) +(\d+)% *$", often.out, re.M)
+    assert [row[0] for row in rows] == steps
+    assert all(float(row[1]) <= float(row[2]) for row in rows)
+    assert "p50 ms" in often.out
+    assert "retrieve" not in run("rank", "--user", "reader-1").out.partition("decision")[2]
+
+
 def test_rank_prints_json(run: Run, books: Path) -> None:
     ran = run("rank", "--similar-to", "sea-1", "--slots", "3", "--json")
     assert ran.code == 0, ran.err

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 
 from explorank.decision import Decision
+from explorank.effort import Effort
 from explorank.errors import InvalidFeedback, InvalidRequest, UnknownDecision
 from explorank.hooks.types import DecisionRecord, Fallback, RankingRequest, Slate
 from explorank.host import create_app
@@ -47,6 +48,7 @@ class MemoryStage:
         self.displayed: dict[str, tuple[str, ...]] = {}
         self.rewards: dict[str, float] = {}
         self.asked: list[dict[str, Any]] = []
+        self.efforts: list[Effort] = []
         self.not_ready: dict[str, str] = {}
         self.fallbacks: tuple[Fallback, ...] = ()
         self.propensity_known = True
@@ -60,14 +62,22 @@ class MemoryStage:
         self.closed = 0
         self._ids = count()
 
-    def rank(self, *, similar_to: str | None, **question: Any) -> Decision:
+    def rank(self, *, similar_to: str | None, effort: Effort, **question: Any) -> Decision:
+        self.efforts.append(effort)
         self.asked.append({"similar_to": similar_to, **question})
         ids = [f"i{row}" for row in range(N_ITEMS)]
         return self._answer(ids, np.arange(N_ITEMS, 0.0, -1.0), similar_to=similar_to, **question)
 
     def explore(
-        self, *, item_ids: Sequence[str], scores: Any, features: Any | None, **question: Any
+        self,
+        *,
+        item_ids: Sequence[str],
+        scores: Any,
+        features: Any | None,
+        effort: Effort,
+        **question: Any,
     ) -> Decision:
+        self.efforts.append(effort)
         self.asked.append({"item_ids": item_ids, "scores": scores, "features": features, **question})
         if features is not None and features.shape[1] != 2:
             raise InvalidRequest(f"the policy takes 2 features, not {features.shape[1]}")

@@ -115,3 +115,14 @@ async def test_two_applications_count_apart(client, stage, connect):
     await client.post("/v1/rank", json={})
     async with connect(create_app(stage)) as other:
         assert "explorank_decisions_total{" not in (await other.get("/metrics")).text
+
+
+async def test_a_process_that_is_alone_shares_nothing_whatever_libraries_prepare(
+    stage, connect, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))  # as Feast does when it is imported
+    async with connect(create_app(stage)) as client:
+        await client.post("/v1/rank", json={})
+        text = (await client.get("/metrics")).text
+    assert 'explorank_decisions_total{arm="explore",mode="live",policy="greedy"} 1.0' in text
+    assert "process_cpu_seconds_total" in text
