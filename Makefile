@@ -12,7 +12,7 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test check bench bench-libraries regret docs plots constraints clean
+.PHONY: help demo test check bench bench-trees bench-libraries regret docs plots constraints clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -39,6 +39,9 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 
 bench: $(READY) ## Measure exploration beside plain numpy, on one core (2 minutes)
 	@$(BIN)/python -m benchmarks.exploration
+
+bench-trees: $(READY) ## Measure tree scoring beside LightGBM's own, on one core (3 minutes)
+	@$(BIN)/python -m benchmarks.tree_scoring
 
 bench-libraries: $(READY) ## Measure single requests beside other libraries (minutes)
 	@$(BIN)/python -m benchmarks.foreign

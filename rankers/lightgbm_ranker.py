@@ -183,7 +183,10 @@ class LightGBMRanker:
         More is better; with objective `binary` a score is a probability. Raises `FeatureMismatch` where d is
         not the number of features; `check` compares their names.
         """
+        features = np.asarray(features, np.float32)
         self._check_columns(features)
+        if self._forest is not None:
+            return self._forest.predict(features)
         if not len(features):
             return np.zeros(0, np.float64)
         scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)

@@ -78,7 +78,7 @@ def probe_rows(model: ModelText) -> NDArray[np.float32]:
         if len(splits) and not is_category[splits].any():
             with np.errstate(over="ignore"):
                 usual = rng.choice(model.threshold[splits], len(usual)).astype(np.float32)
-            for _ in range(2):  # two steps reach both neighbours, and come back as often
-                usual = np.nextafter(usual, rng.choice(_ENDS, len(usual)))
+                for _ in range(2):  # two steps reach both neighbours, and come back as often
+                    usual = np.nextafter(usual, rng.choice(_ENDS, len(usual)))
         rows[:, feature] = rng.permutation(np.concatenate([special, usual]))
     return rows

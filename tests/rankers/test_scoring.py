@@ -31,6 +31,11 @@ def trained(**options: object) -> lightgbm.Booster:
 def test_a_usual_model_is_scored_in_lockstep() -> None:
     ranker = LightGBMRanker.from_booster(trained())
     assert ranker.scoring == Scoring("lockstep")
+    rows = data()[0]
+    scores = ranker.score(rows)
+    assert scores.any()
+    ranker._booster.set_leaf_output(0, 0, 7.0)  # LightGBM would score otherwise from now on
+    np.testing.assert_array_equal(ranker.score(rows), scores)
 
 
 def test_what_a_compiled_forest_cannot_do_is_left_to_lightgbm(
