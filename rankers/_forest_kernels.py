@@ -90,7 +90,7 @@ def _lay_out_block(features, bits, first, columns, categories, block):  # type: 
                 # As a C cast does: -0.5 is category 0. What no int can hold is in no set, and neither is NaN.
                 if -1.0 < value < 2147483648.0:
                     code = np.int64(value)
-                    place = np.searchsorted(known, code)
+                    place = int(np.searchsorted(known, code))
                     if place < number and known[place] == code:
                         number = place
                 block[column * LANES + lane] = np.uint32(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from explorank.rankers.errors import UnsupportedModel
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
+Number = TypeVar("Number", np.int64, np.float64, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ def _pairs(lines: Sequence[str]) -> dict[str, str]:
 
 
 def _joined(
-    trees: Sequence[Mapping[str, str]], key: str, dtype: type[np.generic], absent: str | None = None
-) -> NDArray[np.generic]:
+    trees: Sequence[Mapping[str, str]], key: str, dtype: type[Number], absent: str | None = None
+) -> NDArray[Number]:
     lines = [
         tree[key] if absent is None or tree.get(key) else " ".join([absent] * int(tree["num_leaves"]))
         for tree in trees

@@ -30,7 +30,17 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["budgets", "data", "howto-host", "howto-notebook", "howto-policy", "learning", "policies", "safety"],
+    [
+        "budgets",
+        "data",
+        "howto-host",
+        "howto-notebook",
+        "howto-policy",
+        "learning",
+        "policies",
+        "rankers",
+        "safety",
+    ],
 )
 def test_the_code_runs(page: str, work_through: Any) -> None:
     assert "python" in work_through(f"docs/{page}.md").ran
