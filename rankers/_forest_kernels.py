@@ -76,11 +76,13 @@ def _lay_out_block(features, bits, first, columns, categories, block):  # type: 
         feature = feature_of[column]
         if column < numerical:
             for lane in range(LANES):
-                value = bits[min(first + lane, last), feature]
+                # As unsigned integers, or numba would ask each time whether they count from the end.
+                value = bits[np.uint64(min(first + lane, last)), np.uint64(feature)]
                 magnitude = value & _MAGNITUDE
                 key = ~value if value & _SIGN else value | _SIGN
                 key = when_zero[column] if magnitude <= _LARGEST_ZERO else key
-                block[column * LANES + lane] = when_missing[column] if magnitude > _INFINITY else key
+                place = np.uint64(column * LANES + lane)
+                block[place] = when_missing[column] if magnitude > _INFINITY else key
         else:
             begin = category_starts[column - numerical]
             known = categories[begin : category_starts[column - numerical + 1]]
@@ -90,9 +92,9 @@ def _lay_out_block(features, bits, first, columns, categories, block):  # type: 
                 # As a C cast does: -0.5 is category 0. What no int can hold is in no set, and neither is NaN.
                 if -1.0 < value < 2147483648.0:
                     code = np.int64(value)
-                    place = int(np.searchsorted(known, code))
-                    if place < number and known[place] == code:
-                        number = place
+                    found = int(np.searchsorted(known, code))
+                    if found < number and known[found] == code:
+                        number = found
                 block[column * LANES + lane] = np.uint32(number)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,13 +28,14 @@ from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
 from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
 from benchmarks.request_path.redis_server import redis_server
-from benchmarks.request_path.repository import fill, serving_store, write_repository
+from benchmarks.request_path.repository import fill, is_filled, serving_store, write_repository
 from benchmarks.request_path.world import Size, World
 from explorank import load
 
 _DATA: Final = Path(__file__).parents[2] / "build" / "request_path"
-_FILLED: Final = "filled"
 _CLIENTS: Final = 16
+_TURN: Final = 12
+_SETTLING: Final = 2
 _WARM: Final = 20
 _QUERIES: Final = 64
 """Users whose nearest items say what an index finds."""
@@ -42,15 +45,24 @@ Request = Callable[[int, Laps], object]
 
 
 def measure(contestants: Mapping[str, Request], users: Sequence[int]) -> dict[str, table.Steps]:
-    """Return each contestant's seconds by step; all answer one user, in turns, before the next one comes."""
+    """Return each contestant's seconds by step.
+
+    They take turns of twelve requests, all for the same users, in the opposite order every other turn. The first
+    two of a turn find caches that hold another's data and are not counted; neither is the garbage of others.
+    """
     order = list(contestants.items())
     found: dict[str, list[dict[str, int]]] = {name: [] for name in contestants}
-    for number, user in enumerate(users):
-        for name, request in order if number % 2 == 0 else reversed(order):
-            laps = Laps()
-            request(user, laps)
-            if number >= _WARM:
-                found[name].append(laps.ns)
+    gc.collect()
+    gc.freeze()
+    for begin in range(0, len(users), _TURN):
+        for name, request in order if begin // _TURN % 2 == 0 else reversed(order):
+            gc.collect()
+            for number, user in enumerate(users[begin : begin + _TURN]):
+                laps = Laps()
+                request(user, laps)
+                if number >= _SETTLING:
+                    found[name].append(laps.ns)
+    gc.unfreeze()
     return {name: _by_step(requests) for name, requests in found.items()}
 
 
@@ -96,7 +108,8 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
             "explorank": lambda user, laps: timed.rank(world.user_ids[user], laps),
             **{name: ask(peer) for name, peer in peers.items()},
         }
-        users = rng.integers(world.size.users, size=rounds + _WARM).tolist()
+        turns = math.ceil(rounds / (_TURN - _SETTLING))
+        users = rng.integers(world.size.users, size=turns * _TURN).tolist()
         found = measure(contestants, users)
     for name, value in facts.items():
         console.print(f"- {name}: {value}", highlight=False)
@@ -160,12 +173,10 @@ def run(world: World, options: argparse.Namespace, console: Console) -> dict[str
         settings = prepare(
             world, world.folder / f"explorank-{options.index}", serving_store(section), kind=options.index
         )
-        filled = world.folder / f"{_FILLED}-{options.online_store}"
-        if not filled.exists():
+        if not is_filled(world, access):
             fill(world, access)
-            filled.touch()
         console.print(f"- prepared in {time.perf_counter() - begin:.0f} s", highlight=False)
-        written["in_process"] = in_process(world, settings, 3 if options.quick else options.rounds, console)
+        written["in_process"] = in_process(world, settings, 1 if options.quick else options.rounds, console)
         if options.http:
             written["http"] = through_http(
                 world, settings, 32 if options.quick else options.requests, console

@@ -50,8 +50,10 @@ def redis_server(folder: Path) -> Iterator[int]:
     with subprocess.Popen([program, *options], stdout=subprocess.DEVNULL) as process:  # noqa: S603 - found above
         try:
             _wait(port)
-            yield port
-            _ask(port, "SAVE")
+            try:
+                yield port
+            finally:
+                _ask(port, "SAVE")
         finally:
             process.terminate()
 

@@ -87,6 +87,11 @@ def fill(world: World, access: FeatureAccess) -> None:
         access.store.write_to_online_store(name, frame)
 
 
+def is_filled(world: World, access: FeatureAccess) -> bool:
+    """Return whether the online store holds what `fill` writes last."""
+    return bool(access.user(world.user_ids[-1]).history)
+
+
 def _frames(world: World, rows_at_once: int) -> Iterator[tuple[str, pd.DataFrame]]:
     for start in range(0, world.size.items, rows_at_once):
         part = slice(start, start + rows_at_once)
