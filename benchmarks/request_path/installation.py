@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from explorank import Stage
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER
 from explorank.hooks import hookimpl
-from explorank.rankers import LightGBMRanker
-from explorank.retrieval import Catalogue
+from explorank.rankers import CorruptRanker, LightGBMRanker
+from explorank.retrieval import Catalogue, CorruptArtefact
 from explorank.settings import Settings, load_settings
 
 EXPLORED: Final = (2, 5, 8)
@@ -37,7 +37,7 @@ def policy_columns(world: World) -> list[str]:
 def prepare(world: World, folder: Path, online_store: Mapping[str, Any], *, kind: str) -> Path:
     """Publish everything in `folder`, with an index of `kind`, and return the settings file.
 
-    Artefacts that are there already are kept.
+    Artefacts that are there already are kept, unless this version of Explorank cannot read them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "explorank.yaml"
@@ -47,11 +47,22 @@ def prepare(world: World, folder: Path, online_store: Mapping[str, Any], *, kind
     write_repository(world, folder / "feature_repo", online_store)
     settings = load_settings(path)
     store = ArtefactStore(settings.folder_path / "artefacts")
-    if store.current(RANKER) is None:
+    if not _readable(store, RANKER, LightGBMRanker.load):
         store.publish(RANKER, LightGBMRanker.from_booster(lightgbm.Booster(model_str=world.model)).save)
-    if store.current(CATALOGUE) is None:
+    if not _readable(store, CATALOGUE, Catalogue.load):
         store.publish(CATALOGUE, _catalogue(world, settings).save)
     return path
+
+
+def _readable(store: ArtefactStore, kind: str, load: Callable[[Path], object]) -> bool:
+    current = store.current(kind)
+    if current is None:
+        return False
+    try:
+        load(current[1])
+    except (CorruptArtefact, CorruptRanker):
+        return False
+    return True
 
 
 def _settings(world: World, kind: str) -> dict[str, Any]:
