@@ -138,12 +138,18 @@ def through_http(world: World, settings: Path, requests: int, console: Console) 
     }
     rows, written = [], {}
     for name, (command, messages) in asked.items():
-        with over_http.server(command, messages[0], world.folder / "server.log") as port:
-            over_http.latencies(port, messages[:_WARM])
-            alone = over_http.latencies(port, messages)
-            loaded, rate = over_http.at_once(port, messages, _CLIENTS)
-        rows.append((name, alone, loaded, rate))
-        written[name] = {"alone_us": _us(alone), "loaded_us": _us(loaded), "requests_per_s": rate}
+        with over_http.server(command, messages[0], world.folder / "server.log") as server:
+            over_http.latencies(server.port, messages[:_WARM])
+            alone = over_http.latencies(server.port, messages)
+            loaded, rate = over_http.at_once(server.port, messages, _CLIENTS)
+            memory_mb = server.memory_mb
+        rows.append(table.ServerRow(name, alone, loaded, rate, memory_mb))
+        written[name] = {
+            "alone_us": _us(alone),
+            "loaded_us": _us(loaded),
+            "requests_per_s": rate,
+            "memory_mb": memory_mb,
+        }
     console.print("\n### Over HTTP", table.http_table(rows), highlight=False)
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -76,9 +78,24 @@ def post(path: str, body: object) -> bytes:
     return f"{head}Content-Length: {len(content)}\r\n\r\n{content}".encode()
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    port: int
+    process: int
+
+    @property
+    def memory_mb(self) -> float:
+        """What it holds in memory now; pages that others hold too count by their share. Linux only."""
+        facts = Path(f"/proc/{self.process}/smaps_rollup").read_text(encoding="ascii")
+        (size,) = re.findall(r"^Pss:\s+(\d+) kB$", facts, re.MULTILINE)
+        return int(size) / 1e3
+
+
 @contextmanager
-def server(command: Callable[[int], Sequence[str]], probe: bytes, log: Path) -> Iterator[int]:
-    """Run the Python `command` of a port, yield the port once `probe` is answered, and end it.
+def server(command: Callable[[int], Sequence[str]], probe: bytes, log: Path) -> Iterator[Server]:
+    """Run the Python `command` of a port, yield the server once it answers `probe`, and end it.
 
     What it says goes to the file `log`.
     """
@@ -89,7 +106,7 @@ def server(command: Callable[[int], Sequence[str]], probe: bytes, log: Path) -> 
     ):
         try:
             _wait(port, probe, process, log)
-            yield port
+            yield Server(port, process.pid)
         finally:
             process.terminate()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -44,12 +45,32 @@ def whole(steps: Steps) -> NDArray[np.float64]:
     return total
 
 
-def http_table(rows: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64], float]]) -> Table:
-    """Return latencies alone and under load, and requests per second, of each server."""
-    table = _table(["server", "alone: p50 µs", "p99 µs", "16 clients: p50 µs", "p99 µs", "requests/s"])
-    for name, alone, loaded, rate in rows:
-        cells = [_number(float(np.percentile(each, share))) for each in (alone, loaded) for share in (50, 99)]
-        table.add_row(name, *cells, f"{rate:,.0f}")
+@dataclass(frozen=True)
+class ServerRow:
+    """What was measured of one server."""
+
+    name: str
+    alone: NDArray[np.float64]
+    """Seconds of requests that came one after another."""
+    loaded: NDArray[np.float64]
+    """Seconds of requests that came from 16 clients at once."""
+    requests_per_s: float
+    """How many of the latter were answered."""
+    memory_mb: float
+
+
+def http_table(rows: Sequence[ServerRow]) -> Table:
+    """Return latencies alone and under load, requests per second and memory of each server."""
+    table = _table(
+        ["server", "alone: p50 µs", "p99 µs", "16 clients: p50 µs", "p99 µs", "requests/s", "memory MB"]
+    )
+    for row in rows:
+        times = [
+            _number(float(np.percentile(each, share)))
+            for each in (row.alone, row.loaded)
+            for share in (50, 99)
+        ]
+        table.add_row(row.name, *times, f"{row.requests_per_s:,.0f}", f"{row.memory_mb:,.0f}")
     return table
 
 

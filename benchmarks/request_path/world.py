@@ -54,7 +54,8 @@ class World:
         """Describe the world of `seed`; its parts are made when they are asked for."""
         self.size = size
         self.seed = seed
-        self.folder = folder / f"{size.name}-{seed}"
+        # Feast resolves relative paths against the repository.
+        self.folder = folder.resolve() / f"{size.name}-{seed}"
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @cached_property
