@@ -10,5 +10,5 @@
 - `floors.py`: what each step costs at the least: the same work without anything around it.
 - `nearest.py`: FAISS flat and IVF, as the peer and the floors use them.
 - `over_http.py`, `redis_server.py`: servers in processes of their own, and a client that costs little.
-- `table.py`: what is told of it.
+- `table.py`: what is told of it. `growth.py`: the same at many sizes, as tables and a plot.
 """

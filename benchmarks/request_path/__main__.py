@@ -75,7 +75,7 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
     """Print the table of the steps, and return the same for a file."""
     queries = world.user_vectors[:_QUERIES]
     truth = exact(world.vectors, queries, world.size.candidates)
-    nearest = well_chosen(world.vectors, queries, truth, world.folder)
+    nearest = well_chosen(world.vectors, queries, truth, world.vectors_folder)
     floors = Floors(world, nearest, EXPLORED, len(policy_columns(world)))
     repository = world.folder / "naive"
     peers = {

@@ -48,7 +48,7 @@ class Size:
 
 
 class World:
-    """Items, users and a model; what takes long to make is kept in `folder`."""
+    """Items, users and a model; what takes long to make is kept in `folder`, vectors in one for all that share them."""
 
     def __init__(self, size: Size, folder: Path, seed: int = 0) -> None:
         """Describe the world of `seed`; its parts are made when they are asked for."""
@@ -56,7 +56,9 @@ class World:
         self.seed = seed
         # Feast resolves relative paths against the repository.
         self.folder = folder.resolve() / f"{size.name}-{seed}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.vectors_folder = folder.resolve() / f"vectors-{size.items}x{size.dim}-{seed}"
+        for each in (self.folder, self.vectors_folder):
+            each.mkdir(parents=True, exist_ok=True)
 
     @cached_property
     def item_ids(self) -> list[str]:
@@ -81,7 +83,7 @@ class World:
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """(items, dim) of length 1, mapped from disk."""
-        path = self.folder / "vectors.npy"
+        path = self.vectors_folder / "vectors.npy"
         if not path.exists():
             shape = (self.size.items, self.size.dim)
             draft = path.with_suffix(".draft")

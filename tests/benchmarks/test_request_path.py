@@ -92,3 +92,38 @@ def test_the_world_is_kept(world: ModuleType, tmp_path: Path) -> None:
     assert again.model == model
     other = world.World(size, tmp_path, seed=1)
     assert not np.array_equal(other.vectors, vectors)
+
+
+def test_growth_is_told_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)
+    from benchmarks.request_path import growth
+
+    points = [
+        growth.Point(
+            varied=varied,
+            value=value,
+            p50_us={"explorank": 1.5 * value, "floors": 1.0 * value, "naive, flat": 50.0 * value},
+            p99_us={"explorank": 2.5 * value},
+            shares={"retrieve": 0.25, "score": 0.75},
+            memory_mb={"Explorank": 300.0, "naive, flat": 1_800.0},
+        )
+        for varied, value in (("items", 1_000), ("items", 2_000), ("trees", 100))
+    ]
+    told = dict(growth.tables(points))
+    assert list(told) == ["items", "trees"]
+    cells = [list(column.cells) for column in told["items"].columns]
+    assert cells == [
+        ["1,000", "2,000"],
+        ["1,500", "3,000"],
+        ["2,500", "5,000"],
+        ["1,000", "2,000"],
+        ["50,000", "100,000"],
+        ["25%", "25%"],
+        ["75%", "75%"],
+        ["300", "300"],
+        ["1,800", "1,800"],
+    ]
+    growth.draw(points, tmp_path / "growth.svg")
+    drawn = (tmp_path / "growth.svg").read_text()
+    assert "p50 in ms, by items" in drawn
+    assert "naive, flat" in drawn
