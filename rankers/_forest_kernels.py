@@ -26,6 +26,8 @@ import numba
 import numpy as np
 from numba import types
 
+from explorank.rankers.errors import UnsupportedModel
+
 LANES: Final = 16
 """Rows that walk in step: enough to hide the time a load takes, few enough for their places to stay in registers."""
 
@@ -249,8 +251,11 @@ def compiled_predict(*, categories: bool) -> Callable[..., None]:
 
     Without categories it takes None for their sets, and the walk that asks for them is left out: beside it the
     other one is an eighth slower. The code is kept beside this module, or in the user's cache where
-    that cannot be written, and compiled anew by each process where neither can: a few seconds.
+    that cannot be written, and compiled anew by each process where neither can: a few seconds. Raises
+    `UnsupportedModel` where compilation is switched off.
     """
+    if numba.config.DISABLE_JIT:
+        raise UnsupportedModel("NUMBA_DISABLE_JIT is set, so that nothing is compiled. Unset it.")
     signature = _signature(_KEYS if categories else types.none)
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:

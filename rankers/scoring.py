@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import lightgbm
 import numpy as np
+from numba.core.errors import NumbaError
 from numpy.typing import NDArray
 
 from explorank.rankers._lightgbm_text import ModelText
@@ -48,6 +49,8 @@ def exact_forest(model_text: str, booster: lightgbm.Booster) -> tuple[Forest | N
         forest = Forest(model)
     except UnsupportedModel as error:
         return None, Scoring("booster", str(error))
+    except NumbaError as error:
+        return None, Scoring("booster", f"Numba cannot compile the forest on this machine: {error}")
     rows = probe_rows(model)
     ours, theirs = forest.predict(rows), booster.predict(rows, num_threads=1)
     different = int((ours.view(np.int64) != theirs.view(np.int64)).reshape(len(rows), -1).any(axis=1).sum())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import lightgbm
@@ -53,6 +56,27 @@ def test_what_a_compiled_forest_cannot_do_is_left_to_lightgbm(
     assert ranker.score(rows[:0]).shape == (0,)
     ranker.save(tmp_path)
     assert LightGBMRanker.load(tmp_path).scoring == ranker.scoring
+
+
+def test_where_nothing_may_be_compiled_lightgbm_scores(tmp_path: Path) -> None:
+    ranker = LightGBMRanker.from_booster(trained())
+    ranker.save(tmp_path)
+    code = (
+        "import sys; from explorank.rankers import LightGBMRanker; import numpy as np;"
+        "r = LightGBMRanker.load(sys.argv[1]); print(r.scoring.reason); print(repr(r.score(np.zeros((1, 3)))[0]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    reason, score = done.stdout.splitlines()
+    assert "NUMBA_DISABLE_JIT" in reason
+    assert "scored by LightGBM itself" in done.stderr
+    assert score == repr(ranker.score(np.zeros((1, 3), np.float32))[0])
 
 
 def test_a_forest_that_scores_otherwise_is_not_used() -> None:
