@@ -179,9 +179,10 @@ def _columns(
     when_missing = np.array([zero, right, left, right, left], np.uint32)[numerical[1]]
     when_zero = np.array([zero, right, left, zero, zero], np.uint32)[numerical[1]]
     unused = np.zeros(len(categorical), np.uint32)
-    set_of_split = _starts(model.sets)[tree_of_split[is_category]] + model.threshold[is_category].astype(
-        np.int64
-    )
+    own_set, tree = model.threshold[is_category], tree_of_split[is_category]
+    if not ((own_set >= 0) & (own_set < model.sets[tree])).all():
+        raise UnsupportedModel("A split asks for a set of categories that its tree does not have.")
+    set_of_split = _starts(model.sets)[tree] + own_set.astype(np.int64)
     starts, categories, sets, places = _categories(model, set_of_split, column_of_categorical)
     columns = Columns(
         feature=np.concatenate([numerical[0], categorical]),

@@ -109,6 +109,11 @@ class ModelText:
                 f"The model's {len(self.leaves)} trees have other numbers of splits, leaves or categories than "
                 "they state, so nobody knows which belongs where."
             )
+        if ((self.feature < 0) | (self.feature >= self.features)).any():
+            raise UnsupportedModel(
+                f"A split asks for a feature that is none of the model's {self.features}, so nobody knows what "
+                "it reads."
+            )
 
 
 def _pairs(lines: Sequence[str]) -> dict[str, str]:
