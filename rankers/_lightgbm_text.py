@@ -98,7 +98,10 @@ class ModelText:
     def _check(self) -> None:
         of_splits = (self.feature, self.threshold, self.decision, self.left, self.right)
         fits = (
-            all(len(array) == (self.leaves - 1).sum() for array in of_splits)
+            self.classes >= 1
+            and (self.leaves >= 1).all()
+            and (self.set_words >= 0).all()
+            and all(len(array) == (self.leaves - 1).sum() for array in of_splits)
             and len(self.leaf_value) == len(self.leaf_count) == self.leaves.sum()
             and len(self.set_words) == self.sets.sum()
             and len(self.words) == self.set_words.sum()

@@ -368,6 +368,8 @@ def test_a_tree_may_have_8192_leaves_and_no_more() -> None:
         (model(stump().replace("is_linear=0", "is_linear=1")), "linear trees"),
         (model(stump(), facts="objective=unheard_of"), "objective is 'unheard_of'"),
         (model(stump(decision=12)), "another kind of missing value"),
+        (model(stump(), classes=0), "nobody knows which belongs"),
+        (model(stump().replace("num_leaves=2", "num_leaves=0")), "nobody knows which belongs"),
         (model(stump(feature=2)), "a feature that is none of the model's 2"),
         (model(stump(feature=-1)), "a feature that is none of the model's 2"),
         (model(stump(decision=1)), "a set of categories that its tree does not have"),
