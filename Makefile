@@ -4,6 +4,8 @@ PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python
 JOBS ?= logical
 TORCH ?= $(shell sed -n 's/^torch==//p' constraints.txt)
 
+ITEMS ?= 100000
+
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 CREATED := .venv/.created
@@ -12,7 +14,8 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test test-gpu check bench bench-libraries regret docs plots constraints clean
+.PHONY: help demo test test-gpu check bench bench-trees bench-request-path bench-libraries regret docs plots \
+	constraints clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -45,6 +48,12 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 
 bench: $(READY) ## Measure exploration beside plain numpy, on one core (2 minutes)
 	@$(BIN)/python -m benchmarks.exploration
+
+bench-trees: $(READY) ## Measure tree scoring beside LightGBM's own, on one core (3 minutes)
+	@$(BIN)/python -m benchmarks.tree_scoring
+
+bench-request-path: $(READY) ## Measure the whole request beside a naive peer; ITEMS=1000000 takes an hour the first time
+	@$(BIN)/python -m benchmarks.request_path --items $(ITEMS) --http
 
 bench-libraries: $(READY) ## Measure single requests beside other libraries (minutes)
 	@$(BIN)/python -m benchmarks.foreign

@@ -19,7 +19,7 @@ from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
-from explorank.rankers import Ranker
+from explorank.rankers import LightGBMRanker, Ranker
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -138,6 +138,8 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
     )
+    if isinstance(ranker, LightGBMRanker) and ranker.scoring.method == "booster":
+        yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {ranker.scoring.reason}")
     unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE})
     if unknown:
         yield CheckResult(

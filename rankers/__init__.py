@@ -1,30 +1,46 @@
 """How good each candidate is: rankers that know their features and refuse others."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining, RankerError
+from explorank.rankers.errors import (
+    CorruptRanker,
+    FeatureMismatch,
+    InvalidTraining,
+    RankerError,
+    UnsupportedModel,
+)
 from explorank.rankers.manifest import RankerManifest, feature_hash
 from explorank.rankers.ranker import Ranker
 
 if TYPE_CHECKING:
+    from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMRanker
+    from explorank.rankers.scoring import Scoring
 
 __all__ = [
     "CorruptRanker",
     "FeatureMismatch",
+    "Forest",
     "InvalidTraining",
     "LightGBMRanker",
     "Ranker",
     "RankerError",
     "RankerManifest",
+    "Scoring",
+    "UnsupportedModel",
     "feature_hash",
 ]
 
+_LATE: Final = {
+    "Forest": "explorank.rankers.forest",
+    "LightGBMRanker": "explorank.rankers.lightgbm_ranker",
+    "Scoring": "explorank.rankers.scoring",
+}
+"""Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
+
 
 def __getattr__(name: str) -> Any:
-    # LightGBM brings pandas and costs a second to import, which whoever reads an error or a manifest need not pay.
-    if name != "LightGBMRanker":
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from explorank.rankers.lightgbm_ranker import LightGBMRanker  # noqa: PLC0415 - see above
-
-    return LightGBMRanker
+    return getattr(import_module(_LATE[name]), name)

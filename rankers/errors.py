@@ -3,7 +3,8 @@
     RankerError
     ├── InvalidTraining   (ValueError)  data or options that no useful ranker can be trained from
     ├── FeatureMismatch   (ValueError)  features that are not the ones a ranker was trained on
-    └── CorruptRanker     (ValueError)  a saved file that is damaged, missing or foreign
+    ├── CorruptRanker     (ValueError)  a saved file that is damaged, missing or foreign
+    └── UnsupportedModel  (ValueError)  a model that no compiled forest can score exactly
 
 Each message names the thing, the rule it broke, what follows from that, and the way out.
 """
@@ -23,3 +24,7 @@ class FeatureMismatch(RankerError, ValueError):
 
 class CorruptRanker(RankerError, ValueError):
     """A saved file that is damaged, missing or foreign."""
+
+
+class UnsupportedModel(RankerError, ValueError):
+    """A model that no compiled forest can score exactly."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from explorank.rankers._training import Objective, TrainingData, check_enough, check_names
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
 from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.scoring import Scoring, exact_forest
+
+_log: Final = logging.getLogger(__name__)
 
 Valid: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike | None]
 
@@ -27,13 +31,28 @@ _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 class LightGBMRanker:
-    """Scores with LightGBM on the calling thread; immutable, and safe for use from many threads."""
+    """Scores a LightGBM model on the calling thread; immutable, and safe for use from many threads.
+
+    Scores come from a compiled forest (see `Forest`), and are LightGBM's own to the last bit. Where they would
+    not be, LightGBM scores; `scoring` says which, and why.
+    """
 
     def __init__(self, model_text: str, manifest: RankerManifest) -> None:
         """Take a model in LightGBM's text format; use `fit`, `from_booster` or `load`."""
         self._text = model_text
         self._manifest = manifest
         self._booster = lightgbm.Booster(model_str=model_text)
+        self._forest, self._scoring = exact_forest(model_text, self._booster)
+        if self._forest is None:
+            _log.warning(
+                "Ranker %r version %s is scored by LightGBM itself, several times slower than compiled: %s",
+                manifest.name, manifest.version, self._scoring.reason,
+            )  # fmt: skip
+
+    @property
+    def scoring(self) -> Scoring:
+        """Whether the compiled forest scores, or LightGBM, and why."""
+        return self._scoring
 
     @property
     def manifest(self) -> RankerManifest:
@@ -164,7 +183,10 @@ class LightGBMRanker:
         More is better; with objective `binary` a score is a probability. Raises `FeatureMismatch` where d is
         not the number of features; `check` compares their names.
         """
+        features = np.asarray(features, np.float32)
         self._check_columns(features)
+        if self._forest is not None:
+            return self._forest.predict(features)
         if not len(features):
             return np.zeros(0, np.float64)
         scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)

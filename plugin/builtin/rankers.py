@@ -17,7 +17,7 @@ class RankersPlugin:
 
     def __init__(self) -> None:
         self._ranker: Watched[Ranker] | None = None
-        self._columns: tuple[tuple[str, ...], str, IndexArray] | None = None
+        self._columns: tuple[tuple[str, ...], str, IndexArray | slice] | None = None
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
@@ -38,13 +38,18 @@ class RankersPlugin:
         columns = self._columns_for(ranker, features)
         return Scores(ranker.score(features.values[:, columns]), version=ranker.manifest.version)
 
-    def _columns_for(self, ranker: Ranker, features: Features) -> IndexArray:
-        """Return where the ranker's columns stand; remembered, since they rarely change."""
+    def _columns_for(self, ranker: Ranker, features: Features) -> IndexArray | slice:
+        """Return where the ranker's columns stand; remembered, since they rarely change.
+
+        A slice where they stand together and in order, so that nothing is copied.
+        """
         known = self._columns
         if known is not None and known[0] == features.names and known[1] == ranker.manifest.version:
             return known[2]
         wanted = ranker.manifest.feature_names
         ranker.check([name for name in wanted if name in features.names])
-        columns = np.array([features.names.index(name) for name in wanted], np.int64)
+        places = [features.names.index(name) for name in wanted]
+        run = range(min(places, default=0), min(places, default=0) + len(places))
+        columns = slice(run.start, run.stop) if places == list(run) else np.array(places, np.int64)
         self._columns = (features.names, ranker.manifest.version, columns)
         return columns

@@ -40,6 +40,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         "index-at-scale",
         "learning",
         "policies",
+        "rankers",
         "safety",
     ],
 )

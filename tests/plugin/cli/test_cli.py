@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
+import lightgbm
+import numpy as np
 import orjson
 import pandas as pd
 import pytest
@@ -25,6 +27,7 @@ from explorank import cli
 from explorank.artefacts import ArtefactStore
 from explorank.cli import console
 from explorank.hooks.feedback import KillSwitch
+from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
 
 
@@ -229,6 +232,18 @@ def test_check_warns_of_items_that_are_not_indexed(run: Run, books: Path) -> Non
     ran = run("check")
     assert ran.code == 0
     assert re.search(r"warning +2 of 60 items are not indexed", ran.out)
+
+
+def test_check_warns_of_a_ranker_that_lightgbm_scores_itself(run: Run, books: Path) -> None:
+    names = LightGBMRanker.load(artefact(books, "ranker")).manifest.feature_names
+    features = np.random.default_rng(0).standard_normal((200, len(names))).astype(np.float32)
+    options = {"objective": "regression", "linear_tree": True, "verbosity": -1, "num_threads": 1}
+    rows = lightgbm.Dataset(features, features[:, 0].copy(), feature_name=list(names), params=options)
+    linear = LightGBMRanker.from_booster(lightgbm.train(options, rows, 3))
+    ArtefactStore(books / ".explorank" / "artefacts").publish("ranker", linear.save)
+    ran = run("check")
+    assert ran.code == 0
+    assert re.search(r"ranker speed +warning +scored by LightGBM itself: .*linear trees", ran.out)
 
 
 # ---- settings that cannot be used -----------------------------------------------------------------------

@@ -1,0 +1,227 @@
+"""Measures the whole request in process, and over HTTP where asked to."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import lightgbm
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks import environment
+from benchmarks.request_path import over_http, table
+from benchmarks.request_path.floors import Floors
+from benchmarks.request_path.installation import EXPLORED, StepTimes, TimedStage, policy_columns, prepare
+from benchmarks.request_path.laps import Laps
+from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
+from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
+from benchmarks.request_path.redis_server import redis_server
+from benchmarks.request_path.repository import fill, is_filled, serving_store, write_repository
+from benchmarks.request_path.world import Size, World
+from explorank import load
+
+_DATA: Final = Path(__file__).parents[2] / "build" / "request_path"
+_CLIENTS: Final = 16
+_TURN: Final = 12
+_SETTLING: Final = 2
+_WARM: Final = 20
+_QUERIES: Final = 64
+"""Users whose nearest items say what an index finds."""
+
+Request = Callable[[int, Laps], object]
+"""Does the work of one request of the user in a row."""
+
+
+def measure(contestants: Mapping[str, Request], users: Sequence[int]) -> dict[str, table.Steps]:
+    """Return each contestant's seconds by step.
+
+    They take turns of twelve requests, all for the same users, in the opposite order every other turn. The first
+    two of a turn find caches that hold another's data and are not counted; neither is the garbage of others.
+    """
+    order = list(contestants.items())
+    found: dict[str, list[dict[str, int]]] = {name: [] for name in contestants}
+    gc.collect()
+    gc.freeze()
+    for begin in range(0, len(users), _TURN):
+        for name, request in order if begin // _TURN % 2 == 0 else reversed(order):
+            gc.collect()
+            for number, user in enumerate(users[begin : begin + _TURN]):
+                laps = Laps()
+                request(user, laps)
+                if number >= _SETTLING:
+                    found[name].append(laps.ns)
+    gc.unfreeze()
+    return {name: _by_step(requests) for name, requests in found.items()}
+
+
+def _by_step(requests: Sequence[Mapping[str, int]]) -> dict[str, NDArray[np.float64]]:
+    steps = dict.fromkeys(step for request in requests for step in request)
+    return {step: np.array([request.get(step, 0) for request in requests]) * 1e-9 for step in steps}
+
+
+def in_process(world: World, settings: Path, rounds: int, console: Console) -> dict[str, Any]:
+    """Print the table of the steps, and return the same for a file."""
+    queries = world.user_vectors[:_QUERIES]
+    truth = exact(world.vectors, queries, world.size.candidates)
+    nearest = well_chosen(world.vectors, queries, truth, world.vectors_folder)
+    floors = Floors(world, nearest, EXPLORED, len(policy_columns(world)))
+    repository = world.folder / "naive"
+    peers = {
+        "naive, flat": NaivePeer(world, repository, flat(world.vectors)),
+        "naive, chosen index": NaivePeer(world, repository, nearest),
+    }
+    steps = StepTimes()
+
+    def ask(peer: NaivePeer) -> Request:
+        def request(user: int, laps: Laps) -> str:
+            answer = peer.rank(world.user_ids[user], world.size.slots, laps)
+            written = json.dumps(answer)
+            laps.lap("serialise")
+            return written
+
+        return request
+
+    rng = np.random.default_rng(0)
+    with load(settings, plugins=[steps]) as stage:
+        timed = TimedStage(stage, steps, world.size.slots)
+        timed.learn(world.user_ids[:100])
+        k = world.size.candidates
+        found_by_chosen = np.stack([nearest(query, k) for query in queries])
+        facts = {
+            "chosen index": f"{nearest.name}, recall {recall(truth, found_by_chosen):.4f}",
+            "Explorank's index": f"{timed.index}, recall {recall(truth, timed.nearest(queries, k)):.4f}",
+        }
+        contestants: dict[str, Request] = {
+            "floors": floors.rank,
+            "explorank": lambda user, laps: timed.rank(world.user_ids[user], laps),
+            **{name: ask(peer) for name, peer in peers.items()},
+        }
+        turns = math.ceil(rounds / (_TURN - _SETTLING))
+        users = rng.integers(world.size.users, size=turns * _TURN).tolist()
+        found = measure(contestants, users)
+    for name, value in facts.items():
+        console.print(f"- {name}: {value}", highlight=False)
+    told = table.steps_table(found["floors"], found["explorank"], {name: found[name] for name in peers})
+    console.print("\n### In process, one thread", told, highlight=False)
+    times = {name: {step: _us(seconds) for step, seconds in each.items()} for name, each in found.items()}
+    return {"indexes": facts, "us": times}
+
+
+def through_http(world: World, settings: Path, requests: int, console: Console) -> dict[str, Any]:
+    """Ask the servers, one after another; print their table, and return the same for a file."""
+    users = [
+        world.user_ids[row] for row in np.random.default_rng(1).integers(world.size.users, size=requests)
+    ]
+    slots = world.size.slots
+    asked: dict[str, tuple[Callable[[int], Sequence[str]], list[bytes]]] = {
+        "bare Starlette": (over_http.bare, [over_http.get("/")] * requests),
+        "Explorank": (
+            over_http.explorank(settings),
+            [over_http.post("/v1/rank", {"user_id": user, "slots": slots}) for user in users],
+        ),
+        "naive, flat": (
+            over_http.naive(world.folder),
+            [over_http.get(f"/rank/{user}?slots={slots}") for user in users],
+        ),
+    }
+    rows, written = [], {}
+    for name, (command, messages) in asked.items():
+        with over_http.server(command, messages[0], world.folder / "server.log") as server:
+            over_http.latencies(server.port, messages[:_WARM])
+            alone = over_http.latencies(server.port, messages)
+            loaded, rate = over_http.at_once(server.port, messages, _CLIENTS)
+            memory_mb = server.memory_mb
+        rows.append(table.ServerRow(name, alone, loaded, rate, memory_mb))
+        written[name] = {
+            "alone_us": _us(alone),
+            "loaded_us": _us(loaded),
+            "requests_per_s": rate,
+            "memory_mb": memory_mb,
+        }
+    console.print("\n### Over HTTP", table.http_table(rows), highlight=False)
+    return written
+
+
+def _us(seconds: NDArray[np.float64]) -> list[float]:
+    microseconds: list[float] = (seconds * 1e6).round(1).tolist()
+    return microseconds
+
+
+@contextmanager
+def online_store(world: World, kind: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the `online_store` section that both sides share, while its server runs."""
+    if kind == "sqlite":
+        yield {"type": "sqlite", "path": str(world.folder / "online_store.db")}
+        return
+    with redis_server(world.folder / "redis") as port:
+        yield {"type": "redis", "connection_string": f"localhost:{port}"}
+
+
+def run(world: World, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Prepare what is missing, measure and print; return the numbers."""
+    begin = time.perf_counter()
+    written: dict[str, Any] = {}
+    (world.folder / SIZE_FILE).write_text(json.dumps(asdict(world.size)), encoding="utf-8")
+    with online_store(world, options.online_store) as section:
+        access = write_repository(world, world.folder / "naive", section)
+        settings = prepare(
+            world, world.folder / f"explorank-{options.index}", serving_store(section), kind=options.index
+        )
+        if not is_filled(world, access):
+            fill(world, access)
+        console.print(f"- prepared in {time.perf_counter() - begin:.0f} s", highlight=False)
+        written["in_process"] = in_process(world, settings, 1 if options.quick else options.rounds, console)
+        if options.http:
+            written["http"] = through_http(
+                world, settings, 32 if options.quick else options.requests, console
+            )
+    return written
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print, and write JSON where asked to."""
+    usual = Size()
+    parser = argparse.ArgumentParser(prog="benchmarks.request_path", description=__doc__)
+    for name, value in asdict(usual).items():
+        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=f"by default {value}")
+    parser.add_argument(
+        "--online-store", choices=("redis", "sqlite"), default="redis", help="Feast's, for both"
+    )
+    parser.add_argument("--index", default="auto", help="Explorank's kind of index")
+    parser.add_argument("--rounds", type=int, default=300, metavar="N", help="requests of each, in process")
+    parser.add_argument("--requests", type=int, default=500, metavar="N", help="requests of each, over HTTP")
+    parser.add_argument("--http", action="store_true", help="also measure over HTTP")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it runs")
+    parser.add_argument("--folder", type=Path, default=_DATA, help="where data is kept between runs")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    options = parser.parse_args(arguments)
+    environment.restart_with_one_thread()
+    world = World(Size(**{name: getattr(options, name) for name in asdict(usual)}), options.folder)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    facts = environment.describe() | {
+        "faiss": faiss.__version__,
+        "lightgbm": lightgbm.__version__,
+        "size": asdict(world.size),
+        "online_store": options.online_store,
+    }
+    for name, value in facts.items():
+        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
+    written = {"environment": facts, **run(world, options, console)}
+    if options.json is not None:
+        options.json.write_text(json.dumps(written), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

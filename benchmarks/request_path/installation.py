@@ -1,0 +1,180 @@
+"""Explorank on the same data: index, model and features published as its commands would, and its steps timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import lightgbm
+import numpy as np
+import orjson
+import yaml
+from numpy.typing import NDArray
+
+from benchmarks.request_path.laps import Laps
+from benchmarks.request_path.repository import write_repository
+from benchmarks.request_path.world import World
+from explorank import Stage
+from explorank.artefacts import ArtefactStore
+from explorank.assembly import CATALOGUE, RANKER
+from explorank.hooks import hookimpl
+from explorank.rankers import CorruptRanker, LightGBMRanker
+from explorank.retrieval import Catalogue, CorruptArtefact
+from explorank.settings import Settings, load_settings
+
+EXPLORED: Final = (2, 5, 8)
+_BLOCKED: Final = 1_000
+_LEAST_APART: Final = 100
+"""A small catalogue has fewer blocked items: one in a hundred."""
+
+
+def policy_columns(world: World) -> list[str]:
+    """Return the columns that the policy sees: the score, and up to 31 features."""
+    return ["score", *world.item_names, *world.user_names][:32]
+
+
+def prepare(world: World, folder: Path, online_store: Mapping[str, Any], *, kind: str) -> Path:
+    """Publish everything in `folder`, with an index of `kind`, and return the settings file.
+
+    Artefacts that are there already are kept, unless this version of Explorank cannot read them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "explorank.yaml"
+    path.write_text(yaml.safe_dump(_settings(world, kind)), encoding="utf-8")
+    blocked = world.item_ids[:: max(_LEAST_APART, world.size.items // _BLOCKED)]
+    (folder / "blocked.txt").write_text("\n".join(blocked), encoding="utf-8")
+    write_repository(world, folder / "feature_repo", online_store)
+    settings = load_settings(path)
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    if not _readable(store, RANKER, LightGBMRanker.load):
+        store.publish(RANKER, LightGBMRanker.from_booster(lightgbm.Booster(model_str=world.model)).save)
+    if not _readable(store, CATALOGUE, Catalogue.load):
+        store.publish(CATALOGUE, _catalogue(world, settings).save)
+    return path
+
+
+def _readable(store: ArtefactStore, kind: str, load: Callable[[Path], object]) -> bool:
+    current = store.current(kind)
+    if current is None:
+        return False
+    try:
+        load(current[1])
+    except (CorruptArtefact, CorruptRanker):
+        return False
+    return True
+
+
+def _settings(world: World, kind: str) -> dict[str, Any]:
+    candidates = world.size.candidates
+    return {
+        "version": 1,
+        "features": {"repository": "feature_repo"},
+        "retrieval": {
+            "candidates": candidates,
+            "index": {"kind": kind, "device": "cpu"},
+            "retrievers": [{"use": "similar_to_history", "k": candidates}],
+        },
+        "exploration": {
+            "mode": "live",
+            "holdout": 0.0,
+            "policy": {"use": "linear_thompson", "floor": 0.02},
+            "features": policy_columns(world),
+            "slots": list(EXPLORED),
+        },
+        "guards": [{"use": "block_list", "path": "blocked.txt"}, {"use": "already_seen"}],
+    }
+
+
+def _catalogue(world: World, settings: Settings) -> Catalogue:
+    return Catalogue.build(
+        world.item_ids,
+        world.vectors,
+        kind=settings.retrieval.index.kind,
+        device=settings.retrieval.index.device,
+    )
+
+
+class StepTimes:
+    """A plugin around the others: each hook's time, from call to result, all implementations together."""
+
+    def __init__(self) -> None:
+        """Wait for the first request."""
+        self.laps = Laps()
+
+    def _around(self, step: str) -> Generator[None, Any, Any]:
+        self.laps.lap("rest")
+        result = yield
+        self.laps.lap(step)
+        return result
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_enrich_request(self) -> Generator[None, Any, Any]:
+        """Time the user's features and history."""
+        return (yield from self._around("features"))
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_retrieve(self) -> Generator[None, Any, Any]:
+        """Time the candidates."""
+        return (yield from self._around("retrieve"))
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_filter(self) -> Generator[None, Any, Any]:
+        """Time the guards that look at single items."""
+        return (yield from self._around("guards"))
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_enrich(self) -> Generator[None, Any, Any]:
+        """Time the items' features."""
+        return (yield from self._around("features"))
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_score(self) -> Generator[None, Any, Any]:
+        """Time the ranker."""
+        return (yield from self._around("score"))
+
+    @hookimpl(wrapper=True, tryfirst=True)
+    def ranking_explore(self) -> Generator[None, Any, Any]:
+        """Time the slate."""
+        return (yield from self._around("explore"))
+
+
+class TimedStage:
+    """A stage whose requests tell how long each step took."""
+
+    def __init__(self, stage: Stage, steps: StepTimes, slots: int) -> None:
+        """Time `stage`, of which `steps` is a plugin."""
+        self._stage, self._steps, self._slots = stage, steps, slots
+        catalogue = stage.installation.catalogue.get()
+        if catalogue is None:
+            raise RuntimeError("No catalogue is published, so that nothing can be retrieved.")
+        self._catalogue = catalogue
+
+    def rank(self, user_id: str, laps: Laps) -> bytes:
+        """Answer one request; raise `RuntimeError` where something was fallen back to or left out."""
+        self._steps.laps = laps
+        decision = self._stage.rank(user_id=user_id, slots=self._slots)
+        laps.lap("rest")
+        answer = orjson.dumps(decision.to_dict())
+        laps.lap("serialise")
+        if decision.fallbacks or not decision.logged or len(decision.items) < self._slots:
+            raise RuntimeError(
+                f"A request did less than it should: {decision.fallbacks}, {len(decision.items)} items"
+            )
+        return answer
+
+    @property
+    def index(self) -> str:
+        """The kind of index that it searches."""
+        return self._catalogue.index.kind
+
+    def nearest(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Return the rows of the `k` items that its index finds for each query, (q, k)."""
+        found = [self._catalogue.index.search(query, k)[0] for query in queries]
+        return np.stack([self._catalogue.rows(np.ravel(ids)) for ids in found])
+
+    def learn(self, user_ids: list[str]) -> None:
+        """Let the policy learn something: one click for each user."""
+        for user_id in user_ids:
+            decision = self._stage.rank(user_id=user_id, slots=self._slots)
+            self._stage.reward(decision.decision_id, slot=EXPLORED[0])
