@@ -1,0 +1,313 @@
+"""Feast's SQLite store: triggers note every change by any writer, and keep newer rows from older ones."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from feast.infra.online_stores.sqlite import SqliteOnlineStore
+from feast.repo_config import RepoConfig
+from numpy.typing import NDArray
+
+from explorank.retrieval.columnar_store.cells import Cell
+from explorank.retrieval.columnar_store.sources.source import Changes, StoredRows, StoredView, column_cells
+
+_log = logging.getLogger(__name__)
+
+JOURNAL: Final = "explorank_changes"
+_JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everything anew
+_KEYS_PER_QUERY: Final = 500
+_KEYS_PER_PAGE: Final = 2_000
+_BUSY_S: Final = 5.0
+_SECOND: Final = 1_000_000  # microseconds
+
+# Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
+# journal's last entity is always read again when anything was committed, so that no change can hide behind it.
+_UNNOTED: Final = f"(SELECT entity_key FROM {JOURNAL} ORDER BY id DESC LIMIT 1) IS NOT {{row}}.entity_key"  # noqa: S608 - a constant
+_JOURNAL_SQL: Final = (
+    f"CREATE TABLE IF NOT EXISTS {JOURNAL} (id INTEGER PRIMARY KEY, entity_key BLOB NOT NULL)",
+    f"CREATE TRIGGER IF NOT EXISTS {JOURNAL}_bound AFTER INSERT ON {JOURNAL} BEGIN "  # noqa: S608 - constants
+    f"DELETE FROM {JOURNAL} WHERE id <= NEW.id - {_JOURNAL_ROWS}; END",
+)
+
+
+class SqliteSource:
+    """Reads the tables of a `SqliteOnlineStore`."""
+
+    sweeps = False
+
+    def __init__(self, config: RepoConfig) -> None:
+        self._path = Path(SqliteOnlineStore._get_db_path(config))
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._data_version = 0
+        self._schema_version = 0
+        self._last_id = 0
+        self._last_key: bytes | None = None
+        self._followed: dict[str, bool] = {}
+        """View: whether triggers note its changes."""
+
+    def prepare(self, views: Iterable[StoredView]) -> None:
+        connection = self._open()
+        self._use_wal(connection)
+        for view in views:
+            self._install(connection, view.name)
+        self._mark(connection)
+
+    def follow(self, view: StoredView) -> None:
+        connection = self._open()
+        self._use_wal(connection)
+        try:
+            self._install(connection, view.name)
+            self._followed[view.name] = True
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                raise
+            # Read-only, or a long write holds the lock. Any commit then means reading the view anew.
+            _log.warning("Changes of %r in %s can't be noted yet: %s", view.name, self._path, error)
+            self._followed[view.name] = False
+        self._schema_version = _pragma(connection, "schema_version")
+
+    def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
+        connection = self._open()
+        cells: list[tuple[Any, ...]] = []
+        for first in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[first : first + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            cells += connection.execute(
+                f"SELECT entity_key, feature_name, value, event_ts FROM {_quoted(view.name)} "  # noqa: S608 - quoted
+                f"WHERE entity_key IN ({marks}) ORDER BY entity_key, feature_name",
+                part,
+            ).fetchall()
+        return _rows_of(cells, view.features)
+
+    def pages(self) -> bool:
+        return True
+
+    def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
+        connection = self._open()
+        table = _quoted(view.name)
+        start = after or b""
+        last = connection.execute(
+            f"SELECT max(entity_key) FROM (SELECT DISTINCT entity_key FROM {table} "  # noqa: S608 - quoted
+            "WHERE entity_key > ? ORDER BY entity_key LIMIT ?)",
+            (start, _KEYS_PER_PAGE),
+        ).fetchone()[0]
+        if last is None:
+            return None
+        cells = connection.execute(
+            f"SELECT entity_key, feature_name, value, event_ts FROM {table} "  # noqa: S608 - quoted
+            "WHERE entity_key > ? AND entity_key <= ? ORDER BY entity_key, feature_name",
+            (start, last),
+        ).fetchall()
+        return _rows_of(cells, view.features), last
+
+    def changes(self) -> Changes:
+        if self._connection is None or _identity(self._path) != self._identity:
+            self.close()
+            self._open()
+            return Changes(everything=True)
+        connection = self._connection
+        version = _pragma(connection, "data_version")
+        if version == self._data_version:
+            return Changes()
+        changes = self._changes(connection)
+        self._data_version = version
+        return changes
+
+    def _changes(self, connection: sqlite3.Connection) -> Changes:
+        views = frozenset(name for name, noted in self._followed.items() if not noted)
+        schema = _pragma(connection, "schema_version")
+        if schema != self._schema_version:
+            triggers = {
+                name
+                for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            }
+            views |= {name for name in self._followed if _trigger("insert", name) not in triggers}
+            if not self._has_journal(connection):
+                self._last_id, self._last_key = 0, None
+                return Changes(everything=True)
+            self._schema_version = schema
+        newest = connection.execute(f"SELECT max(id) FROM {JOURNAL}").fetchone()[0] or 0  # noqa: S608 - a constant
+        noted = connection.execute(
+            f"SELECT id, entity_key FROM {JOURNAL} WHERE id > ? ORDER BY id",  # noqa: S608 - a constant
+            (self._last_id,),
+        ).fetchall()
+        if newest < self._last_id or (noted and noted[0][0] > self._last_id + 1):
+            self._mark(connection)
+            return Changes(everything=True)
+        keys = [key for _, key in noted]
+        if self._last_key is not None:
+            keys.append(self._last_key)
+        if noted:
+            self._last_id, self._last_key = noted[-1]
+        for name in views:
+            self._followed.pop(name)
+        return Changes(list(dict.fromkeys(keys)), views)
+
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
+        """Return `None`: the triggers keep newer rows."""
+        return None
+
+    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+        """Do nothing: the triggers noted it."""
+
+    def dropped(self, views: Iterable[str]) -> None:
+        """Do nothing: the schema's version tells."""
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self.abandon()
+
+    def abandon(self) -> None:
+        self._connection = None
+        self._followed.clear()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._identity = _identity(self._path)
+            # `rw`: a file that is not there is an error, as a missing table is, and is not made up.
+            connection = sqlite3.connect(
+                f"{self._path.resolve().as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_S,
+            )
+            self._connection = connection
+            self._mark(connection)
+        return self._connection
+
+    @staticmethod
+    def _use_wal(connection: sqlite3.Connection) -> None:
+        """Let readers and the writer not wait for each other, where the file may be changed at all."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            connection.execute("PRAGMA journal_mode=WAL")
+
+    def _mark(self, connection: sqlite3.Connection) -> None:
+        """Take the present as known."""
+        self._data_version = _pragma(connection, "data_version")
+        self._schema_version = _pragma(connection, "schema_version")
+        self._last_id, self._last_key = 0, None
+        if self._has_journal(connection):
+            last = connection.execute(
+                f"SELECT id, entity_key FROM {JOURNAL} ORDER BY id DESC LIMIT 1"  # noqa: S608 - a constant
+            ).fetchone()
+            if last is not None:
+                self._last_id, self._last_key = last
+
+    def _has_journal(self, connection: sqlite3.Connection) -> bool:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (JOURNAL,)).fetchone()
+        return found is not None
+
+    def _install(self, connection: sqlite3.Connection, view: str) -> None:
+        table = _quoted(view)
+        wanted = {_trigger(event, view) for event in ("insert", "update", "delete", "newest")}
+        there = {
+            name
+            for (name,) in connection.execute(
+                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (view,)
+            )
+        }
+        if wanted <= there and self._has_journal(connection):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _JOURNAL_SQL:
+                connection.execute(statement)
+            for event, row in (("insert", "NEW"), ("update", "NEW"), ("delete", "OLD")):
+                connection.execute(
+                    f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger(event, view))} AFTER {event} ON {table} "
+                    f"WHEN {_UNNOTED.format(row=row)} BEGIN "
+                    f"INSERT INTO {JOURNAL} (entity_key) VALUES ({row}.entity_key); END"
+                )
+            connection.execute(
+                f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger('newest', view))} BEFORE UPDATE ON {table} "
+                "WHEN NEW.event_ts < OLD.event_ts BEGIN SELECT RAISE(IGNORE); END"
+            )
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+
+def _rows_of(cells: Sequence[tuple[Any, ...]], features: Iterable[str]) -> StoredRows:
+    """Turn cells, ordered by entity and feature, into rows."""
+    if not cells:
+        return StoredRows([], np.zeros(0, np.int64), {})
+    keys, names, values, stamps = zip(*cells, strict=True)
+    times = _microseconds(stamps)
+    width = len(set(names))
+    rows = len(keys) // width
+    # Where each entity has all features, which is the rule, the cells are a grid.
+    if (
+        rows * width == len(keys)
+        and names == names[:width] * rows
+        and keys[::width] == keys[width - 1 :: width]
+    ):
+        heads = keys[::width]
+        if len(set(heads)) == rows:
+            wanted = set(features)
+            return StoredRows(
+                heads,
+                times.reshape(rows, width).max(axis=1),
+                {name: values[place::width] for place, name in enumerate(names[:width]) if name in wanted},
+            )
+    heads = tuple(dict.fromkeys(keys))
+    row_of = {key: row for row, key in enumerate(heads)}
+    found: dict[str, list[Cell]] = column_cells(features, len(heads))
+    for key, name, value in zip(keys, names, values, strict=True):
+        if name in found:
+            found[name][row_of[key]] = value
+    newest = np.full(len(heads), np.iinfo(np.int64).min)
+    np.maximum.at(newest, [row_of[key] for key in keys], times)
+    return StoredRows(heads, newest, found)
+
+
+def _microseconds(stamps: Sequence[Any]) -> NDArray[np.int64]:
+    """Return event times as Feast reads them back: UTC's wall clock, stored as if it were local time."""
+    if time.timezone == 0 and not time.daylight and all(type(stamp) is int for stamp in stamps):
+        return np.array(stamps, np.int64) * _SECOND
+    return np.array([_one_stamp(stamp) for stamp in stamps], np.int64)
+
+
+def _one_stamp(stamp: Any) -> int:
+    if stamp is None:
+        return 0
+    if isinstance(stamp, str):
+        moment = datetime.datetime.fromisoformat(stamp)
+    else:
+        moment = datetime.datetime.fromtimestamp(stamp)  # noqa: DTZ006 - local time, as Feast's converter has it
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return round(moment.timestamp() * _SECOND)
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return value
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _trigger(event: str, view: str) -> str:
+    return f"explorank_{event}_{view}"
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
