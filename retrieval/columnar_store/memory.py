@@ -81,6 +81,8 @@ class Memory:
         self._next_sweep = np.inf
         self._pid = os.getpid()
         self._follower: _Follower | None = None
+        # Not at the end of the process: connections end with it.
+        weakref.finalize(self, source.close).atexit = False
 
     def find(self, views: Sequence[StoredView], keys: Sequence[Key]) -> list[tuple[Table, Slots]]:
         """Return for each view its table and the slot of each of n keys.
