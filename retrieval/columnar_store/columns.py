@@ -6,8 +6,8 @@ reads it whole, however many writers there are.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -94,28 +94,30 @@ class NumberColumn:
 
     @property
     def nbytes(self) -> int:
+        """Bytes held."""
         return self.values.nbytes + self.status.nbytes
 
     def reserve(self, capacity: int) -> None:
+        """Make room for slots below `capacity`."""
         self.values = grown(self.values, capacity, 0)
         self.status = grown(self.status, capacity, NOT_FOUND)
 
     def write(self, first: int, cells: Sequence[Cell]) -> None:
+        """Fill the slots from `first` on."""
         parts = cell_codec.split(cells)
         values = self.values[first : first + len(cells)]
         values[parts.positions] = cell_codec.numbers(self.member, parts.present)
         self.status[first : first + len(cells)] = parts.status
 
     def python(self, slots: Slots) -> list[Any]:
+        """Return what `to_dict` has."""
         values = self.values[slots].tolist()
         if self.is_time:
-            return [
-                None if value == NO_TIME else datetime.datetime.fromtimestamp(value, datetime.UTC)
-                for value in values
-            ]
+            return [None if value == NO_TIME else datetime.fromtimestamp(value, UTC) for value in values]
         return values
 
     def frame(self, slots: Slots) -> Any:
+        """Return what a data frame has."""
         values = self.values[slots]
         if not self.is_time:
             # Feast's data frames are made of Python's numbers, which have one width.
@@ -130,6 +132,7 @@ class NumberColumn:
         return pd.DatetimeIndex(times.astype("datetime64[ns]"), tz="UTC")
 
     def arrow(self, slots: Slots, missing: NDArray[np.bool_] | None) -> pa.Array:
+        """Return an Arrow array."""
         values = self.values[slots]
         if self.is_time:
             missing = (values == NO_TIME) | (False if missing is None else missing)
@@ -139,10 +142,12 @@ class NumberColumn:
         return pa.array(values if wide is None else values.astype(wide), mask=missing)
 
     def messages(self, slots: Slots) -> list[Value]:
+        """Return Feast's messages."""
         member = self.member
         return [Value(**{member: value}) for value in self.values[slots].tolist()]
 
     def stored(self, slots: Slots) -> list[Cell]:
+        """Return the cells again."""
         return _serialized(self.messages(slots), self.status[slots])
 
 
@@ -159,14 +164,17 @@ class TextColumn:
 
     @property
     def nbytes(self) -> int:
+        """Bytes held."""
         # The list, the array and the dictionary each point at a text.
         return self.codes.nbytes + self.status.nbytes + self._text_bytes + 120 * len(self.texts)
 
     def reserve(self, capacity: int) -> None:
+        """Make room for slots below `capacity`."""
         self.codes = grown(self.codes, capacity, 0)
         self.status = grown(self.status, capacity, NOT_FOUND)
 
     def write(self, first: int, cells: Sequence[Cell]) -> None:
+        """Fill the slots from `first` on."""
         parts = cell_codec.split(cells)
         texts = cell_codec.texts(parts.present)
         code_of = self._code_of
@@ -186,21 +194,26 @@ class TextColumn:
         self.status[first : first + len(cells)] = parts.status
 
     def python(self, slots: Slots) -> list[Any]:
+        """Return what `to_dict` has."""
         if not self.texts:
             return [None] * len(slots)
         found: list[Any] = self._objects[self.codes[slots]].tolist()
         return found
 
     def frame(self, slots: Slots) -> Any:
+        """Return what a data frame has."""
         return self._objects[self.codes[slots]] if self.texts else self.python(slots)
 
     def arrow(self, slots: Slots, missing: NDArray[np.bool_] | None) -> pa.Array:
+        """Return an Arrow array."""
         return pa.array(self.python(slots), pa.string(), mask=missing)
 
     def messages(self, slots: Slots) -> list[Value]:
+        """Return Feast's messages."""
         return [Value(string_val=text) for text in self.python(slots)]
 
     def stored(self, slots: Slots) -> list[Cell]:
+        """Return the cells again."""
         return _serialized(self.messages(slots), self.status[slots])
 
 
@@ -215,13 +228,16 @@ class MessageColumn:
 
     @property
     def nbytes(self) -> int:
+        """Bytes held."""
         return self.cells.nbytes + self.status.nbytes + self._cell_bytes
 
     def reserve(self, capacity: int) -> None:
+        """Make room for slots below `capacity`."""
         self.cells = grown(self.cells, capacity, None)
         self.status = grown(self.status, capacity, NOT_FOUND)
 
     def write(self, first: int, cells: Sequence[Cell]) -> None:
+        """Fill the slots from `first` on."""
         parts = cell_codec.split(cells)
         for position, cell in enumerate(cells, first):
             self.cells[position] = cell
@@ -229,23 +245,28 @@ class MessageColumn:
         self.status[first : first + len(cells)] = parts.status
 
     def python(self, slots: Slots) -> list[Any]:
+        """Return what `to_dict` has."""
         kind = self.kind
         return [feast_value_type_to_python_type(message, kind) for message in self.messages(slots)]
 
     def frame(self, slots: Slots) -> Any:
+        """Return what a data frame has."""
         return self.python(slots)
 
     def arrow(self, slots: Slots, missing: NDArray[np.bool_] | None) -> pa.Array:
+        """Return an Arrow array."""
         values = self.python(slots)
         if missing is not None:
             values = [None if gone else value for gone, value in zip(missing.tolist(), values, strict=True)]
         return pa.array(_convert_uuids_for_arrow({"": values})[""])
 
     def messages(self, slots: Slots) -> list[Value]:
+        """Return Feast's messages."""
         parse: Callable[[bytes], Value] = Value.FromString
         return [parse(cell or b"") for cell in self.cells[slots].tolist()]
 
     def stored(self, slots: Slots) -> list[Cell]:
+        """Return the cells again."""
         cells: list[Cell] = self.cells[slots].tolist()
         return cells
 

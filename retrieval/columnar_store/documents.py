@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import re
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -27,7 +27,7 @@ from explorank.retrieval.columnar_store.sources.source import StoredView
 from explorank.retrieval.columnar_store.table import KeySpace, Table
 from explorank.retrieval.errors import InvalidOption
 
-Document = tuple[datetime.datetime | None, EntityKey | None, dict[str, Value] | None]
+Document = tuple[datetime | None, EntityKey | None, dict[str, Value] | None]
 
 _METRICS: Final = {
     "l2": "l2",
@@ -98,7 +98,7 @@ class Documents:
         space, corpus = self._corpus(memory, view)
         allowed = _passes(corpus, filters, space)
         if ttl != FOREVER:
-            now = int(datetime.datetime.now(datetime.UTC).timestamp() * 1_000_000)
+            now = int(datetime.now(UTC).timestamp() * 1_000_000)
             allowed &= corpus.table.times[corpus.slots] >= now - ttl
         chosen: list[int] = []
         distances: dict[int, float] = {}
@@ -116,9 +116,7 @@ class Documents:
             dict.fromkeys(chosen),
             key=lambda position: (-ranks.get(position, 0.0), distances.get(position, np.inf)),
         )[:top_k]
-        return _documents(
-            space, corpus, view, features, best, distances, ranks if query is not None else None
-        )
+        return _documents(space, corpus, features, best, distances, ranks if query is not None else None)
 
     def nearest(
         self,
@@ -358,7 +356,6 @@ def _compared(
 def _documents(
     space: KeySpace,
     corpus: _Corpus,
-    view: StoredView,
     features: Sequence[str],
     best: Sequence[int],
     distances: Mapping[int, float],
@@ -381,15 +378,15 @@ def _documents(
     for row, (place, position) in enumerate(zip(order, positions, strict=True)):
         entity_key = space.keys.to_proto(keys[place])
         values = {name: messages[row] for name, messages in columns.items()}
-        for join_key, value in zip(entity_key.join_keys, entity_key.entity_values, strict=True):
-            if join_key in features:
-                values[join_key] = value
+        # A join key may be asked for as a feature; its value is in the key.
+        key_values = dict(zip(entity_key.join_keys, entity_key.entity_values, strict=True))
+        values |= {name: value for name, value in key_values.items() if name in features}
         distance = distances.get(position)
         values["distance"] = Value() if distance is None else Value(float_val=distance)
         if ranks is not None:
             values["text_rank"] = Value(float_val=ranks.get(position, 0.0))
         moment = corpus.table.times[slots[row]] / 1_000_000
-        documents.append((datetime.datetime.fromtimestamp(moment, datetime.UTC), entity_key, values))
+        documents.append((datetime.fromtimestamp(moment, UTC), entity_key, values))
     return documents
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -229,10 +229,7 @@ class ColumnarResponse(OnlineResponse):  # type: ignore[misc]  # Feast has no ty
     def _entity(self, name: str, values: list[Any]) -> list[Any]:
         kind = self._key_types.get(name)
         if kind == ValueType.UNIX_TIMESTAMP:
-            return [
-                None if value is None else datetime.datetime.fromtimestamp(value, datetime.UTC)
-                for value in values
-            ]
+            return [None if value is None else datetime.fromtimestamp(value, UTC) for value in values]
         if kind in {ValueType.STRING, ValueType.INT64, ValueType.INT32, ValueType.BYTES}:
             return list(values)
         return [feast_value_type_to_python_type(message) for message in self._messages(name, values)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,7 +32,7 @@ from explorank.retrieval.columnar_store.documents import Documents
 from explorank.retrieval.columnar_store.keys import stored_key
 from explorank.retrieval.columnar_store.matrix import FeatureMatrix, MatrixView, TextCodes
 from explorank.retrieval.columnar_store.memory import Memory, MemoryReport
-from explorank.retrieval.columnar_store.requests import Plan, plan_of, rows_of, stored_view, ttl_of
+from explorank.retrieval.columnar_store.requests import FOREVER, Plan, plan_of, rows_of, stored_view, ttl_of
 from explorank.retrieval.columnar_store.responses import Answer, ColumnarResponse, answer
 from explorank.retrieval.columnar_store.sources.other import OtherSource
 from explorank.retrieval.columnar_store.sources.source import Source, StoredView
@@ -44,7 +44,7 @@ _PRECOMPUTED: Final = "__precomputed__"  # the views in which Feast keeps what i
 _PLANS: Final = 256
 _MEGABYTE: Final = 1_000_000
 _MICROSECONDS: Final = 1_000_000
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ColumnarOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):  # type: ignore[misc]  # Feast has no types
@@ -57,6 +57,9 @@ class ColumnarOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):  # typ
 
     freshness_s: float = Field(1.0, gt=0)
     """How old an answer may be, in seconds, beside the time it takes to read what changed."""
+
+    enforce_ttl: bool = True
+    """Whether a row older than its view's ttl is answered as OUTSIDE_MAX_AGE; Feast's own stores answer it."""
 
     sweep_s: float = Field(30.0, gt=0)
     """How often everything is read again, in seconds, where the backing store can't tell of all writers."""
@@ -157,7 +160,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         table: FeatureView,
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime.datetime | None, dict[str, Value] | None]]:
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         """Return the event time and values of each row; an expired row is as one that is not there."""
         if _is_precomputed(table):
             return self._store(config).online_read(  # type: ignore[no-any-return]  # Feast has no types
@@ -167,7 +170,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         stored = self._stored(config, table)
         keys = [stored.keys.of_proto(entity_key) for entity_key in entity_keys]
         [(rows, slots)] = self._columns(config).find((stored,), keys)
-        found = answer(rows, slots, features, features, ttl_of(table), _now())
+        found = answer(rows, slots, features, features, _ttl(config, table), _now())
         values: list[dict[str, Value]] = [{} for _ in keys]
         for name, column in zip(found.names, found.columns, strict=True):
             statuses = found.statuses(column)
@@ -178,7 +181,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         return [
             (None, None)
             if slot < FIRST
-            else (datetime.datetime.fromtimestamp(microseconds / _MICROSECONDS, datetime.UTC), cells)
+            else (datetime.fromtimestamp(microseconds / _MICROSECONDS, UTC), cells)
             for slot, microseconds, cells in zip(
                 found.usable.tolist(), rows.times[slots].tolist(), values, strict=True
             )
@@ -190,7 +193,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         table: FeatureView,
         entity_keys: list[EntityKey],
         requested_features: list[str] | None = None,
-    ) -> list[tuple[datetime.datetime | None, dict[str, Value] | None]]:
+    ) -> list[tuple[datetime | None, dict[str, Value] | None]]:
         """Do what `online_read` does, in a thread."""
         return await asyncio.to_thread(self.online_read, config, table, entity_keys, requested_features)
 
@@ -247,7 +250,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime.datetime, datetime.datetime | None]],
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write to the backing store, then show the rows here and to other processes.
@@ -281,7 +284,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime.datetime, datetime.datetime | None]],
+        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Do what `online_write_batch` does, in a thread."""
@@ -351,7 +354,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        requested_features: list[str],
+        requested_features: list[str],  # noqa: ARG002 - Feast's signature
         embedding: list[float],
         top_k: int,
         distance_metric: str | None = None,
@@ -363,7 +366,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             embedding,
             top_k,
             distance_metric,
-            ttl_of(table),
+            _ttl(config, table),
         )
 
     def retrieve_online_documents_v2(
@@ -376,8 +379,8 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         distance_metric: str | None = None,
         query_string: str | None = None,
         filters: Any = None,
-        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
-    ) -> list[tuple[datetime.datetime | None, EntityKey | None, dict[str, Value] | None]]:
+        include_feature_view_version_metadata: bool = False,  # noqa: ARG002, FBT001, FBT002 - Feast's signature
+    ) -> list[tuple[datetime | None, EntityKey | None, dict[str, Value] | None]]:
         """Return the documents that are nearest to a vector, match a text, or both, among those that pass filters."""
         return self._documents.search(
             self._columns(config),
@@ -388,7 +391,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             top_k=top_k,
             metric=distance_metric,
             filters=filters,
-            ttl=ttl_of(table),
+            ttl=_ttl(config, table),
         )
 
     # ---- Feast's own path over these rows -----------------------------------------------------------------
@@ -404,7 +407,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         include_feature_view_version_metadata: bool,  # noqa: FBT001 - Feast's signature
     ) -> None:
         for view, features in grouped_refs:
-            entities, positions, count = utils._get_unique_entities(
+            entities, positions, _ = utils._get_unique_entities(
                 view, join_key_values, entity_name_to_join_key_map
             )
             stored = self._stored(config, view)
@@ -416,7 +419,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             in_order[order] = spread
             prefix = f"{view.projection.name_to_use()}__" if full_feature_names else ""
             names = [prefix + feature for feature in features]
-            found = answer(rows, in_order, features, names, ttl_of(view), _now())
+            found = answer(rows, in_order, features, names, _ttl(config, view), _now())
             found.add_to(online_features_response)
             _track(view.name, found)
             if include_feature_view_version_metadata:
@@ -448,6 +451,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         memory = self._columns(config)
         began = time.monotonic()
         now = _now()
+        enforced = config.online_store.enforce_ttl
         answers = []
         found: dict[tuple[str, ...], Any] = {}
         for names in dict.fromkeys(part.key_names for part in plan.parts):
@@ -461,7 +465,9 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
                     found[part.names] = columns
         for part in plan.parts:
             table, slots = found[part.names]
-            answers.append(answer(table, slots, part.features, part.names, part.ttl, now))
+            answers.append(
+                answer(table, slots, part.features, part.names, part.ttl if enforced else FOREVER, now)
+            )
         _track_read(time.monotonic() - began)
         for part, made in zip(plan.parts, answers, strict=True):
             _track(part.stored.view.name, made)
@@ -555,8 +561,8 @@ def _derived(config: RepoConfig, online_store: Any) -> RepoConfig:
 
 
 def _newest(
-    data: Sequence[tuple[EntityKey, dict[str, Value], datetime.datetime, datetime.datetime | None]],
-) -> dict[bytes, tuple[EntityKey, dict[str, Value], datetime.datetime, datetime.datetime | None]]:
+    data: Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+) -> dict[bytes, tuple[EntityKey, dict[str, Value], datetime, datetime | None]]:
     newest: dict[bytes, Any] = {}
     for row in data:
         key = stored_key(row[0])
@@ -566,13 +572,17 @@ def _newest(
     return newest
 
 
-def _moment(row: tuple[Any, Any, datetime.datetime, Any]) -> int:
-    moment = row[2] if row[2].tzinfo else row[2].replace(tzinfo=datetime.UTC)
-    return round((moment - _EPOCH) / datetime.timedelta(microseconds=1))
+def _moment(row: tuple[Any, Any, datetime, Any]) -> int:
+    moment = row[2] if row[2].tzinfo else row[2].replace(tzinfo=UTC)
+    return round((moment - _EPOCH) / timedelta(microseconds=1))
 
 
 def _now() -> int:
     return time.time_ns() // 1_000
+
+
+def _ttl(config: RepoConfig, view: FeatureView) -> int:
+    return ttl_of(view) if config.online_store.enforce_ttl else FOREVER
 
 
 def _versioned(config: RepoConfig) -> bool:

@@ -33,6 +33,7 @@ class OtherSource:
         """Do nothing: such a store can't tell of changes."""
 
     def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
+        """Return the rows that exist."""
         answers = self._store.online_read(
             self._config, view.view, [deserialize_entity_key(key) for key in keys], list(view.features)
         )
@@ -50,9 +51,11 @@ class OtherSource:
         return StoredRows([key for key, _, _ in found], times, cells)
 
     def pages(self) -> bool:
+        """Return whether `page` can walk through a view."""
         return False
 
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
+        """Return the next rows and where to go on."""
         return None
 
     def changes(self) -> Changes:
@@ -63,14 +66,17 @@ class OtherSource:
         return changes
 
     def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
+        """Return the event times in store."""
         rows = self.read(view, keys)
         stored = dict(zip(rows.keys, rows.times.tolist(), strict=True))
         return [stored.get(key) for key in keys]
 
     def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+        """Tell others of written rows."""
         self._written.extend(keys)
 
     def dropped(self, views: Iterable[str]) -> None:
+        """Tell others of deleted views."""
         self._dropped.update(views)
 
     def close(self) -> None:

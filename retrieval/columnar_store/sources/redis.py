@@ -46,6 +46,7 @@ class RedisSource:
             self._last_id = self._newest_entry()
 
     def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
+        """Return the rows that exist."""
         name = compute_versioned_name(view.view, self._versioned)
         fields: list[Any] = [*(_mmh3(f"{name}:{feature}") for feature in view.features), f"_ts:{name}"]
         with self._client.pipeline(transaction=False) as pipeline:
@@ -60,9 +61,11 @@ class RedisSource:
         return StoredRows([key for key, _ in found], times, cells)
 
     def pages(self) -> bool:
+        """Return whether `page` can walk through a view."""
         return True
 
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
+        """Return the next rows and where to go on."""
         if after == 0:
             return None
         pattern = _escaped(_redis_key_prefix(list(view.keys.join_keys))) + b"*" + _escaped(self._project)
@@ -72,6 +75,7 @@ class RedisSource:
         return self.read(view, keys), cursor
 
     def changes(self) -> Changes:
+        """Return what changed."""
         if self._last_id is None:
             self._last_id = self._newest_entry()
             return Changes()
@@ -88,6 +92,7 @@ class RedisSource:
         return Changes(list(dict.fromkeys(keys)), views)
 
     def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
+        """Return the event times in store."""
         field = f"_ts:{compute_versioned_name(view.view, self._versioned)}"
         with self._client.pipeline(transaction=False) as pipeline:
             for key in keys:
@@ -96,6 +101,7 @@ class RedisSource:
         return [None if answer is None else _microseconds(answer) for answer in answers]
 
     def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+        """Tell others of written rows."""
         with self._client.pipeline(transaction=False) as pipeline:
             for first in range(0, len(keys), _KEYS_PER_ENTRY):
                 part = _packed(keys[first : first + _KEYS_PER_ENTRY])
@@ -104,6 +110,7 @@ class RedisSource:
             pipeline.execute()
 
     def dropped(self, views: Iterable[str]) -> None:
+        """Tell others of deleted views."""
         with self._client.pipeline(transaction=False) as pipeline:
             for view in views:
                 pipeline.xadd(self._stream, {b"dropped": view}, maxlen=_ENTRIES, approximate=True)
@@ -112,12 +119,14 @@ class RedisSource:
             pipeline.execute()
 
     def close(self) -> None:
+        """Close the connection."""
         if self._store._client is not None:
             with contextlib.suppress(OSError):
                 self._store._client.close()
         self.abandon()
 
     def abandon(self) -> None:
+        """Let go of the connection."""
         self._store = RedisOnlineStore()
 
     @property

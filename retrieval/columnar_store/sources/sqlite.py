@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,6 +55,7 @@ class SqliteSource:
         """View: whether triggers note its changes."""
 
     def prepare(self, views: Iterable[StoredView]) -> None:
+        """Set up the notice of changes."""
         connection = self._open()
         self._use_wal(connection)
         for view in views:
@@ -62,6 +63,7 @@ class SqliteSource:
         self._mark(connection)
 
     def follow(self, view: StoredView) -> None:
+        """Begin to notice changes."""
         connection = self._open()
         self._use_wal(connection)
         try:
@@ -76,6 +78,7 @@ class SqliteSource:
         self._schema_version = _pragma(connection, "schema_version")
 
     def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
+        """Return the rows that exist."""
         connection = self._open()
         cells: list[tuple[Any, ...]] = []
         for first in range(0, len(keys), _KEYS_PER_QUERY):
@@ -89,9 +92,11 @@ class SqliteSource:
         return _rows_of(cells, view.features)
 
     def pages(self) -> bool:
+        """Return whether `page` can walk through a view."""
         return True
 
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
+        """Return the next rows and where to go on."""
         connection = self._open()
         table = _quoted(view.name)
         start = after or b""
@@ -110,6 +115,7 @@ class SqliteSource:
         return _rows_of(cells, view.features), last
 
     def changes(self) -> Changes:
+        """Return what changed."""
         if self._connection is None or _identity(self._path) != self._identity:
             self.close()
             self._open()
@@ -163,11 +169,13 @@ class SqliteSource:
         """Do nothing: the schema's version tells."""
 
     def close(self) -> None:
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
         self.abandon()
 
     def abandon(self) -> None:
+        """Let go of the connection."""
         self._connection = None
         self._followed.clear()
 
@@ -225,7 +233,7 @@ class SqliteSource:
                 connection.execute(statement)
             for event, row in (("insert", "NEW"), ("update", "NEW"), ("delete", "OLD")):
                 connection.execute(
-                    f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger(event, view))} AFTER {event} ON {table} "
+                    f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger(event, view))} AFTER {event} ON {table} "  # noqa: S608 - quoted
                     f"WHEN {_UNNOTED.format(row=row)} BEGIN "
                     f"INSERT INTO {JOURNAL} (entity_key) VALUES ({row}.entity_key); END"
                 )
@@ -282,12 +290,11 @@ def _microseconds(stamps: Sequence[Any]) -> NDArray[np.int64]:
 def _one_stamp(stamp: Any) -> int:
     if stamp is None:
         return 0
-    if isinstance(stamp, str):
-        moment = datetime.datetime.fromisoformat(stamp)
-    else:
-        moment = datetime.datetime.fromtimestamp(stamp)  # noqa: DTZ006 - local time, as Feast's converter has it
+    moment = (
+        datetime.fromisoformat(stamp) if isinstance(stamp, str) else datetime.fromtimestamp(stamp)  # noqa: DTZ006 - local time, as Feast's converter has it
+    )
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
+        moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * _SECOND)
 
 
