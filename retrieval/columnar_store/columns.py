@@ -125,7 +125,7 @@ class NumberColumn:
             return values if wide is None else values.astype(wide)
         missing = values == NO_TIME
         known = values[~missing]
-        if len(known) and not (known.min() > _PANDAS_SECONDS[0] and known.max() < _PANDAS_SECONDS[1]):
+        if not len(known) or known.min() < _PANDAS_SECONDS[0] or known.max() > _PANDAS_SECONDS[1]:
             return self.python(slots)
         times = values.astype("datetime64[s]")
         times[missing] = np.datetime64("NaT")
@@ -136,6 +136,8 @@ class NumberColumn:
         values = self.values[slots]
         if self.is_time:
             missing = (values == NO_TIME) | (False if missing is None else missing)
+            if missing.all():
+                return pa.nulls(len(values))
             times = pa.array(np.where(missing, 0, values), mask=missing)
             return times.cast(pa.timestamp("s", "UTC")).cast(pa.timestamp("us", "UTC"))
         wide = {np.dtype(np.float32): np.float64, np.dtype(np.int32): np.int64}.get(values.dtype)

@@ -79,6 +79,7 @@ class Memory:
         self._looked = -np.inf
         self._next_look = -np.inf
         self._next_sweep = np.inf
+        self._failing = False
         self._pid = os.getpid()
         self._follower: _Follower | None = None
         # Not at the end of the process: connections end with it.
@@ -323,9 +324,12 @@ class Memory:
     def _look(self) -> None:
         try:
             self.catch_up()
+            self._failing = False
         except Exception as error:
             # Whatever the backing store raises: what is in memory can still be served.
-            _log.warning("The online store can't be asked for changes, answers may be old: %s", error)
+            if not self._failing:
+                _log.warning("The online store can't be asked for changes, answers may be old: %s", error)
+            self._failing = True
             self._looked = -np.inf
             self._next_look = time.monotonic() + self._freshness_s
 
