@@ -178,7 +178,8 @@ class Table:
             assert isinstance(column, NumberColumn)  # noqa: S101 - else the matrix was dropped in `_write`
             values = column.values[slots].astype(np.float64)
             values[column.status[slots] != PRESENT] = np.nan
-            matrix[slots, place] = values
+            with np.errstate(over="ignore"):  # beyond float32 a number is infinite
+                matrix[slots, place] = values
 
 
 class KeySpace:

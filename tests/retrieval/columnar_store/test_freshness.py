@@ -174,7 +174,7 @@ def test_a_killed_writer_leaves_whole_rows_and_nothing_older_than_it_acknowledge
     store: Any, make: ModuleType, tmp_path: Path
 ) -> None:
     """A process writes rows of equal numbers, ever greater, and says which are done; it is killed at random."""
-    done = {key: 0 for key in "abcd"}
+    done = dict.fromkeys("abcd", 0)
     writer = subprocess.Popen(
         [sys.executable, str(WRITER), str(tmp_path)], stdout=subprocess.PIPE, text=True, bufsize=1
     )
