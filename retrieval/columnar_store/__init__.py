@@ -5,7 +5,7 @@ Importing this package imports Feast.
 """
 
 from explorank.retrieval.columnar_store.matrix import FeatureMatrix, Gathered, MatrixView
-from explorank.retrieval.columnar_store.memory import MemoryReport, ViewReport
+from explorank.retrieval.columnar_store.memory import KnownKeys, MemoryReport, ViewReport
 from explorank.retrieval.columnar_store.store import ColumnarOnlineStore, ColumnarOnlineStoreConfig
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "ColumnarOnlineStoreConfig",
     "FeatureMatrix",
     "Gathered",
+    "KnownKeys",
     "MatrixView",
     "MemoryReport",
     "ViewReport",

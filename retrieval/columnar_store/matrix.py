@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.columnar_store.cells import NO_TIME, PRESENT
-from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, Column, NumberColumn, Slots, TextColumn
+from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, NumberColumn, Slots, TextColumn
 from explorank.retrieval.columnar_store.keys import Key
-from explorank.retrieval.columnar_store.memory import Memory
+from explorank.retrieval.columnar_store.memory import KnownKeys, Memory
 from explorank.retrieval.columnar_store.requests import FOREVER
 from explorank.retrieval.columnar_store.sources.source import StoredView
 from explorank.retrieval.columnar_store.table import Table
@@ -73,38 +73,49 @@ class FeatureMatrix:
         A key is the join key's value, or a tuple in the order of the sorted join keys. An unknown key and an
         expired row give NaN. Raises what the backing store raises where rows have to be read from it.
         """
-        count = len(keys)
+        return self._gather(self._memory.find(self._stored, keys), len(keys), time_s)
+
+    def known(self, keys: Sequence[Key]) -> KnownKeys:
+        """Return keys that `gather_known` finds by their position, without looking each of them up again."""
+        return KnownKeys(keys)
+
+    def gather_known(self, known: KnownKeys, positions: NDArray[np.int64], time_s: float) -> Gathered:
+        """Do what `gather` does for the keys at n positions: of the items of an index, say.
+
+        Looking up hundreds of texts in a dictionary of a million costs more than all the rest.
+        """
+        return self._gather(self._memory.find_known(self._stored, known, positions), len(positions), time_s)
+
+    def _gather(self, found_in: Sequence[tuple[Table, Slots]], count: int, time_s: float) -> Gathered:
         values = np.empty((count, self._width), np.float32)
         found = np.empty((count, len(self._views)), np.bool_)
         alive = np.empty((count, len(self._views)), np.bool_)
         now = round(time_s * _SECOND)
         first = 0
-        for place, (table, slots) in enumerate(self._memory.find(self._stored, keys)):
+        for place, (table, slots) in enumerate(found_in):
             view = self._views[place]
-            found[:, place] = there = slots >= FIRST
+            found[:, place] = alive[:, place] = there = slots >= FIRST
             if view.ttl != FOREVER:
-                fresh = there & (table.times[slots] >= now - view.ttl)
-                if not np.array_equal(fresh, there):
+                fresh = table.times[slots] >= now - view.ttl
+                fresh &= there
+                if (fresh != there).any():
                     slots = np.where(fresh, slots, ABSENT)  # noqa: PLW2901 - expired rows are absent from here on
-                alive[:, place] = fresh
-            else:
-                alive[:, place] = there
+                    alive[:, place] = fresh
             end = first + len(view.features)
             self._fill(values[:, first:end], place, table, slots, time_s)
             first = end
         return Gathered(values, found, alive)
 
     def _fill(self, out: NDArray[np.float32], place: int, table: Table, slots: Slots, time_s: float) -> None:
-        matrix, columns_of = table.matrix()
+        matrix, columns_of = self._memory.matrix_of(table)
         layout = self._layouts[place]
-        if layout is None or layout.table is not table or not layout.holds(table):
+        if layout is None or layout.table is not table or layout.column_changes != table.column_changes:
             layout = self._layouts[place] = _layout(table, self._views[place].features, columns_of)
+        # Every slot exists, so that nothing is clipped; it spares numpy a check and a buffer.
         if layout.in_order:
-            np.take(matrix, slots, axis=0, out=out) if out.flags.c_contiguous else out.__setitem__(
-                slice(None), matrix[slots]
-            )
+            out[:] = np.take(matrix, slots, axis=0, mode="clip")
         elif len(layout.from_matrix):
-            out[:, layout.to_matrix] = matrix[slots][:, layout.from_matrix]
+            out[:, layout.to_matrix] = np.take(matrix, slots, axis=0, mode="clip")[:, layout.from_matrix]
         for position, column in layout.times:
             seconds = column.values[slots]
             known = (column.status[slots] == PRESENT) & (seconds != NO_TIME)
@@ -120,7 +131,7 @@ class _Layout:
     """Where a table keeps the features of a view."""
 
     table: Table
-    columns: tuple[Column, ...]
+    column_changes: int
     from_matrix: NDArray[np.int64]
     to_matrix: NDArray[np.int64]
     in_order: bool
@@ -129,14 +140,6 @@ class _Layout:
     texts: tuple[_Texts, ...]
     nothing: tuple[int, ...]
     """Features whose column holds no numbers: the store has another type than the view declares."""
-
-    def holds(self, table: Table) -> bool:
-        """Return whether the table still has these columns."""
-        return all(
-            table.columns.get(name) is column for name, column in zip(self.names, self.columns, strict=True)
-        )
-
-    names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -164,6 +167,7 @@ class _Texts:
 
 
 def _layout(table: Table, features: Sequence[str], columns_of: dict[str, int]) -> _Layout:
+    changes = table.column_changes
     numeric = [(position, columns_of[name]) for position, name in enumerate(features) if name in columns_of]
     to_matrix = np.array([position for position, _ in numeric], np.int64)
     from_matrix = np.array([column for _, column in numeric], np.int64)
@@ -182,8 +186,6 @@ def _layout(table: Table, features: Sequence[str], columns_of: dict[str, int]) -
     in_order = np.array_equal(to_matrix, everything) and np.array_equal(
         from_matrix, np.arange(len(columns_of))
     )
-    names = tuple(name for name in features if name in table.columns)
-    columns = tuple(table.columns[name] for name in names)
     return _Layout(
-        table, columns, from_matrix, to_matrix, in_order, tuple(times), tuple(texts), tuple(nothing), names
+        table, changes, from_matrix, to_matrix, in_order, tuple(times), tuple(texts), tuple(nothing)
     )

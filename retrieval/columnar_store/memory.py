@@ -51,6 +51,32 @@ class MemoryReport:
     """Views that are being loaded or swept."""
 
 
+class KnownKeys:
+    """Keys that are asked for by their position, and the number that each has in a key space.
+
+    Numbers stay until the space is made anew; keys without one are looked up again when the space has grown.
+    """
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self.keys = keys
+        self._state: tuple[KeySpace, int, NDArray[np.int64]] | None = None
+
+    def ids(self, space: KeySpace) -> NDArray[np.int64]:
+        """Return the id of each key, 0 for an unknown one."""
+        size = len(space)
+        state = self._state
+        if state is None or state[0] is not space:
+            ids = space.lookup(self.keys)
+        elif state[1] != size:
+            ids = state[2].copy()
+            unknown = np.flatnonzero(ids == 0)
+            ids[unknown] = space.lookup([self.keys[position] for position in unknown.tolist()])
+        else:
+            return state[2]
+        self._state = (space, size, ids)
+        return ids
+
+
 class Memory:
     """Rows of a backing store as columns.
 
@@ -104,6 +130,24 @@ class Memory:
                 found = [(table, table.slot_of[ids]) for table in (space.tables[view.name] for view in views)]
         space.touch(ids, self._requests)
         return found
+
+    def find_known(
+        self, views: Sequence[StoredView], known: KnownKeys, positions: NDArray[np.int64]
+    ) -> list[tuple[Table, Slots]]:
+        """Do what `find` does, for the known keys at n positions."""
+        self._keep_fresh()
+        space, tables = self._tables(views)
+        if not all(table.complete for table in tables):
+            return self.find(views, [known.keys[position] for position in positions.tolist()])
+        ids = known.ids(space)[positions]
+        return [(table, table.slot_of[ids]) for table in tables]
+
+    def matrix_of(self, table: Table) -> tuple[NDArray[np.float32], dict[str, int]]:
+        """Return a table's matrix; no row is written while it is made."""
+        if table.has_matrix:
+            return table.matrix()
+        with self._lock:
+            return table.matrix()
 
     def is_warm(self, views: Sequence[StoredView], keys: Sequence[Key]) -> bool:
         """Return whether `find` would answer without asking the backing store."""

@@ -64,8 +64,10 @@ class Table:
         """Counts changes."""
         self.used = FIRST
         self.rows = 0
+        self.column_changes = 0
+        """Counts columns that were replaced by one of another type."""
         self._matrix: NDArray[np.float32] | None = None
-        self._matrix_columns: tuple[str, ...] = ()
+        self._matrix_places: dict[str, int] = {}
 
     @property
     def nbytes(self) -> int:
@@ -101,7 +103,7 @@ class Table:
         self.times[first:end] = times
         self.whole[first:end] = whole
         if self._matrix is not None:
-            self._fill_matrix(self._matrix, np.arange(first, end))
+            self._fill_matrix(self._matrix, self._matrix_places, np.arange(first, end))
         self.used = end
         self.rows += int((self.slot_of[ids] < FIRST).sum())
         self.version += 1
@@ -119,16 +121,23 @@ class Table:
         A value that is not present is NaN. Made at the first call and kept up to date from then on: one
         contiguous copy per row is what makes gathering hundreds of rows cost microseconds.
         """
-        if self._matrix is None:
-            self._matrix_columns = tuple(
+        matrix = self._matrix
+        if matrix is None:
+            names = [
                 name
                 for name, column in self.columns.items()
                 if isinstance(column, NumberColumn) and not column.is_time
-            )
-            matrix = np.full((len(self.times), len(self._matrix_columns)), np.nan, np.float32)
-            self._fill_matrix(matrix, np.arange(FIRST, self.used))
-            self._matrix = matrix
-        return self._matrix, {name: place for place, name in enumerate(self._matrix_columns)}
+            ]
+            places = {name: place for place, name in enumerate(names)}
+            matrix = np.full((len(self.times), len(places)), np.nan, np.float32)
+            self._fill_matrix(matrix, places, np.arange(FIRST, self.used))
+            self._matrix_places, self._matrix = places, matrix
+        return matrix, self._matrix_places
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether `matrix` is made already, so that a reader may ask for it without the writer's lock."""
+        return self._matrix is not None
 
     def packed(self, ids: NDArray[np.int64], renumbered: NDArray[np.int64], entities: int) -> Table:
         """Return a copy that holds only what is known of `ids`, under the numbers `renumbered`, without waste."""
@@ -145,6 +154,8 @@ class Table:
         )
         copy.slot_of[renumbered[slots == ABSENT]] = ABSENT
         copy.complete = self.complete
+        if self.has_matrix:
+            copy.matrix()
         copy.version = self.version + 1
         return copy
 
@@ -170,10 +181,11 @@ class Table:
             general.write(FIRST, column.stored(np.arange(FIRST, first)))
             general.write(first, cells)
             self.columns[name] = general
+            self.column_changes += 1
             self._matrix = None
 
-    def _fill_matrix(self, matrix: NDArray[np.float32], slots: Slots) -> None:
-        for place, name in enumerate(self._matrix_columns):
+    def _fill_matrix(self, matrix: NDArray[np.float32], places: Mapping[str, int], slots: Slots) -> None:
+        for name, place in places.items():
             column = self.columns[name]
             assert isinstance(column, NumberColumn)  # noqa: S101 - else the matrix was dropped in `_write`
             values = column.values[slots].astype(np.float64)
