@@ -7,7 +7,7 @@ simple enough to be read as arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -25,7 +25,7 @@ OUTSIDE_MAX_AGE: Final = 4
 NO_TIME: Final = np.iinfo(np.int64).min
 """How Feast stores a missing time."""
 
-NUMBER_TYPES: Final = {
+NUMBER_TYPES: Final[Mapping[str, np.dtype[Any]]] = {
     "int32_val": np.dtype(np.int32),
     "int64_val": np.dtype(np.int64),
     "double_val": np.dtype(np.float64),
@@ -76,8 +76,8 @@ def split(cells: Sequence[Cell]) -> Split:
         np.uint8,
         len(cells),
     )
-    positions = np.flatnonzero(status == PRESENT)
-    return Split(status, positions, [cells[position] for position in positions])  # type: ignore[misc]  # present ones
+    present = [cell for cell, state in zip(cells, status.tolist(), strict=True) if cell and state == PRESENT]
+    return Split(status, np.flatnonzero(status == PRESENT), present)
 
 
 def numbers(member: str, cells: Sequence[bytes]) -> NDArray[Any]:

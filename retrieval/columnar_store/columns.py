@@ -50,8 +50,10 @@ class Column(Protocol):
     """The values of one feature; every method takes slots (n,) and answers in their order."""
 
     status: NDArray[np.uint8]  # (capacity,)
-    nbytes: int
-    """Bytes held, those of Python's objects included."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, those of Python's objects included."""
 
     def reserve(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
@@ -95,7 +97,7 @@ class NumberColumn:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.values.nbytes + self.status.nbytes
+        return int(self.values.nbytes + self.status.nbytes)
 
     def reserve(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
@@ -111,7 +113,7 @@ class NumberColumn:
 
     def python(self, slots: Slots) -> list[Any]:
         """Return what `to_dict` has."""
-        values = self.values[slots].tolist()
+        values: list[Any] = self.values[slots].tolist()
         if self.is_time:
             return [None if value == NO_TIME else datetime.fromtimestamp(value, UTC) for value in values]
         return values

@@ -174,7 +174,7 @@ def _vectors(table: Table, feature: str, slots: Slots) -> NDArray[np.float32] | 
     if not len(present):
         return None
     rows = [
-        np.asarray(getattr(message, message.WhichOneof("val")).val, np.float32)
+        np.asarray(getattr(message, message.WhichOneof("val") or "").val, np.float32)
         for message in column.messages(slots[present])
     ]
     width = len(rows[0])

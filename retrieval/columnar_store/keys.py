@@ -23,7 +23,7 @@ _MEMBERS: Final = {
     ValueType.INT64: "int64_val",
     ValueType.UNIX_TIMESTAMP: "unix_timestamp_val",
 }
-_PLAIN: Final = {
+_PLAIN: Final[Mapping[ValueType, set[type]]] = {
     ValueType.STRING: {str},
     ValueType.BYTES: {bytes},
     ValueType.INT32: {int},

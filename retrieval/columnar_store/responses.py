@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from feast.online_response import TIMESTAMP_POSTFIX, OnlineResponse
-from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
+from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_python_type, python_values_to_proto_values
 from feast.value_type import ValueType
@@ -170,7 +170,7 @@ class ColumnarResponse(OnlineResponse):  # type: ignore[misc]  # Feast has no ty
             response.results.append(
                 GetOnlineFeaturesResponse.FeatureVector(
                     values=self._messages(name, values),
-                    statuses=[PRESENT] * len(values),
+                    statuses=[FieldStatus.PRESENT] * len(values),
                     event_timestamps=[nothing] * len(values),
                 )
             )

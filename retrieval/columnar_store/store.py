@@ -36,7 +36,7 @@ from explorank.retrieval.columnar_store.requests import FOREVER, Plan, plan_of, 
 from explorank.retrieval.columnar_store.responses import Answer, ColumnarResponse, answer
 from explorank.retrieval.columnar_store.sources.other import OtherSource
 from explorank.retrieval.columnar_store.sources.source import Source, StoredView
-from explorank.retrieval.columnar_store.sources.sqlite import SqliteSource
+from explorank.retrieval.columnar_store.sources.sqlite import SqliteSource, make_room
 from explorank.retrieval.errors import FeatureRepositoryError
 
 _CLASS_PATH: Final = "explorank.retrieval.columnar_store.ColumnarOnlineStore"
@@ -273,7 +273,10 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
                     for key, time_ in zip(keys, times, strict=True)
                     if time_ is None or _moment(newest[key]) >= time_
                 ]
-            self._store(config).online_write_batch(
+            backing = self._store(config)
+            if isinstance(backing, SqliteOnlineStore):
+                make_room(backing, self._for_writing(config))
+            backing.online_write_batch(
                 self._for_writing(config), table, [newest[key] for key in keys], progress
             )
             memory.wrote(stored, keys)

@@ -26,6 +26,7 @@ _JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everyt
 _KEYS_PER_QUERY: Final = 500
 _KEYS_PER_PAGE: Final = 2_000
 _BUSY_S: Final = 5.0
+_WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
 
 # Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
@@ -245,6 +246,15 @@ class SqliteSource:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
+
+
+def make_room(store: SqliteOnlineStore, config: RepoConfig) -> None:
+    """Let a whole write fit into the writing connection's cache.
+
+    A write is one transaction of a row for each cell. Once it outgrows the cache of 2 MB that SQLite begins
+    with, pages go to the log and come back for every cell and its triggers.
+    """
+    store._get_conn(config).execute(f"PRAGMA cache_size = -{_WRITE_CACHE_KIB}")
 
 
 def _rows_of(cells: Sequence[tuple[Any, ...]], features: Iterable[str]) -> StoredRows:
