@@ -171,10 +171,20 @@ class Memory:
                 space, [table] = self._tables((view,))
             return space, table
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+    def stored_times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
+        """Return the event times of rows in store, in microseconds; `None` for what anything may replace."""
+        with self._lock:
+            return self.source.times(view, keys)
+
+    def prepare(self, views: Sequence[StoredView]) -> None:
+        """Set up the notice of changes to views that were applied."""
+        with self._lock:
+            self.source.prepare(views)
+
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
         """Take up rows that this process has just written, and tell others."""
         with self._lock:
-            self.source.wrote(view, keys)
+            self.source.wrote(view, keys, times)
         if self._spaces:
             self._look()
 

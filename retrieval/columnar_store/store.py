@@ -263,25 +263,21 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             return
         stored = self._stored(config, table)
         newest = _newest(data)
-        keys = list(newest)
         memory = self._columns(config)
         with self._writing:
-            times = memory.source.times(stored, keys)
-            if times is not None:
-                keys = [
-                    key
-                    for key, time_ in zip(keys, times, strict=True)
-                    if time_ is None or _moment(newest[key]) >= time_
-                ]
+            stored_times = memory.stored_times(stored, list(newest))
+            chosen = {
+                key: row
+                for (key, row), time_ in zip(newest.items(), stored_times, strict=True)
+                if time_ is None or _moment(row) >= time_
+            }
             backing = self._store(config)
             if isinstance(backing, SqliteOnlineStore):
                 make_room(backing, self._for_writing(config))
-            backing.online_write_batch(
-                self._for_writing(config), table, [newest[key] for key in keys], progress
-            )
-            memory.wrote(stored, keys)
-        if progress is not None and len(keys) < len(data):
-            progress(len(data) - len(keys))
+            backing.online_write_batch(self._for_writing(config), table, list(chosen.values()), progress)
+            memory.wrote(stored, list(chosen), [_moment(row) for row in chosen.values()])
+        if progress is not None and len(chosen) < len(data):
+            progress(len(data) - len(chosen))
 
     async def online_write_batch_async(
         self,
@@ -316,7 +312,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             memory = self._columns(config)
             kept = [self._stored(config, view) for view in tables_to_keep]
             if kept:
-                memory.source.prepare(kept)
+                memory.prepare(kept)
             deleted = [self._stored(config, view).name for view in tables_to_delete]
             if deleted:
                 memory.dropped(deleted)

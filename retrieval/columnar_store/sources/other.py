@@ -65,13 +65,13 @@ class OtherSource:
         self._dropped.clear()
         return changes
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
         """Return the event times in store."""
         rows = self.read(view, keys)
         stored = dict(zip(rows.keys, rows.times.tolist(), strict=True))
         return [stored.get(key) for key in keys]
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
         """Tell others of written rows."""
         self._written.extend(keys)
 

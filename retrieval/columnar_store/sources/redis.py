@@ -91,7 +91,7 @@ class RedisSource:
         views = frozenset(entry[b"dropped"].decode() for _, entry in entries if b"dropped" in entry)
         return Changes(list(dict.fromkeys(keys)), views)
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
         """Return the event times in store."""
         field = f"_ts:{compute_versioned_name(view.view, self._versioned)}"
         with self._client.pipeline(transaction=False) as pipeline:
@@ -100,7 +100,7 @@ class RedisSource:
             answers = pipeline.execute()
         return [None if answer is None else _microseconds(answer) for answer in answers]
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
         """Tell others of written rows."""
         with self._client.pipeline(transaction=False) as pipeline:
             for first in range(0, len(keys), _KEYS_PER_ENTRY):

@@ -72,11 +72,14 @@ class Source(Protocol):
     def changes(self) -> Changes:
         """Return what changed since the last call, by any writer that can be noticed."""
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
-        """Return the event times in store, in microseconds, or `None` if older rows can't replace newer ones."""
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
+        """Return the event times in store, in microseconds; `None` for a row that anything may replace."""
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
-        """Tell other processes of rows that were just written, before the writer is told that they are."""
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
+        """Tell other processes of rows that were just written, before the writer is told that they are.
+
+        `times` are the rows' event times, in microseconds.
+        """
 
     def dropped(self, views: Iterable[str]) -> None:
         """Tell other processes of views that were just deleted."""

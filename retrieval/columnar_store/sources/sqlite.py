@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,12 +22,14 @@ from explorank.retrieval.columnar_store.sources.source import Changes, StoredRow
 _log = logging.getLogger(__name__)
 
 JOURNAL: Final = "explorank_changes"
+TIMES: Final = "explorank_times"
 _JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everything anew
 _KEYS_PER_QUERY: Final = 500
 _KEYS_PER_PAGE: Final = 2_000
 _BUSY_S: Final = 5.0
 _WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as Feast has it when it stores a time
 
 # Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
 # journal's last entity is always read again when anything was committed, so that no change can hide behind it.
@@ -36,6 +38,9 @@ _JOURNAL_SQL: Final = (
     f"CREATE TABLE IF NOT EXISTS {JOURNAL} (id INTEGER PRIMARY KEY, entity_key BLOB NOT NULL)",
     f"CREATE TRIGGER IF NOT EXISTS {JOURNAL}_bound AFTER INSERT ON {JOURNAL} BEGIN "  # noqa: S608 - constants
     f"DELETE FROM {JOURNAL} WHERE id <= NEW.id - {_JOURNAL_ROWS}; END",
+    # Feast's store cuts event times to seconds; within one, these tell which row is the newer.
+    f"CREATE TABLE IF NOT EXISTS {TIMES} (view_name TEXT, entity_key BLOB, event_us INTEGER, event_ts INTEGER, "
+    "PRIMARY KEY (view_name, entity_key)) WITHOUT ROWID",
 )
 
 
@@ -52,6 +57,8 @@ class SqliteSource:
         self._schema_version = 0
         self._last_id = 0
         self._last_key: bytes | None = None
+        self._prepared: set[str] = set()
+        """Views whose triggers are known to be there for writing."""
         self._followed: dict[str, bool] = {}
         """View: whether triggers note its changes."""
 
@@ -159,12 +166,42 @@ class SqliteSource:
             self._followed.pop(name)
         return Changes(list(dict.fromkeys(keys)), views)
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None] | None:
-        """Return `None`: the triggers keep newer rows."""
-        return None
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
+        """Return the times that the store has cut to seconds; the triggers see to whole ones."""
+        connection = self._open()
+        if view.name not in self._prepared:
+            self._use_wal(connection)
+            self._install(connection, view.name)
+            self._prepared.add(view.name)
+        exact: dict[bytes, int] = {}
+        for first in range(0, len(keys), _KEYS_PER_QUERY):
+            part = keys[first : first + _KEYS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            # What is noted counts for as long as the row of that second is there.
+            exact |= connection.execute(
+                f"SELECT entity_key, event_us FROM {TIMES} AS noted "  # noqa: S608 - quoted
+                f"WHERE view_name = ? AND entity_key IN ({marks}) AND EXISTS (SELECT 1 FROM "
+                f"{_quoted(view.name)} AS cell WHERE cell.entity_key = noted.entity_key "
+                "AND cell.event_ts = noted.event_ts)",
+                (view.name, *part),
+            ).fetchall()
+        return [exact.get(key) for key in keys]
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
-        """Do nothing: the triggers noted it."""
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
+        """Note the exact times; the triggers have noted the rows."""
+        connection = self._open()
+        noted = [(view.name, key, time_, _as_stored(time_)) for key, time_ in zip(keys, times, strict=True)]
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany(
+                f"INSERT OR REPLACE INTO {TIMES} (view_name, entity_key, event_us, event_ts) "  # noqa: S608 - a constant
+                "VALUES (?, ?, ?, ?)",
+                noted,
+            )
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
 
     def dropped(self, views: Iterable[str]) -> None:
         """Do nothing: the schema's version tells."""
@@ -179,6 +216,7 @@ class SqliteSource:
         """Let go of the connection."""
         self._connection = None
         self._followed.clear()
+        self._prepared.clear()
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -306,6 +344,12 @@ def _one_stamp(stamp: Any) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * _SECOND)
+
+
+def _as_stored(microseconds: int) -> int:
+    """Return an event time as Feast stores it: UTC's wall clock, taken for local time, in whole seconds."""
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return int(moment.timestamp())
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

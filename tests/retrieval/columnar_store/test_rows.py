@@ -60,6 +60,32 @@ def test_the_newest_event_stays_whatever_is_written_after_it(store: Any, make: M
     assert make.read(store, "facts:price", keys=["a"])["price"] == [3.0]
 
 
+def test_the_newest_event_stays_within_a_second_and_after_a_restart(
+    store: Any, make: ModuleType, tmp_path: Path
+) -> None:
+    """Feast's SQLite store keeps whole seconds only."""
+    view = store.get_feature_view("facts")
+    for micros, price in ((500, 5.0), (300, 3.0)):
+        make.write(store, view, "a", make.NOW + timedelta(microseconds=micros), price=make.number(price))
+    assert make.read(store, "facts:price", keys=["a"])["price"] == [5.0]
+    other = make.columnar(tmp_path)
+    for micros, price in ((400, 4.0), (500, 5.5)):
+        make.write(other, view, "a", make.NOW + timedelta(microseconds=micros), price=make.number(price))
+    assert make.read(make.columnar(tmp_path), "facts:price", keys=["a"])["price"] == [5.5]
+    make.write(other, view, "a", make.NOW + timedelta(microseconds=499), price=make.number(4.9))
+    assert make.read(make.columnar(tmp_path), "facts:price", keys=["a"])["price"] == [5.5]
+
+
+def test_times_of_rows_that_are_gone_do_not_count(store: Any, make: ModuleType, tmp_path: Path) -> None:
+    view = store.get_feature_view("facts")
+    make.write(store, view, "a", make.NOW + timedelta(microseconds=9), price=make.number(9.0))
+    with sqlite3.connect(tmp_path / "online.db") as database:
+        database.execute("DELETE FROM shop_facts")
+    database.close()
+    make.write(store, view, "a", make.NOW + timedelta(microseconds=1), price=make.number(1.0))
+    assert make.read(store, "facts:price", keys=["a"])["price"] == [1.0]
+
+
 def test_of_equally_new_rows_the_one_written_last_stays(store: Any, make: ModuleType) -> None:
     view = store.get_feature_view("facts")
     for price in (1.0, 2.0):
