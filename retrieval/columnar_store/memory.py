@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 _LOAD_AT_ONCE_S: Final = 0.5  # what a first request waits for a view to load; the rest is loaded behind it
 _STEP_S: Final = 0.05  # how long the background holds the lock while it loads
+_LOADING_PAUSE_S: Final = 0.001
+_SWEEPING_PAUSE_S: Final = 0.2  # between two steps: a fifth of a core
 _KEYS_PER_STEP: Final = 2_000
 _LOOKS_PER_BOUND: Final = 4  # how often the backing store is asked within the freshness bound
 _ROOM: Final = 0.5  # of the entities stay when the limit is passed
@@ -257,7 +259,7 @@ class Memory:
         if space is not None:
             tables = [space.tables.get(view.name) for view in views]
             if all(
-                table is not None and (table.features is view.features or table.features == view.features)
+                table is not None and table.holds(view.features)
                 for table, view in zip(tables, views, strict=True)
             ):
                 return space, tables  # type: ignore[return-value]  # none is None
@@ -270,9 +272,13 @@ class Memory:
     def _open(self, view: StoredView) -> None:
         space = self._spaces.get(view.keys)
         table = None if space is None else space.tables.get(view.name)
-        if table is not None and table.features == view.features:
+        if table is not None and table.holds(view.features):
             return
-        self.forget((view.name,))  # another definition of the view
+        if table is not None:
+            # Another definition of the view. Readers of an earlier one may still ask for what it had.
+            features = {**table.features, **view.features}
+            view = StoredView(view.name, view.view, features, view.keys)
+        self.forget((view.name,))
         if not self._spaces:
             self.catch_up()  # from here on changes are known
         self.source.follow(view)
@@ -395,10 +401,10 @@ class Memory:
         self._spaces, self._passes, self._pending = {}, {}, {}
         self._pid = os.getpid()
 
-    def round(self) -> bool:
-        """Look for changes if it is time, load a little; return whether there is more to load."""
+    def round(self) -> float | None:
+        """Look for changes if it is time, load a little; return when to go on, in seconds, if there is more."""
         if not self._spaces or self._pid != os.getpid():
-            return False
+            return None
         now = time.monotonic()
         if now >= self._next_look:
             self._look()
@@ -414,7 +420,12 @@ class Memory:
             except Exception as error:
                 _log.warning("The online store can't be read, views stay as they are: %s", error)
                 self._passes.clear()
-            return bool(self._passes)
+            if not self._passes:
+                return None
+            tables = [table for space in self._spaces.values() for table in space.tables.items()]
+            loading = any(name in self._passes and not table.complete for name, table in tables)
+            # What is read again can wait; what is not there yet can't.
+            return _LOADING_PAUSE_S if loading else _SWEEPING_PAUSE_S
 
     def _sweep(self, name: str, space: KeySpace) -> _Pass:
         view = self._views[name]
@@ -501,10 +512,10 @@ class _Follower:
         self._stopped.set()
 
     def _run(self) -> None:
-        busy = False
-        while not self._stopped.wait(0.001 if busy else self._interval_s):
+        pause: float | None = None
+        while not self._stopped.wait(self._interval_s if pause is None else min(pause, self._interval_s)):
             memory = self._memory()
             if memory is None:
                 return
-            busy = memory.round()
+            pause = memory.round()
             del memory

@@ -353,19 +353,19 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        requested_features: list[str],  # noqa: ARG002 - Feast's signature
+        requested_features: list[str],
         embedding: list[float],
         top_k: int,
         distance_metric: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Return the nearest documents: event time, key, the vector's value twice as Feast wants it, distance."""
+        memory = self._columns(config)
+        if not memory.source.pages():
+            return self._store(config).retrieve_online_documents(  # type: ignore[no-any-return]  # Feast has no types
+                self._for_reading(config), table, requested_features, embedding, top_k, distance_metric
+            )
         return self._documents.nearest(
-            self._columns(config),
-            self._stored(config, table),
-            embedding,
-            top_k,
-            distance_metric,
-            _ttl(config, table),
+            memory, self._stored(config, table), embedding, top_k, distance_metric, _ttl(config, table)
         )
 
     def retrieve_online_documents_v2(
@@ -378,11 +378,27 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         distance_metric: str | None = None,
         query_string: str | None = None,
         filters: Any = None,
-        include_feature_view_version_metadata: bool = False,  # noqa: ARG002, FBT001, FBT002 - Feast's signature
+        include_feature_view_version_metadata: bool = False,  # noqa: FBT001, FBT002 - Feast's signature
     ) -> list[tuple[datetime | None, EntityKey | None, dict[str, Value] | None]]:
-        """Return the documents that are nearest to a vector, match a text, or both, among those that pass filters."""
+        """Return the documents that are nearest to a vector, match a text, or both, among those that pass filters.
+
+        A backing store that can't list its rows searches for itself.
+        """
+        memory = self._columns(config)
+        if not memory.source.pages():
+            return self._store(config).retrieve_online_documents_v2(  # type: ignore[no-any-return]  # Feast has no types
+                self._for_reading(config),
+                table,
+                requested_features,
+                embedding,
+                top_k,
+                distance_metric,
+                query_string,
+                filters,
+                include_feature_view_version_metadata,
+            )
         return self._documents.search(
-            self._columns(config),
+            memory,
             self._stored(config, table),
             requested_features,
             embedding=embedding,

@@ -66,6 +66,7 @@ class Table:
         self.rows = 0
         self.column_changes = 0
         """Counts columns that were replaced by one of another type."""
+        self._asked: Mapping[str, ValueType] = features
         self._matrix: NDArray[np.float32] | None = None
         self._matrix_places: dict[str, int] = {}
 
@@ -75,6 +76,15 @@ class Table:
         arrays = self.slot_of.nbytes + self.times.nbytes + self.whole.nbytes
         matrix = 0 if self._matrix is None else self._matrix.nbytes
         return arrays + matrix + sum(column.nbytes for column in self.columns.values())
+
+    def holds(self, features: Mapping[str, ValueType]) -> bool:
+        """Return whether a definition of the view, of this or an earlier registry, can be answered."""
+        if features is self._asked:
+            return True
+        held = all(self.features.get(name) == kind for name, kind in features.items())
+        if held:
+            self._asked = features  # plans are kept, so that the same one is asked for again and again
+        return held
 
     @property
     def wasteful(self) -> bool:

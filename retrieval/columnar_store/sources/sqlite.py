@@ -17,7 +17,7 @@ from feast.repo_config import RepoConfig
 from numpy.typing import NDArray
 
 from explorank.retrieval.columnar_store.cells import Cell
-from explorank.retrieval.columnar_store.sources.source import Changes, StoredRows, StoredView, column_cells
+from explorank.retrieval.columnar_store.sources.source import Changes, StoredRows, StoredView
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ TIMES: Final = "explorank_times"
 _JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everything anew
 _KEYS_PER_QUERY: Final = 500
 _KEYS_PER_PAGE: Final = 2_000
+_FEATURES_PER_QUERY: Final = 1_000  # SQLite has at most 2,000 columns in a result
 _BUSY_S: Final = 5.0
 _WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
@@ -87,17 +88,22 @@ class SqliteSource:
 
     def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
         """Return the rows that exist."""
-        connection = self._open()
-        cells: list[tuple[Any, ...]] = []
-        for first in range(0, len(keys), _KEYS_PER_QUERY):
-            part = keys[first : first + _KEYS_PER_QUERY]
-            marks = ",".join("?" * len(part))
-            cells += connection.execute(
-                f"SELECT entity_key, feature_name, value, event_ts FROM {_quoted(view.name)} "  # noqa: S608 - quoted
-                f"WHERE entity_key IN ({marks}) ORDER BY entity_key, feature_name",
-                part,
-            ).fetchall()
-        return _rows_of(cells, view.features)
+        parts = [
+            self._rows(view, f"entity_key IN ({','.join('?' * len(part))})", part)
+            for part in (
+                keys[first : first + _KEYS_PER_QUERY] for first in range(0, len(keys), _KEYS_PER_QUERY)
+            )
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return StoredRows(
+            [key for part in parts for key in part.keys],
+            np.concatenate([np.zeros(0, np.int64), *(part.times for part in parts)]),
+            {
+                name: [cell for part in parts for cell in part.cells.get(name) or [None] * len(part.keys)]
+                for name in view.features
+            },
+        )
 
     def pages(self) -> bool:
         """Return whether `page` can walk through a view."""
@@ -115,12 +121,66 @@ class SqliteSource:
         ).fetchone()[0]
         if last is None:
             return None
-        cells = connection.execute(
-            f"SELECT entity_key, feature_name, value, event_ts FROM {table} "  # noqa: S608 - quoted
-            "WHERE entity_key > ? AND entity_key <= ? ORDER BY entity_key, feature_name",
-            (start, last),
-        ).fetchall()
-        return _rows_of(cells, view.features), last
+        return self._rows(view, "entity_key > ? AND entity_key <= ?", (start, last)), last
+
+    def _rows(self, view: StoredView, condition: str, parameters: Sequence[bytes]) -> StoredRows:
+        """Return the rows of some entities, each put together from its cells."""
+        connection = self._open()
+        source = f"FROM {_quoted(view.name)} WHERE {condition}"
+        connection.execute("BEGIN")  # one snapshot, however many queries it takes
+        try:
+            rows = connection.execute(
+                f"SELECT entity_key, max(event_ts), count(*) {source} GROUP BY entity_key ORDER BY entity_key",
+                parameters,
+            ).fetchall()
+            if not rows:
+                return StoredRows([], np.zeros(0, np.int64), {name: [] for name in view.features})
+            keys, stamps, counts = zip(*rows, strict=True)
+            names = [
+                name
+                for (name,) in connection.execute(
+                    f"SELECT DISTINCT feature_name {source} ORDER BY feature_name",
+                    parameters,
+                )
+            ]
+            if set(counts) == {len(names)}:
+                cells = self._grid(connection, source, parameters, names)
+            else:
+                cells = self._sparse(connection, source, parameters, list(view.features))
+        finally:
+            connection.execute("COMMIT")
+        wanted = {name: cells[name] for name in view.features if name in cells}
+        return StoredRows(keys, _microseconds(stamps), wanted)
+
+    @staticmethod
+    def _grid(
+        connection: sqlite3.Connection, source: str, parameters: Sequence[bytes], names: Sequence[str]
+    ) -> dict[str, Sequence[Cell]]:
+        """Return the cells of entities that all have the same features, which is the rule."""
+        values = [
+            value
+            for (value,) in connection.execute(
+                f"SELECT value {source} ORDER BY entity_key, feature_name",
+                parameters,
+            )
+        ]
+        return {name: values[place :: len(names)] for place, name in enumerate(names)}
+
+    @staticmethod
+    def _sparse(
+        connection: sqlite3.Connection, source: str, parameters: Sequence[bytes], names: Sequence[str]
+    ) -> dict[str, Sequence[Cell]]:
+        """Return the cells of entities some of which lack features."""
+        cells: dict[str, Sequence[Cell]] = {}
+        for first in range(0, len(names), _FEATURES_PER_QUERY):
+            group = names[first : first + _FEATURES_PER_QUERY]
+            columns = ", ".join(["max(CASE feature_name WHEN ? THEN value END)"] * len(group))
+            found = connection.execute(
+                f"SELECT {columns} {source} GROUP BY entity_key ORDER BY entity_key",
+                (*group, *parameters),
+            ).fetchall()
+            cells |= zip(group, zip(*found, strict=True), strict=True)
+        return cells
 
     def changes(self) -> Changes:
         """Return what changed."""
@@ -293,39 +353,6 @@ def make_room(store: SqliteOnlineStore, config: RepoConfig) -> None:
     with, pages go to the log and come back for every cell and its triggers.
     """
     store._get_conn(config).execute(f"PRAGMA cache_size = -{_WRITE_CACHE_KIB}")
-
-
-def _rows_of(cells: Sequence[tuple[Any, ...]], features: Iterable[str]) -> StoredRows:
-    """Turn cells, ordered by entity and feature, into rows."""
-    if not cells:
-        return StoredRows([], np.zeros(0, np.int64), {})
-    keys, names, values, stamps = zip(*cells, strict=True)
-    times = _microseconds(stamps)
-    width = len(set(names))
-    rows = len(keys) // width
-    # Where each entity has all features, which is the rule, the cells are a grid.
-    if (
-        rows * width == len(keys)
-        and names == names[:width] * rows
-        and keys[::width] == keys[width - 1 :: width]
-    ):
-        heads = keys[::width]
-        if len(set(heads)) == rows:
-            wanted = set(features)
-            return StoredRows(
-                heads,
-                times.reshape(rows, width).max(axis=1),
-                {name: values[place::width] for place, name in enumerate(names[:width]) if name in wanted},
-            )
-    heads = tuple(dict.fromkeys(keys))
-    row_of = {key: row for row, key in enumerate(heads)}
-    found: dict[str, list[Cell]] = column_cells(features, len(heads))
-    for key, name, value in zip(keys, names, values, strict=True):
-        if name in found:
-            found[name][row_of[key]] = value
-    newest = np.full(len(heads), np.iinfo(np.int64).min)
-    np.maximum.at(newest, [row_of[key] for key in keys], times)
-    return StoredRows(heads, newest, found)
 
 
 def _microseconds(stamps: Sequence[Any]) -> NDArray[np.int64]:

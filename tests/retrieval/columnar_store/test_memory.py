@@ -161,7 +161,7 @@ def test_a_large_view_answers_while_it_is_loaded(
     store.write_to_online_store("facts", make.rows(keys, {"stock": numbers}))
     assert make.read(store, "facts:stock", keys=[keys[0], keys[-1], "none"])["stock"] == [0, 4_999, None]
     memory = make.online_store(store)._columns(store.config)
-    while memory.round():
+    while memory.round() is not None:
         pass
     assert memory.report().views["shop_facts"].rows == 5_000
     assert memory.report().views["shop_facts"].complete
@@ -194,6 +194,11 @@ def test_a_store_of_any_other_kind_is_read_by_key_and_swept(
     memory = online._columns(store.config)
     assert make.read(store, "facts:price", keys=["a"])["price"] == [2.0]
     memory._next_sweep = 0.0
-    while memory.round():
+    while memory.round() is not None:
         pass
     assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [9.0, 5.0]
+    # It can't list its documents, so the search is left to the store behind it, which says what it lacks.
+    with pytest.raises(ValueError, match="enable either vector search or text search"):
+        online.retrieve_online_documents_v2(store.config, view, ["price"], [1.0], 1)
+    with pytest.raises(ValueError, match="not enabled"):
+        online.retrieve_online_documents(store.config, view, ["price"], [1.0], 1)

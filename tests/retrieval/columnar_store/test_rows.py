@@ -11,6 +11,7 @@ import pytest
 from feast import FeatureView, Field
 from feast.errors import FeatureViewNotFoundException
 from feast.on_demand_feature_view import on_demand_feature_view
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, String
 
@@ -135,6 +136,32 @@ def test_a_feature_that_was_added_is_not_found_until_it_is_written(
     }
     make.write(store, store.get_feature_view("facts"), "a", name=Value(string_val="Anna"))
     assert make.read(store, "facts:price", "facts:name", keys=["a"])["name"] == ["Anna"]
+
+
+def test_readers_of_an_earlier_definition_are_answered_too(
+    store: Any, make: ModuleType, tmp_path: Path
+) -> None:
+    """Registries are cached: for a while some ask for a feature that others no longer know."""
+    earlier = store.get_feature_view("facts")
+    make.write(store, earlier, "a", price=make.number(1.0), stock=Value(int64_val=5))
+    later = make.view_of(tmp_path, {"price": Float64, "name": String})
+    store.apply([later])
+    make.write(
+        store, store.get_feature_view("facts"), "b", price=make.number(2.0), name=Value(string_val="B")
+    )
+    online = make.online_store(store)
+
+    def table() -> Any:
+        [space] = online._columns(store.config)._spaces.values()
+        return space.tables["shop_facts"]
+
+    key = EntityKey(join_keys=["item_id"], entity_values=[Value(string_val="a")])
+    for _ in range(2):
+        [(_, row)] = online.online_read(store.config, earlier, [key], ["stock"])
+        assert row == {"stock": Value(int64_val=5)}
+        assert make.read(store, "facts:name", keys=["b"])["name"] == ["B"]
+        first = table()
+    assert table() is first
 
 
 def test_rows_of_another_type_than_declared_are_answered_as_they_were_written(
