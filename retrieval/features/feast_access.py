@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
 from explorank.retrieval.features.builder import DATA_FOLDER, VOCABULARIES
+from explorank.retrieval.features.columnar import ColumnarService, columnar_service
 from explorank.retrieval.features.feast_session import (
     apply_repository,
     materialize_repository,
@@ -173,8 +174,8 @@ class FeatureAccess:
         """Write fresh rows of the push source `source` to the online store, where they are served at once.
 
         `rows` holds the join key, `event_timestamp` (in a form that `build_features` takes) and every
-        feature of the view. The SQLite store replaces a newer row by an older one: push in order of time.
-        Raises `FeatureRepositoryError` where Feast refuses them, naming the source.
+        feature of the view. A plain SQLite store replaces a newer row by an older one: push in order of time, or
+        use the columnar store. Raises `FeatureRepositoryError` where Feast refuses them, naming the source.
         """
         require_columns(rows, "rows to push", ("event_timestamp",))
         now = pd.Timestamp(datetime.now(UTC)).as_unit("us")
@@ -203,7 +204,13 @@ class FeatureAccess:
         missing, expired, failed = numbers.missing, numbers.expired, numbers.failed_views
         views = len(opened.users.views)
         lists: dict[str, Any] = {}
-        if opened.history is not None:
+        if opened.history is not None and opened.columnar_history is not None:
+            lists, standing = opened.columnar_history.lists(user_id, now)
+            missing += int((~standing.found).sum())
+            expired += int((standing.found & ~standing.alive).sum())
+            views += len(opened.history.views)
+            failed += standing.failed
+        elif opened.history is not None:
             read = read_views(opened.store, opened.history, (user_id,))
             for view in opened.history.views:
                 found, alive = read.standing(view, now)
@@ -285,8 +292,16 @@ class FeatureAccess:
         refuse_equal_names(
             users.names + items.names, f"The pair of services {self.user_service!r} and {self.item_service!r}"
         )
+        vocabularies = Vocabularies(self.repository / DATA_FOLDER / VOCABULARIES)
         return _Opened(
-            store, users, items, history, Vocabularies(self.repository / DATA_FOLDER / VOCABULARIES)
+            store,
+            users,
+            items,
+            history,
+            vocabularies,
+            columnar_service(store, users, vocabularies),
+            columnar_service(store, items, vocabularies),
+            None if history is None else columnar_service(store, history, vocabularies),
         )
 
 
@@ -297,9 +312,19 @@ class _Opened:
     items: ServedFeatures
     history: ServedFeatures | None
     vocabularies: Vocabularies
+    columnar_users: ColumnarService | None
+    """What reads the users' service from columns; `None` where the online store has none. The same below."""
+    columnar_items: ColumnarService | None
+    columnar_history: ColumnarService | None
 
 
 def _numbers(opened: _Opened, served: ServedFeatures, ids: Sequence[str], now: float) -> OnlineFeatures:
+    columnar = opened.columnar_users if served is opened.users else opened.columnar_items
+    if columnar is not None:
+        gathered = columnar.numbers(ids, now)
+        missing = int((~gathered.found).sum())
+        expired = int((gathered.found & ~gathered.alive).sum())
+        return OnlineFeatures(served.names, gathered.values, missing, expired, gathered.failed)
     read = read_views(opened.store, served, ids)
     values = np.full((len(ids), len(served.names)), np.nan, np.float32)
     missing = expired = column = 0

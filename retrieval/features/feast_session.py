@@ -79,8 +79,11 @@ def _refuse_registry_of_another_folder(config: Any, folder: Path) -> None:
     """
     from feast import FeatureStore  # noqa: PLC0415 - takes seconds
 
+    store = FeatureStore(config=config)
+    if not store._should_use_plan():  # such a store is asked for its own tables, by the path in its settings
+        return
     own = folder / getattr(config.online_store, "path", "")
-    for table in FeatureStore(config=config).registry.get_infra(config.project).infra_objects:
+    for table in store.registry.get_infra(config.project).infra_objects:
         path = getattr(table, "path", None)
         if path is not None and Path(path).resolve() != own.resolve():
             raise FeatureRepositoryError(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PRESENT: Final = 1
-"""`FieldStatus.PRESENT` of Feast's serving protocol."""
+_IN_STORE: Final = (1, 2, 4)
+"""`FieldStatus` of Feast's serving protocol: PRESENT, NULL_VALUE and OUTSIDE_MAX_AGE."""
 _KEYS_PER_CALL: Final = 10_000  # SQLite takes 32,766 values in one statement
 
 
@@ -47,7 +47,7 @@ class ViewsRead:
         statuses = [
             [status for vector in vectors for status in vector.statuses] for vectors in features.values()
         ]
-        found[self.positions] = (np.array(statuses) == _PRESENT).any(axis=0)
+        found[self.positions] = np.isin(statuses, _IN_STORE).any(axis=0)
         # All features of a view share the row's time.
         stamps = [stamp for vector in next(iter(features.values())) for stamp in vector.event_timestamps]
         times = np.array([stamp.seconds + stamp.nanos * 1e-9 for stamp in stamps])

@@ -1,5 +1,6 @@
 """Feast as the stage sees it: what is found, missing, expired, broken, and the same in training."""
 
+import shutil
 import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from explorank.retrieval.errors import FeatureRepositoryError, InvalidTable
-from explorank.retrieval.features import FeatureAccess, OnlineFeatures
+from explorank.retrieval.features import FeatureAccess, OnlineFeatures, copy_repository
+from explorank.retrieval.features.sample import build_sample
 
 SAMPLE_TIME = datetime(2026, 2, 1, tzinfo=UTC)
 ITEMS = ["tide", "fern", "lamp", "loaf", "reef", "mole"]
@@ -228,15 +231,36 @@ def test_applying_leaves_the_process_as_it_was(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_copied_registry_is_refused_before_it_deletes_the_first_folders_tables(
-    own_repository: Path, access: FeatureAccess
-) -> None:
-    copied = FeatureAccess(own_repository, as_of=SAMPLE_TIME.timestamp())
+def use_plain_sqlite(repository: Path) -> None:
+    settings = yaml.safe_load((repository / "feature_store.yaml").read_text())
+    settings["online_store"] = settings["online_store"]["backing"]
+    (repository / "feature_store.yaml").write_text(yaml.safe_dump(settings))
+
+
+def test_a_copied_registry_is_refused_before_it_deletes_the_first_folders_tables(tmp_path: Path) -> None:
+    """With Feast's own SQLite store: a registry then names the file of each table."""
+    first = copy_repository(tmp_path / "first")
+    build_sample(first)
+    use_plain_sqlite(first)
+    access = FeatureAccess(first, as_of=SAMPLE_TIME.timestamp())
+    access.apply()
+    access.materialize(SAMPLE_TIME)
+    copied = FeatureAccess(shutil.copytree(first, tmp_path / "copied"), as_of=SAMPLE_TIME.timestamp())
     with pytest.raises(FeatureRepositoryError, match="was made for the online store"):
         copied.apply()
     assert access.items(ITEMS).missing == 0
     copied.reset()
     copied.apply()
+    assert access.items(ITEMS).missing == 0
+
+
+def test_applying_a_copied_repository_leaves_the_first_one_alone(
+    own_repository: Path, access: FeatureAccess
+) -> None:
+    copied = FeatureAccess(own_repository, as_of=SAMPLE_TIME.timestamp())
+    copied.apply()
+    assert copied.items(ITEMS).missing == 0
+    copied.reset()
     assert access.items(ITEMS).missing == 0
 
 

@@ -1,0 +1,191 @@
+"""The array door: the numbers of several views, gathered into one float32 matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.retrieval.columnar_store.cells import NO_TIME, PRESENT
+from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, NumberColumn, Slots, TextColumn
+from explorank.retrieval.columnar_store.keys import Key
+from explorank.retrieval.columnar_store.memory import KnownKeys, Memory
+from explorank.retrieval.columnar_store.requests import FOREVER
+from explorank.retrieval.columnar_store.sources.source import StoredView
+from explorank.retrieval.columnar_store.table import Table
+
+_DAY_S: Final = 86_400.0
+_SECOND: Final = 1_000_000
+
+TextCodes: TypeAlias = Callable[[str, Sequence[str | None]], NDArray[np.float32]]
+"""Given a feature and n of its texts, returns their codes, (n,) float32, NaN for a text without one."""
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """What a matrix takes from one view."""
+
+    stored: StoredView
+    features: tuple[str, ...]
+    """Numbers, booleans, times and texts."""
+    ttl: int
+    """How long a row may be used, in microseconds; `FOREVER` where rows do not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The numbers of n rows, and which rows there are."""
+
+    values: NDArray[np.float32]  # (n, d)
+    """In the order of the views and of their features; NaN where there is no value."""
+    found: NDArray[np.bool_]  # (n, views)
+    """Which rows are in store."""
+    alive: NDArray[np.bool_]  # (n, views)
+    """Which of those may be used."""
+
+
+class FeatureMatrix:
+    """Gathers the same features again and again.
+
+    Numbers and booleans are themselves, a text is its code, a time its age in days at the moment of reading.
+
+    Args:
+        memory: The columns.
+        views: What to gather; all with the same join keys.
+        text_codes: Gives texts their codes; asked once for each distinct text.
+
+    """
+
+    def __init__(self, memory: Memory, views: Sequence[MatrixView], text_codes: TextCodes) -> None:
+        self._memory = memory
+        self._views = tuple(views)
+        self._stored = tuple(view.stored for view in views)
+        self._width = sum(len(view.features) for view in views)
+        self._text_codes = text_codes
+        self._layouts: list[_Layout | None] = [None] * len(self._views)
+
+    def gather(self, keys: Sequence[Key], time_s: float) -> Gathered:
+        """Return the numbers of n keys, (n, d) float32, as they stand at `time_s` in seconds since the epoch.
+
+        A key is the join key's value, or a tuple in the order of the sorted join keys. An unknown key and an
+        expired row give NaN. Raises what the backing store raises where rows have to be read from it.
+        """
+        return self._gather(self._memory.find(self._stored, keys), len(keys), time_s)
+
+    def known(self, keys: Sequence[Key]) -> KnownKeys:
+        """Return keys that `gather_known` finds by their position, without looking each of them up again."""
+        return KnownKeys(keys)
+
+    def gather_known(self, known: KnownKeys, positions: NDArray[np.int64], time_s: float) -> Gathered:
+        """Do what `gather` does for the keys at n positions: of the items of an index, say.
+
+        Looking up hundreds of texts in a dictionary of a million costs more than all the rest.
+        """
+        return self._gather(self._memory.find_known(self._stored, known, positions), len(positions), time_s)
+
+    def _gather(self, found_in: Sequence[tuple[Table, Slots]], count: int, time_s: float) -> Gathered:
+        values = np.empty((count, self._width), np.float32)
+        found = np.empty((count, len(self._views)), np.bool_)
+        alive = np.empty((count, len(self._views)), np.bool_)
+        now = round(time_s * _SECOND)
+        first = 0
+        for place, (table, slots) in enumerate(found_in):
+            view = self._views[place]
+            found[:, place] = alive[:, place] = there = slots >= FIRST
+            if view.ttl != FOREVER:
+                fresh = table.times[slots] >= now - view.ttl
+                fresh &= there
+                if (fresh != there).any():
+                    slots = np.where(fresh, slots, ABSENT)  # noqa: PLW2901 - expired rows are absent from here on
+                    alive[:, place] = fresh
+            end = first + len(view.features)
+            self._fill(values[:, first:end], place, table, slots, time_s)
+            first = end
+        return Gathered(values, found, alive)
+
+    def _fill(self, out: NDArray[np.float32], place: int, table: Table, slots: Slots, time_s: float) -> None:
+        matrix, columns_of = self._memory.matrix_of(table)
+        layout = self._layouts[place]
+        if layout is None or layout.table is not table or layout.column_changes != table.column_changes:
+            layout = self._layouts[place] = _layout(table, self._views[place].features, columns_of)
+        # Every slot exists, so that nothing is clipped; it spares numpy a check and a buffer.
+        if layout.in_order:
+            out[:] = np.take(matrix, slots, axis=0, mode="clip")
+        elif len(layout.from_matrix):
+            out[:, layout.to_matrix] = np.take(matrix, slots, axis=0, mode="clip")[:, layout.from_matrix]
+        for position, column in layout.times:
+            seconds = column.values[slots]
+            known = (column.status[slots] == PRESENT) & (seconds != NO_TIME)
+            out[:, position] = np.where(known, (time_s - seconds.astype(np.float64)) / _DAY_S, np.nan)
+        for text in layout.texts:
+            out[:, text.position] = text.numbers(self._text_codes, slots)
+        for position in layout.nothing:
+            out[:, position] = np.nan
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where a table keeps the features of a view."""
+
+    table: Table
+    column_changes: int
+    from_matrix: NDArray[np.int64]
+    to_matrix: NDArray[np.int64]
+    in_order: bool
+    """Whether the table's matrix is what is asked for, as it is."""
+    times: tuple[tuple[int, NumberColumn], ...]
+    texts: tuple[_Texts, ...]
+    nothing: tuple[int, ...]
+    """Features whose column holds no numbers: the store has another type than the view declares."""
+
+
+@dataclass
+class _Texts:
+    """A text feature: the code of each of the column's distinct texts."""
+
+    feature: str
+    position: int
+    column: TextColumn
+    codes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def numbers(self, text_codes: TextCodes, slots: Slots) -> NDArray[np.float32]:
+        column = self.column
+        places = column.codes[slots]
+        texts = column.texts
+        if len(texts) > len(self.codes):
+            fresh = [text or None for text in texts[len(self.codes) :]]
+            self.codes = np.concatenate((self.codes, text_codes(self.feature, fresh)))
+        if not len(self.codes):
+            return np.full(len(slots), np.nan, np.float32)
+        numbers: NDArray[np.float32] = np.where(
+            column.status[slots] == PRESENT, self.codes[places], np.float32(np.nan)
+        )
+        return numbers
+
+
+def _layout(table: Table, features: Sequence[str], columns_of: dict[str, int]) -> _Layout:
+    changes = table.column_changes
+    numeric = [(position, columns_of[name]) for position, name in enumerate(features) if name in columns_of]
+    to_matrix = np.array([position for position, _ in numeric], np.int64)
+    from_matrix = np.array([column for _, column in numeric], np.int64)
+    times: list[tuple[int, NumberColumn]] = []
+    texts: list[_Texts] = []
+    nothing: list[int] = []
+    for position, name in enumerate(features):
+        column = table.columns.get(name)
+        if isinstance(column, NumberColumn) and column.is_time:
+            times.append((position, column))
+        elif isinstance(column, TextColumn):
+            texts.append(_Texts(name, position, column))
+        elif name not in columns_of:
+            nothing.append(position)
+    everything = np.arange(len(features))
+    in_order = np.array_equal(to_matrix, everything) and np.array_equal(
+        from_matrix, np.arange(len(columns_of))
+    )
+    return _Layout(
+        table, changes, from_matrix, to_matrix, in_order, tuple(times), tuple(texts), tuple(nothing)
+    )

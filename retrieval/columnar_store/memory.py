@@ -1,0 +1,521 @@
+"""The columns of all views that were asked for: loaded on demand, kept fresh, kept within a limit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.retrieval.columnar_store.columns import ABSENT, COLD, FIRST, Slots
+from explorank.retrieval.columnar_store.keys import EntityKeys, Key
+from explorank.retrieval.columnar_store.sources.source import Source, StoredRows, StoredView
+from explorank.retrieval.columnar_store.table import KeySpace, Table
+
+_log = logging.getLogger(__name__)
+
+_LOAD_AT_ONCE_S: Final = 0.5  # what a first request waits for a view to load; the rest is loaded behind it
+_STEP_S: Final = 0.05  # how long the background holds the lock while it loads
+_LOADING_PAUSE_S: Final = 0.001
+_SWEEPING_PAUSE_S: Final = 0.2  # between two steps: a fifth of a core
+_KEYS_PER_STEP: Final = 2_000
+_LOOKS_PER_BOUND: Final = 4  # how often the backing store is asked within the freshness bound
+_ROOM: Final = 0.5  # of the entities stay when the limit is passed
+
+
+@dataclass(frozen=True, slots=True)
+class ViewReport:
+    """What is in memory of one view."""
+
+    rows: int
+    nbytes: int
+    complete: bool
+    """Whether all rows are in memory, rather than those that were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReport:
+    """What is in memory, and how fresh it is."""
+
+    views: dict[str, ViewReport]
+    nbytes: int
+    limit_nbytes: int
+    age_s: float
+    """For how long the backing store has not been asked for changes."""
+    loading: tuple[str, ...]
+    """Views that are being loaded or swept."""
+
+
+class KnownKeys:
+    """Keys that are asked for by their position, and the number that each has in a key space.
+
+    Numbers stay until the space is made anew; keys without one are looked up again when the space has grown.
+    """
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self.keys = keys
+        self._state: tuple[KeySpace, int, NDArray[np.int64]] | None = None
+
+    def ids(self, space: KeySpace) -> NDArray[np.int64]:
+        """Return the id of each key, 0 for an unknown one."""
+        size = len(space)
+        state = self._state
+        if state is None or state[0] is not space:
+            ids = space.lookup(self.keys)
+        elif state[1] != size:
+            ids = state[2].copy()
+            unknown = np.flatnonzero(ids == 0)
+            ids[unknown] = space.lookup([self.keys[position] for position in unknown.tolist()])
+        else:
+            return state[2]
+        self._state = (space, size, ids)
+        return ids
+
+
+class Memory:
+    """Rows of a backing store as columns.
+
+    Reads take no lock where all that is asked for is in memory. Everything that changes the columns, and every
+    use of the source, happens under one lock.
+
+    Args:
+        source: Where rows come from.
+        freshness_s: How old an answer may be, beside the time it takes to read what changed.
+        sweep_s: How often everything is read again where the source can't notice all writers.
+        limit_nbytes: How many bytes the columns may take; beyond them what was not asked for lately is dropped.
+
+    """
+
+    def __init__(self, source: Source, *, freshness_s: float, sweep_s: float, limit_nbytes: int) -> None:
+        self.source = source
+        self.limit_nbytes = limit_nbytes
+        self._freshness_s = freshness_s
+        self._sweep_s = sweep_s
+        self._lock = threading.RLock()
+        self._spaces: dict[EntityKeys, KeySpace] = {}
+        self._views: dict[str, StoredView] = {}
+        self._passes: dict[str, _Pass] = {}
+        self._pending: dict[bytes, None] = {}
+        self._requests = 0
+        self._looked = -np.inf
+        self._next_look = -np.inf
+        self._next_sweep = np.inf
+        self._failing = False
+        self._pid = os.getpid()
+        self._follower: _Follower | None = None
+        # Not at the end of the process: connections end with it.
+        weakref.finalize(self, source.close).atexit = False
+
+    def find(self, views: Sequence[StoredView], keys: Sequence[Key]) -> list[tuple[Table, Slots]]:
+        """Return for each view its table and the slot of each of n keys.
+
+        All views have the same join keys. Raises what the backing store raises where rows have to be read.
+        """
+        self._keep_fresh()
+        space, tables = self._tables(views)
+        ids = space.lookup(keys)
+        found = [(table, table.slot_of[ids]) for table in tables]
+        if all(table.complete for table in tables):
+            return found
+        self._requests += 1
+        if any(not table.complete and (slots == COLD).any() for table, slots in found):
+            with self._lock:
+                space = self._load_rows(views, keys)
+                ids = space.lookup(keys)
+                found = [(table, table.slot_of[ids]) for table in (space.tables[view.name] for view in views)]
+        space.touch(ids, self._requests)
+        return found
+
+    def find_known(
+        self, views: Sequence[StoredView], known: KnownKeys, positions: NDArray[np.int64]
+    ) -> list[tuple[Table, Slots]]:
+        """Do what `find` does, for the known keys at n positions."""
+        self._keep_fresh()
+        space, tables = self._tables(views)
+        if not all(table.complete for table in tables):
+            return self.find(views, [known.keys[position] for position in positions.tolist()])
+        ids = known.ids(space)[positions]
+        return [(table, table.slot_of[ids]) for table in tables]
+
+    def matrix_of(self, table: Table) -> tuple[NDArray[np.float32], dict[str, int]]:
+        """Return a table's matrix; no row is written while it is made."""
+        if table.has_matrix:
+            return table.matrix()
+        with self._lock:
+            return table.matrix()
+
+    def is_warm(self, views: Sequence[StoredView], keys: Sequence[Key]) -> bool:
+        """Return whether `find` would answer without asking the backing store."""
+        space = self._spaces.get(views[0].keys)
+        if space is None or time.monotonic() > self._looked + self._freshness_s:
+            return False
+        ids = space.lookup(keys)
+        tables = [space.tables.get(view.name) for view in views]
+        return all(
+            table is not None and (table.complete or not (table.slot_of[ids] == COLD).any())
+            for table in tables
+        )
+
+    def whole(self, view: StoredView) -> tuple[KeySpace, Table]:
+        """Return a view with all rows of the backing store, as far as it can list them."""
+        self._keep_fresh()
+        with self._lock:
+            space, [table] = self._tables((view,))
+            while not table.complete and view.name in self._passes:
+                self._run_passes(until=time.monotonic() + _LOAD_AT_ONCE_S, names=(view.name,))
+                space, [table] = self._tables((view,))
+            return space, table
+
+    def stored_times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
+        """Return the event times of rows in store, in microseconds; `None` for what anything may replace."""
+        with self._lock:
+            return self.source.times(view, keys)
+
+    def prepare(self, views: Sequence[StoredView]) -> None:
+        """Set up the notice of changes to views that were applied."""
+        with self._lock:
+            self.source.prepare(views)
+
+    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
+        """Take up rows that this process has just written, and tell others."""
+        with self._lock:
+            self.source.wrote(view, keys, times)
+        if self._spaces:
+            self._look()
+
+    def dropped(self, views: Iterable[str]) -> None:
+        """Forget views that were deleted, and tell others."""
+        with self._lock:
+            names = tuple(views)
+            self.source.dropped(names)
+            self.forget(names)
+
+    def forget(self, views: Iterable[str]) -> None:
+        """Forget views; they are loaded again when they are asked for."""
+        with self._lock:
+            for name in views:
+                self._passes.pop(name, None)
+                for space in self._spaces.values():
+                    space.tables.pop(name, None)
+
+    def catch_up(self) -> None:
+        """Take up everything that was committed before this call, by any writer that can be noticed."""
+        with self._lock:
+            began = time.monotonic()
+            changes = self.source.changes()
+            if changes.everything:
+                self._spaces = {}
+                self._passes.clear()
+                self._pending.clear()
+            self.forget(changes.views)
+            self._pending.update(dict.fromkeys(changes.keys))
+        while self._pending:
+            with self._lock:  # let go between the steps: requests may need it
+                keys = list(self._pending)[:_KEYS_PER_STEP]
+                self._read_again(keys)
+                for key in keys:
+                    self._pending.pop(key, None)
+        self._looked = max(self._looked, began)
+        self._next_look = began + self._freshness_s / _LOOKS_PER_BOUND
+
+    def report(self) -> MemoryReport:
+        """Return what is in memory."""
+        with self._lock:
+            views = {
+                name: ViewReport(table.rows, table.nbytes, table.complete)
+                for space in self._spaces.values()
+                for name, table in space.tables.items()
+            }
+            return MemoryReport(
+                views,
+                self._nbytes(),
+                self.limit_nbytes,
+                time.monotonic() - self._looked if self._spaces else 0.0,
+                tuple(self._passes),
+            )
+
+    def close(self) -> None:
+        """Stop following and forget everything; the next request begins anew."""
+        with self._lock:
+            if self._follower is not None:
+                self._follower.stop()
+                self._follower = None
+            self._spaces = {}
+            self._passes.clear()
+            self._pending.clear()
+            self.source.close()
+
+    # ---- loading ----------------------------------------------------------------------------------------
+
+    def _tables(self, views: Sequence[StoredView]) -> tuple[KeySpace, list[Table]]:
+        space = self._spaces.get(views[0].keys)
+        if space is not None:
+            tables = [space.tables.get(view.name) for view in views]
+            if all(
+                table is not None and table.holds(view.features)
+                for table, view in zip(tables, views, strict=True)
+            ):
+                return space, tables  # type: ignore[return-value]  # none is None
+        with self._lock:
+            for view in views:
+                self._open(view)
+            space = self._spaces[views[0].keys]
+            return space, [space.tables[view.name] for view in views]
+
+    def _open(self, view: StoredView) -> None:
+        space = self._spaces.get(view.keys)
+        table = None if space is None else space.tables.get(view.name)
+        if table is not None and table.holds(view.features):
+            return
+        if table is not None:
+            # Another definition of the view. Readers of an earlier one may still ask for what it had.
+            features = {**table.features, **view.features}
+            view = StoredView(view.name, view.view, features, view.keys)
+        self.forget((view.name,))
+        if not self._spaces:
+            self.catch_up()  # from here on changes are known
+        self.source.follow(view)
+        space = self._spaces.setdefault(view.keys, KeySpace(view.keys))
+        space.tables[view.name] = Table(view.features, len(space))
+        self._views[view.name] = view
+        if self.source.sweeps:
+            self._next_sweep = min(self._next_sweep, time.monotonic() + self._sweep_s)
+        if self.source.pages():
+            self._passes[view.name] = _PagePass(self, view)
+            try:
+                self._run_passes(until=time.monotonic() + _LOAD_AT_ONCE_S, names=(view.name,))
+            except Exception:
+                self.forget((view.name,))
+                raise
+
+    def _load_rows(self, views: Sequence[StoredView], keys: Sequence[Key]) -> KeySpace:
+        space, tables = self._tables(views)
+        ids = space.add(keys)
+        space.touch(ids, self._requests)
+        for view, table in zip(views, tables, strict=True):
+            cold = np.unique(ids[table.slot_of[ids] == COLD])
+            for first in range(0, len(cold), _KEYS_PER_STEP):
+                self._read_ids(space, view, cold[first : first + _KEYS_PER_STEP])
+        self._limit(keep=len(set(ids.tolist())))
+        return self._spaces[views[0].keys]
+
+    def _read_ids(self, space: KeySpace, view: StoredView, ids: NDArray[np.int64]) -> None:
+        positions = ids.tolist()
+        stored = [space.keys.serialize(space.natives[position]) for position in positions]
+        rows = self.source.read(view, [key for key in stored if key is not None])
+        self._put(space, view, rows)
+        found = set(rows.keys)
+        gone = [position for position, key in zip(positions, stored, strict=True) if key not in found]
+        space.tables[view.name].forget(np.array(gone, np.int64))
+
+    def _put(self, space: KeySpace, view: StoredView, rows: StoredRows, *, newer_only: bool = False) -> None:
+        natives = [space.keys.parse(key) for key in rows.keys]
+        ids = space.add(natives)
+        table = space.tables[view.name]
+        times, cells = rows.times, rows.cells
+        if newer_only:
+            slots = table.slot_of[ids]
+            chosen = np.flatnonzero((slots < FIRST) | (table.times[slots] != times))
+            ids, times = ids[chosen], times[chosen]
+            positions = chosen.tolist()
+            cells = {name: [column[row] for row in positions] for name, column in cells.items()}
+        table.put(ids, times, cells)
+        if table.wasteful:
+            space.pack(view.name)
+
+    def _read_again(self, keys: Sequence[bytes]) -> None:
+        for space in list(self._spaces.values()):
+            natives = [space.keys.parse(key) for key in keys]
+            own = [native for native in natives if native is not None]
+            if not own:
+                continue
+            for name, table in list(space.tables.items()):
+                if table.complete or name in self._passes:
+                    ids = np.unique(space.add(own))
+                else:
+                    ids = np.unique(space.lookup(own))
+                    ids = ids[(ids > 0) & (table.slot_of[ids] != COLD)]
+                if len(ids):
+                    self._read_ids(space, self._views[name], ids)
+        self._limit(keep=0)
+
+    def _limit(self, *, keep: int) -> None:
+        while self._nbytes() > self.limit_nbytes:
+            keys, space = max(self._spaces.items(), key=lambda item: item[1].nbytes)
+            wanted = max(keep, int(_ROOM * (len(space) - 1)))
+            if wanted >= len(space) - 1:
+                return
+            for name in space.tables:
+                self._passes.pop(name, None)  # what is loaded from now on is loaded because it is asked for
+            self._spaces[keys] = space.reduced(wanted)
+
+    def _nbytes(self) -> int:
+        return sum(space.nbytes for space in self._spaces.values())
+
+    # ---- keeping fresh ----------------------------------------------------------------------------------
+
+    def _keep_fresh(self) -> None:
+        if self._pid != os.getpid():
+            self._after_fork()
+        if self._follower is None:
+            with self._lock:
+                if self._follower is None:
+                    self._follower = _Follower(self, self._freshness_s / _LOOKS_PER_BOUND)
+        now = time.monotonic()
+        # The follower is late: it has been starved, or its last try failed.
+        if (
+            now > self._looked + self._freshness_s
+            and now > self._next_look
+            and self._spaces
+            and self._lock.acquire(blocking=False)
+        ):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+
+    def _look(self) -> None:
+        try:
+            self.catch_up()
+            self._failing = False
+        except Exception as error:
+            # Whatever the backing store raises: what is in memory can still be served.
+            if not self._failing:
+                _log.warning("The online store can't be asked for changes, answers may be old: %s", error)
+            self._failing = True
+            self._looked = -np.inf
+            self._next_look = time.monotonic() + self._freshness_s
+
+    def _after_fork(self) -> None:
+        # Columns are shared with the parent as they are; its locks, thread and connections are not ours.
+        self._lock = threading.RLock()
+        self._follower = None
+        self.source.abandon()
+        self._spaces, self._passes, self._pending = {}, {}, {}
+        self._pid = os.getpid()
+
+    def round(self) -> float | None:
+        """Look for changes if it is time, load a little; return when to go on, in seconds, if there is more."""
+        if not self._spaces or self._pid != os.getpid():
+            return None
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._look()
+        with self._lock:
+            if now >= self._next_sweep:
+                self._next_sweep = now + self._sweep_s
+                for space in self._spaces.values():
+                    for name in space.tables:
+                        if name not in self._passes:
+                            self._passes[name] = self._sweep(name, space)
+            try:
+                self._run_passes(until=time.monotonic() + _STEP_S, names=tuple(self._passes))
+            except Exception as error:
+                _log.warning("The online store can't be read, views stay as they are: %s", error)
+                self._passes.clear()
+            if not self._passes:
+                return None
+            tables = [table for space in self._spaces.values() for table in space.tables.items()]
+            loading = any(name in self._passes and not table.complete for name, table in tables)
+            # What is read again can wait; what is not there yet can't.
+            return _LOADING_PAUSE_S if loading else _SWEEPING_PAUSE_S
+
+    def _sweep(self, name: str, space: KeySpace) -> _Pass:
+        view = self._views[name]
+        table = space.tables[name]
+        if table.complete and self.source.pages():
+            return _PagePass(self, view)
+        return _KeyPass(self, view, np.flatnonzero(table.slot_of[: len(space)] != COLD))
+
+    def _run_passes(self, *, until: float, names: tuple[str, ...]) -> None:
+        for name in names:
+            running = self._passes.get(name)
+            while running is not None and self._passes.get(name) is running:
+                if running.step():
+                    self._passes.pop(name, None)
+                if time.monotonic() > until:
+                    return
+
+
+class _Pass(Protocol):
+    """A walk through a view, in steps; `step` returns whether it is done."""
+
+    def step(self) -> bool: ...
+
+
+class _PagePass:
+    """Reads all rows of a view; afterwards the table is complete."""
+
+    def __init__(self, memory: Memory, view: StoredView) -> None:
+        self._memory = memory
+        self._view = view
+        self._after: Any = None
+        self._seen: set[Key] = set()
+
+    def step(self) -> bool:
+        memory, view = self._memory, self._view
+        space = memory._spaces[view.keys]
+        page = memory.source.page(view, self._after)
+        if page is not None:
+            rows, self._after = page
+            memory._put(space, view, rows, newer_only=True)
+            self._seen.update(space.keys.parse(key) for key in rows.keys)
+            memory._limit(keep=0)
+            return False
+        table = space.tables[view.name]
+        if table.rows > len(self._seen):
+            # Rows that were not met: deleted, or written behind the place where the walk was.
+            live = np.flatnonzero(table.slot_of[: len(space)] >= FIRST)
+            unmet = [position for position in live.tolist() if space.natives[position] not in self._seen]
+            memory._read_ids(space, view, np.array(unmet, np.int64))
+        table.slot_of[table.slot_of == COLD] = ABSENT
+        table.complete = True
+        return True
+
+
+class _KeyPass:
+    """Reads the known rows of a view again."""
+
+    def __init__(self, memory: Memory, view: StoredView, ids: NDArray[np.int64]) -> None:
+        self._memory = memory
+        self._view = view
+        self._space = memory._spaces[view.keys]
+        self._ids = ids
+
+    def step(self) -> bool:
+        memory, view = self._memory, self._view
+        ids, self._ids = self._ids[:_KEYS_PER_STEP], self._ids[_KEYS_PER_STEP:]
+        if memory._spaces.get(view.keys) is not self._space:  # renumbered meanwhile: the next sweep will do
+            return True
+        memory._read_ids(self._space, view, ids)
+        return not len(self._ids)
+
+
+class _Follower:
+    """A thread that keeps a memory fresh for as long as there is one."""
+
+    def __init__(self, memory: Memory, interval_s: float) -> None:
+        self._memory = weakref.ref(memory)
+        self._interval_s = interval_s
+        self._stopped = threading.Event()
+        threading.Thread(target=self._run, name="explorank-columns", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the thread at its next turn."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        pause: float | None = None
+        while not self._stopped.wait(self._interval_s if pause is None else min(pause, self._interval_s)):
+            memory = self._memory()
+            if memory is None:
+                return
+            pause = memory.round()
+            del memory

@@ -1,0 +1,266 @@
+"""The rows of one feature view in memory, and the numbering of the entities that several views share.
+
+One writer at a time (the store's lock) and any number of readers without a lock. What makes that safe: a slot
+is never rewritten, a row becomes visible by one assignment to `slot_of`, and arrays that must grow are replaced
+by larger copies before anything points beyond the old ones. A reader takes ids, then slots, then values, in
+that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from feast.value_type import ValueType
+from numpy.typing import NDArray
+
+from explorank.retrieval.columnar_store.cells import PRESENT, Cell, OtherMember
+from explorank.retrieval.columnar_store.columns import (
+    ABSENT,
+    COLD,
+    FIRST,
+    Column,
+    MessageColumn,
+    NumberColumn,
+    Slots,
+    column_for,
+    grown,
+)
+from explorank.retrieval.columnar_store.keys import EntityKeys, Key
+
+_LEAST: Final = 64  # slots and ids that a new array has room for
+_WASTE: Final = (
+    4_096  # slots left behind by changed rows before a table is packed anew, beside as many as it has
+)
+_KEY_BYTES: Final = 180  # a dictionary entry, the list's pointer and the key object itself, roughly
+
+NO_SUCH_TIME: Final = np.iinfo(np.int64).min
+
+
+class Table:
+    """The rows of one view.
+
+    Args:
+        features: The view's features and their declared types; cells of other features are not kept.
+        entities: For how many entity ids to make room.
+
+    """
+
+    def __init__(self, features: Mapping[str, ValueType], entities: int) -> None:
+        self.features = dict(features)
+        self.columns: dict[str, Column] = {
+            name: column_for(kind, _LEAST) for name, kind in self.features.items()
+        }
+        self.slot_of: Slots = np.zeros(max(entities, _LEAST), np.int64)
+        self.times = np.full(_LEAST, NO_SUCH_TIME, np.int64)
+        """When each row's event happened, in microseconds since the epoch."""
+        self.whole = np.zeros(_LEAST, np.bool_)
+        """Whether all cells of the row are present."""
+        self.complete = False
+        """Whether every row of the backing store is here, so that an unknown key is known not to exist."""
+        self.version = 0
+        """Counts changes."""
+        self.used = FIRST
+        self.rows = 0
+        self.column_changes = 0
+        """Counts columns that were replaced by one of another type."""
+        self._asked: Mapping[str, ValueType] = features
+        self._matrix: NDArray[np.float32] | None = None
+        self._matrix_places: dict[str, int] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        arrays = self.slot_of.nbytes + self.times.nbytes + self.whole.nbytes
+        matrix = 0 if self._matrix is None else self._matrix.nbytes
+        return arrays + matrix + sum(column.nbytes for column in self.columns.values())
+
+    def holds(self, features: Mapping[str, ValueType]) -> bool:
+        """Return whether a definition of the view, of this or an earlier registry, can be answered."""
+        if features is self._asked:
+            return True
+        held = all(self.features.get(name) == kind for name, kind in features.items())
+        if held:
+            self._asked = features  # plans are kept, so that the same one is asked for again and again
+        return held
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether most slots belong to rows that have changed since."""
+        return self.used - FIRST > 2 * self.rows + _WASTE
+
+    def reserve_entities(self, count: int) -> None:
+        """Make room for entity ids below `count`."""
+        if count > len(self.slot_of):
+            self.slot_of = grown(self.slot_of, max(count, 2 * len(self.slot_of)), COLD)
+
+    def put(
+        self, ids: NDArray[np.int64], times: NDArray[np.int64], cells: Mapping[str, Sequence[Cell]]
+    ) -> None:
+        """Add or replace the rows of n distinct entities; `times` (n,) in microseconds, n cells per feature."""
+        count = len(ids)
+        if not count:
+            return
+        first, end = self.used, self.used + count
+        self._reserve(end)
+        nothing: Sequence[Cell] = [None] * count
+        whole = np.ones(count, np.bool_)
+        for name in self.columns:
+            self._write(name, first, cells.get(name, nothing))
+            whole &= self.columns[name].status[first:end] == PRESENT
+        self.times[first:end] = times
+        self.whole[first:end] = whole
+        if self._matrix is not None:
+            self._fill_matrix(self._matrix, self._matrix_places, np.arange(first, end))
+        self.used = end
+        self.rows += int((self.slot_of[ids] < FIRST).sum())
+        self.version += 1
+        self.slot_of[ids] = np.arange(first, end)  # from here on readers see the rows
+
+    def forget(self, ids: NDArray[np.int64]) -> None:
+        """Note that the backing store has no rows of these entities."""
+        self.rows -= int((self.slot_of[ids] >= FIRST).sum())
+        self.version += 1
+        self.slot_of[ids] = ABSENT
+
+    def matrix(self) -> tuple[NDArray[np.float32], dict[str, int]]:
+        """Return all numeric columns as one float32 matrix (capacity, m) by slot, and each one's place.
+
+        A value that is not present is NaN. Made at the first call and kept up to date from then on: one
+        contiguous copy per row is what makes gathering hundreds of rows cost microseconds.
+        """
+        matrix = self._matrix
+        if matrix is None:
+            names = [
+                name
+                for name, column in self.columns.items()
+                if isinstance(column, NumberColumn) and not column.is_time
+            ]
+            places = {name: place for place, name in enumerate(names)}
+            matrix = np.full((len(self.times), len(places)), np.nan, np.float32)
+            self._fill_matrix(matrix, places, np.arange(FIRST, self.used))
+            self._matrix_places, self._matrix = places, matrix
+        return matrix, self._matrix_places
+
+    @property
+    def has_matrix(self) -> bool:
+        """Whether `matrix` is made already, so that a reader may ask for it without the writer's lock."""
+        return self._matrix is not None
+
+    def packed(self, ids: NDArray[np.int64], renumbered: NDArray[np.int64], entities: int) -> Table:
+        """Return a copy that holds only what is known of `ids`, under the numbers `renumbered`, without waste."""
+        copy = Table(self.features, entities)
+        slots = self.slot_of[ids]
+        known = slots >= FIRST
+        for name, column in self.columns.items():
+            if isinstance(column, MessageColumn):
+                copy.columns[name] = MessageColumn(self.features[name], _LEAST)
+        copy.put(
+            renumbered[known],
+            self.times[slots[known]],
+            {name: column.stored(slots[known]) for name, column in self.columns.items()},
+        )
+        copy.slot_of[renumbered[slots == ABSENT]] = ABSENT
+        copy.complete = self.complete
+        if self.has_matrix:
+            copy.matrix()
+        copy.version = self.version + 1
+        return copy
+
+    def _reserve(self, capacity: int) -> None:
+        if capacity <= len(self.times):
+            return
+        capacity = max(capacity, 2 * len(self.times))
+        for column in self.columns.values():
+            column.reserve(capacity)
+        self.times = grown(self.times, capacity, NO_SUCH_TIME)
+        self.whole = grown(self.whole, capacity, fill=False)
+        if self._matrix is not None:
+            self._matrix = grown(self._matrix, capacity, np.nan)
+
+    def _write(self, name: str, first: int, cells: Sequence[Cell]) -> None:
+        column = self.columns[name]
+        try:
+            column.write(first, cells)
+        except OtherMember:
+            # The store holds another type than the view declares: rows of an earlier definition, or a writer
+            # of its own mind. Messages hold anything, and answer with what was written, as Feast does.
+            general = MessageColumn(self.features[name], len(self.times))
+            general.write(FIRST, column.stored(np.arange(FIRST, first)))
+            general.write(first, cells)
+            self.columns[name] = general
+            self.column_changes += 1
+            self._matrix = None
+
+    def _fill_matrix(self, matrix: NDArray[np.float32], places: Mapping[str, int], slots: Slots) -> None:
+        for name, place in places.items():
+            column = self.columns[name]
+            assert isinstance(column, NumberColumn)  # noqa: S101 - else the matrix was dropped in `_write`
+            values = column.values[slots].astype(np.float64)
+            values[column.status[slots] != PRESENT] = np.nan
+            with np.errstate(over="ignore"):  # beyond float32 a number is infinite
+                matrix[slots, place] = values
+
+
+class KeySpace:
+    """The entities of one join key, numbered from 1 on, and the tables of the views that are kept by it."""
+
+    def __init__(self, keys: EntityKeys) -> None:
+        self.keys = keys
+        self.tables: dict[str, Table] = {}
+        self.natives: list[Key] = [None]
+        """The key of each id."""
+        self.last_used = np.zeros(_LEAST, np.int64)
+        """When each id was asked for, as a count of requests."""
+        self._ids: dict[Key, int] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, those of the tables included."""
+        own = self.last_used.nbytes + _KEY_BYTES * len(self._ids)
+        return own + sum(table.nbytes for table in self.tables.values())
+
+    def __len__(self) -> int:
+        """Return how many ids there are, with 0 for unknown keys."""
+        return len(self.natives)
+
+    def lookup(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        """Return the id of each of n keys, 0 for an unknown one."""
+        return np.fromiter(map(self._ids.get, keys, repeat(0)), np.int64, len(keys))
+
+    def add(self, keys: Sequence[Key]) -> NDArray[np.int64]:
+        """Return the id of each of n keys, new ones for keys that had none."""
+        ids = self._ids
+        fresh = [key for key in dict.fromkeys(keys) if key not in ids]
+        if fresh:
+            first = len(self.natives)
+            for table in self.tables.values():
+                table.reserve_entities(first + len(fresh))
+            if first + len(fresh) > len(self.last_used):
+                self.last_used = grown(self.last_used, 2 * (first + len(fresh)), 0)
+            self.natives.extend(fresh)
+            ids.update(zip(fresh, range(first, first + len(fresh)), strict=True))
+        return self.lookup(keys)
+
+    def touch(self, ids: NDArray[np.int64], request: int) -> None:
+        """Note that the ids were asked for, so that they are the last to be dropped."""
+        self.last_used[ids] = request
+
+    def reduced(self, keep: int) -> KeySpace:
+        """Return a copy with the `keep` entities that were asked for last; its tables are no longer complete."""
+        ids = np.argsort(self.last_used[1 : len(self)], kind="stable")[::-1][:keep] + 1
+        copy = KeySpace(self.keys)
+        renumbered = copy.add([self.natives[position] for position in ids.tolist()])
+        copy.last_used[renumbered] = self.last_used[ids]
+        for name, table in self.tables.items():
+            packed = table.packed(ids, renumbered, len(copy))
+            packed.complete = False
+            copy.tables[name] = packed
+        return copy
+
+    def pack(self, name: str) -> None:
+        """Replace a wasteful table by a packed copy."""
+        ids = np.arange(1, len(self))
+        self.tables[name] = self.tables[name].packed(ids, ids, len(self))
