@@ -63,7 +63,7 @@ class FeaturesPlugin:
         if self._access is None:
             return None
         n = len(candidates)
-        items = self._access.items(candidates.item_ids.tolist())
+        items = self._access.items(candidates.id_list)
         _note_failed(items.failed_views)
         user = request.context.get(USER)
         names = self._access.user_names

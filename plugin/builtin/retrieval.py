@@ -77,7 +77,7 @@ class RetrievalPlugin:
             return None
         return Features(
             (SIMILARITY,),
-            similarity(self._anchor(request, catalogue), candidates.item_ids.tolist(), catalogue)[:, None],
+            similarity(self._anchor(request, catalogue), candidates.id_list, catalogue)[:, None],
         )
 
     @hookimpl
