@@ -115,6 +115,8 @@ class Outcome:
 
 def run(folder: Path, seconds: float) -> Outcome:
     """Return what readers saw of a writer for so long."""
+    # What is compiled on first use would otherwise be the first request of every reader.
+    Seen().request(_POLICY.initial_state(), _batch(0), 0)
     context = multiprocessing.get_context("fork")  # before any thread or database is there to be inherited
     leads, ends = context.Event(), context.Event()
     pipes = [context.Pipe(duplex=False) for _ in range(_PROCESSES)]
