@@ -101,8 +101,8 @@ def tune_index(
     """Return the index of `vectors` (n, d), unit rows, n ≥ 1, that is fastest at the wanted `recall` of `neighbours`.
 
     `kinds` are built in turn; `ivf_flat` only where none before reaches the recall. Of `ivf_sq8`, `ivf_flat` and
-    `hnsw` ever more is looked at until the recall is reached. Queries are items, and means of five similar items,
-    which is what users' interests look like. A choice is checked on other queries of the same sort, and goes on
+    `hnsw` ever more is looked at until the recall is reached. Queries are items, and means of five items, similar
+    ones or of two sorts, which is what users' interests look like. A choice is checked on other queries of the same sort, and goes on
     where these find less. Nothing more is tried once `budget_s` seconds of trying are over; the exact neighbours
     and building the first kind do not count, since nothing can do without them.
 
@@ -218,7 +218,10 @@ class _Trial:
         items = np.ascontiguousarray(vectors[chosen])
         similar = _nearest(items, vectors, neighbours)
         members = rng.integers(0, neighbours, (len(items), _SIMILAR_ITEMS))
-        interests = vectors[np.take_along_axis(similar, members, axis=1)].mean(axis=1)
+        liked = np.take_along_axis(similar, members, axis=1)
+        # Every other user has a second interest, far from the first: the lists between the two are searched for.
+        liked[::2, : _SIMILAR_ITEMS // 2] = np.roll(liked, 1, axis=0)[::2, : _SIMILAR_ITEMS // 2]
+        interests = vectors[liked].mean(axis=1)
         lengths = np.linalg.norm(interests, axis=1, keepdims=True)
         # Opposite vectors may cancel out; the item itself takes the place of such a mean.
         interests = np.where(lengths > 1e-6, interests / np.maximum(lengths, 1e-6), items).astype(np.float32)

@@ -18,6 +18,7 @@ from benchmarks.request_path.world import World
 from explorank import Stage
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER
+from explorank.catalogues import neighbours
 from explorank.hooks import hookimpl
 from explorank.rankers import CorruptRanker, LightGBMRanker
 from explorank.retrieval import Catalogue, CorruptArtefact
@@ -92,6 +93,7 @@ def _catalogue(world: World, settings: Settings) -> Catalogue:
         world.vectors,
         kind=settings.retrieval.index.kind,
         device=settings.retrieval.index.device,
+        neighbours=neighbours(settings),
     )
 
 

@@ -14,6 +14,7 @@ from explorank.retrieval.features import FeatureAccess
 
 PROJECT: Final = "request_path"
 _ROWS_AT_ONCE: Final = 20_000
+_COLUMNAR: Final = "explorank.retrieval.columnar_store.ColumnarOnlineStore"
 _BEGIN: Final = pd.Timestamp("2026-01-01", tz="UTC")
 _DEFINITIONS: Final = '''\
 """Features of the request-path benchmark."""
@@ -56,7 +57,7 @@ user_history_v1 = FeatureService(name="user_history_v1", features=[histories])
 
 def serving_store(backing: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the `online_store` section of Explorank's own repository, over the store that both share."""
-    return backing
+    return {"type": _COLUMNAR, "backing": dict(backing)}
 
 
 def write_repository(world: World, folder: Path, online_store: Mapping[str, Any]) -> FeatureAccess:
