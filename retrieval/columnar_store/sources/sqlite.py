@@ -30,6 +30,8 @@ _FEATURES_PER_QUERY: Final = 1_000  # SQLite has at most 2,000 columns in a resu
 _BUSY_S: Final = 5.0
 _WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
+# A connection that was opened before a fork may be neither used nor closed, which dropping it would do.
+_PARENTS: Final[list[sqlite3.Connection]] = []
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as Feast has it when it stores a time
 
 # Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
@@ -270,10 +272,13 @@ class SqliteSource:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the connection."""
+        if self._connection is not None:
+            _PARENTS.append(self._connection)
         self._connection = None
         self._followed.clear()
         self._prepared.clear()
