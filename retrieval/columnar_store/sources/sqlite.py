@@ -199,6 +199,10 @@ class SqliteSource:
         return changes
 
     def _changes(self, connection: sqlite3.Connection) -> Changes:
+        if not self._has_journal(connection):  # never set up, or dropped with everything else
+            self._last_id, self._last_key = 0, None
+            self._followed.clear()
+            return Changes(everything=True)
         views = frozenset(name for name, noted in self._followed.items() if not noted)
         schema = _pragma(connection, "schema_version")
         if schema != self._schema_version:
@@ -207,9 +211,6 @@ class SqliteSource:
                 for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
             }
             views |= {name for name in self._followed if _trigger("insert", name) not in triggers}
-            if not self._has_journal(connection):
-                self._last_id, self._last_key = 0, None
-                return Changes(everything=True)
             self._schema_version = schema
         newest = connection.execute(f"SELECT max(id) FROM {JOURNAL}").fetchone()[0] or 0  # noqa: S608 - a constant
         noted = connection.execute(
@@ -218,6 +219,7 @@ class SqliteSource:
         ).fetchall()
         if newest < self._last_id or (noted and noted[0][0] > self._last_id + 1):
             self._mark(connection)
+            self._followed.clear()
             return Changes(everything=True)
         keys = [key for _, key in noted]
         if self._last_key is not None:
