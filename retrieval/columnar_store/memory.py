@@ -187,8 +187,14 @@ class Memory:
         """Take up rows that this process has just written, and tell others."""
         with self._lock:
             self.source.wrote(view, keys, times)
-        if self._spaces:
-            self._look()
+        if not self._spaces:
+            return
+        try:
+            self.catch_up()
+        except Exception as error:
+            # The rows are written, and nothing older may be read from here on.
+            _log.warning("Rows that were written can't be read yet, their view is read anew: %s", error)
+            self.forget((view.name,))
 
     def dropped(self, views: Iterable[str]) -> None:
         """Forget views that were deleted, and tell others."""

@@ -133,6 +133,22 @@ def test_a_view_whose_changes_can_not_be_noted_yet_is_read_anew(
     assert noted == (1,)
 
 
+def test_a_write_that_can_not_be_read_back_is_never_answered_with_older_rows(
+    store: Any, make: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = store.get_feature_view("facts")
+    source = make.online_store(store)._columns(store.config).source
+
+    def fail(*_: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken, caplog.at_level("WARNING"):
+        broken.setattr(source, "changes", fail)
+        make.write(store, view, "a", price=make.number(2.0), stock=None)
+    assert "read anew" in caplog.text
+    assert make.read(store, "facts:price", keys=["a"])["price"] == [2.0]
+
+
 def test_a_reader_that_is_far_behind_reads_everything_anew(
     store: Any, make: ModuleType, tmp_path: Path
 ) -> None:
