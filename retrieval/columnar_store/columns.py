@@ -28,6 +28,8 @@ COLD: Final = 0
 """The slot of rows that were never loaded."""
 ABSENT: Final = 1
 """The slot of rows that the backing store is known not to have."""
+NO_TEXT: Final = -1
+"""The code of rows without a text."""
 FIRST: Final = 2
 """The first slot of a real row."""
 
@@ -159,7 +161,7 @@ class TextColumn:
     """Texts as codes of the distinct ones: an append-only list, so that a code keeps its meaning."""
 
     def __init__(self, capacity: int) -> None:
-        self.codes = np.zeros(capacity, np.int32)
+        self.codes = np.full(capacity, NO_TEXT, np.int32)
         self.status = np.full(capacity, NOT_FOUND, np.uint8)
         self.texts: list[str] = []
         self._code_of: dict[str, int] = {}
@@ -174,7 +176,7 @@ class TextColumn:
 
     def reserve(self, capacity: int) -> None:
         """Make room for slots below `capacity`."""
-        self.codes = grown(self.codes, capacity, 0)
+        self.codes = grown(self.codes, capacity, NO_TEXT)
         self.status = grown(self.status, capacity, NOT_FOUND)
 
     def write(self, first: int, cells: Sequence[Cell]) -> None:

@@ -49,6 +49,7 @@ class EntityKeys:
             encoded = name.encode()
             parts += [struct.pack("<II", ValueType.STRING.value, len(encoded)), encoded]
         self._prefix = b"".join(parts)
+        self._hash = hash((self.join_keys, self.types))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EntityKeys) and (self.join_keys, self.types) == (
@@ -57,7 +58,7 @@ class EntityKeys:
         )
 
     def __hash__(self) -> int:
-        return hash((self.join_keys, self.types))
+        return self._hash
 
     def of_columns(self, columns: Sequence[Sequence[Any]]) -> list[Key]:
         """Return the keys of n rows from one column of plain values per join key, in the sorted order."""

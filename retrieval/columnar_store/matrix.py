@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.retrieval.columnar_store.cells import NO_TIME, PRESENT
-from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, NumberColumn, Slots, TextColumn
+from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, Slots, TextColumn
 from explorank.retrieval.columnar_store.keys import Key
 from explorank.retrieval.columnar_store.memory import KnownKeys, Memory
 from explorank.retrieval.columnar_store.requests import FOREVER
 from explorank.retrieval.columnar_store.sources.source import StoredView
-from explorank.retrieval.columnar_store.table import Table
+from explorank.retrieval.columnar_store.table import Blocks, Table
 
 _DAY_S: Final = 86_400.0
 _SECOND: Final = 1_000_000
@@ -107,19 +106,17 @@ class FeatureMatrix:
         return Gathered(values, found, alive)
 
     def _fill(self, out: NDArray[np.float32], place: int, table: Table, slots: Slots, time_s: float) -> None:
-        matrix, columns_of = self._memory.matrix_of(table)
+        blocks = self._memory.blocks_of(table)
         layout = self._layouts[place]
         if layout is None or layout.table is not table or layout.column_changes != table.column_changes:
-            layout = self._layouts[place] = _layout(table, self._views[place].features, columns_of)
+            layout = self._layouts[place] = _layout(table, blocks, self._views[place].features)
         # Every slot exists, so that nothing is clipped; it spares numpy a check and a buffer.
-        if layout.in_order:
-            out[:] = np.take(matrix, slots, axis=0, mode="clip")
-        elif len(layout.from_matrix):
-            out[:, layout.to_matrix] = np.take(matrix, slots, axis=0, mode="clip")[:, layout.from_matrix]
-        for position, column in layout.times:
-            seconds = column.values[slots]
-            known = (column.status[slots] == PRESENT) & (seconds != NO_TIME)
-            out[:, position] = np.where(known, (time_s - seconds.astype(np.float64)) / _DAY_S, np.nan)
+        if layout.has_numbers:
+            numbers = blocks.numbers.take(slots, axis=0, mode="clip")
+            out[:, layout.to_numbers] = numbers if layout.numbers is None else numbers[:, layout.numbers]
+        if layout.has_times:
+            seconds = blocks.seconds.take(slots, axis=0, mode="clip")[:, layout.times]
+            out[:, layout.to_times] = (time_s - seconds) / _DAY_S
         for text in layout.texts:
             out[:, text.position] = text.numbers(self._text_codes, slots)
         for position in layout.nothing:
@@ -132,60 +129,73 @@ class _Layout:
 
     table: Table
     column_changes: int
-    from_matrix: NDArray[np.int64]
-    to_matrix: NDArray[np.int64]
-    in_order: bool
-    """Whether the table's matrix is what is asked for, as it is."""
-    times: tuple[tuple[int, NumberColumn], ...]
+    has_numbers: bool
+    numbers: NDArray[np.int64] | None
+    """Their places in the block; `None` where all of it is wanted, as it is."""
+    to_numbers: NDArray[np.int64] | slice
+    has_times: bool
+    times: NDArray[np.int64]
+    to_times: NDArray[np.int64] | slice
     texts: tuple[_Texts, ...]
     nothing: tuple[int, ...]
     """Features whose column holds no numbers: the store has another type than the view declares."""
 
 
-@dataclass
 class _Texts:
-    """A text feature: the code of each of the column's distinct texts."""
+    """A text feature: the code of each of the column's distinct texts, and after them NaN for no text."""
 
-    feature: str
-    position: int
-    column: TextColumn
-    codes: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    def __init__(self, feature: str, position: int, column: TextColumn) -> None:
+        self.position = position
+        self._feature = feature
+        self._column = column
+        self._codes = np.full(1, np.nan, np.float32)
 
     def numbers(self, text_codes: TextCodes, slots: Slots) -> NDArray[np.float32]:
-        column = self.column
-        places = column.codes[slots]
-        texts = column.texts
-        if len(texts) > len(self.codes):
-            fresh = [text or None for text in texts[len(self.codes) :]]
-            self.codes = np.concatenate((self.codes, text_codes(self.feature, fresh)))
-        if not len(self.codes):
-            return np.full(len(slots), np.nan, np.float32)
-        numbers: NDArray[np.float32] = np.where(
-            column.status[slots] == PRESENT, self.codes[places], np.float32(np.nan)
-        )
-        return numbers
+        """Return the code of each row's text, (n,)."""
+        places = self._column.codes[slots]  # -1, the last, where there is none
+        codes, texts = self._codes, self._column.texts
+        if len(texts) >= len(codes):
+            fresh = [text or None for text in texts[len(codes) - 1 :]]
+            codes = np.concatenate(
+                (codes[:-1], text_codes(self._feature, fresh), np.full(1, np.nan, np.float32))
+            )
+            self._codes = codes
+        found: NDArray[np.float32] = codes[places]
+        return found
 
 
-def _layout(table: Table, features: Sequence[str], columns_of: dict[str, int]) -> _Layout:
+def _layout(table: Table, blocks: Blocks, features: Sequence[str]) -> _Layout:
     changes = table.column_changes
-    numeric = [(position, columns_of[name]) for position, name in enumerate(features) if name in columns_of]
-    to_matrix = np.array([position for position, _ in numeric], np.int64)
-    from_matrix = np.array([column for _, column in numeric], np.int64)
-    times: list[tuple[int, NumberColumn]] = []
-    texts: list[_Texts] = []
-    nothing: list[int] = []
+    numbers = {
+        at: blocks.number_places[name] for at, name in enumerate(features) if name in blocks.number_places
+    }
+    times = {
+        at: blocks.second_places[name] for at, name in enumerate(features) if name in blocks.second_places
+    }
+    texts = []
     for position, name in enumerate(features):
         column = table.columns.get(name)
-        if isinstance(column, NumberColumn) and column.is_time:
-            times.append((position, column))
-        elif isinstance(column, TextColumn):
+        if isinstance(column, TextColumn):
             texts.append(_Texts(name, position, column))
-        elif name not in columns_of:
-            nothing.append(position)
-    everything = np.arange(len(features))
-    in_order = np.array_equal(to_matrix, everything) and np.array_equal(
-        from_matrix, np.arange(len(columns_of))
-    )
+    others = set(range(len(features))) - numbers.keys() - times.keys() - {text.position for text in texts}
+    from_numbers = np.array(list(numbers.values()), np.int64)
+    as_it_is = np.array_equal(from_numbers, np.arange(len(blocks.number_places)))
     return _Layout(
-        table, changes, from_matrix, to_matrix, in_order, tuple(times), tuple(texts), tuple(nothing)
+        table,
+        changes,
+        bool(numbers),
+        None if as_it_is else from_numbers,
+        _positions(list(numbers)),
+        bool(times),
+        np.array(list(times.values()), np.int64),
+        _positions(list(times)),
+        tuple(texts),
+        tuple(sorted(others)),
     )
+
+
+def _positions(positions: list[int]) -> NDArray[np.int64] | slice:
+    """Return a slice where one will do: it is copied to in one piece."""
+    if positions and positions == list(range(positions[0], positions[-1] + 1)):
+        return slice(positions[0], positions[-1] + 1)
+    return np.array(positions, np.int64)

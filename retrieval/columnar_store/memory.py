@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from explorank.retrieval.columnar_store.columns import ABSENT, COLD, FIRST, Slots
 from explorank.retrieval.columnar_store.keys import EntityKeys, Key
 from explorank.retrieval.columnar_store.sources.source import Source, StoredRows, StoredView
-from explorank.retrieval.columnar_store.table import KeySpace, Table
+from explorank.retrieval.columnar_store.table import Blocks, KeySpace, Table
 
 _log = logging.getLogger(__name__)
 
@@ -144,12 +144,12 @@ class Memory:
         ids = known.ids(space)[positions]
         return [(table, table.slot_of[ids]) for table in tables]
 
-    def matrix_of(self, table: Table) -> tuple[NDArray[np.float32], dict[str, int]]:
-        """Return a table's matrix; no row is written while it is made."""
-        if table.has_matrix:
-            return table.matrix()
+    def blocks_of(self, table: Table) -> Blocks:
+        """Return a table's numeric columns; no row is written while they are put side by side."""
+        if table.has_blocks:
+            return table.blocks()
         with self._lock:
-            return table.matrix()
+            return table.blocks()
 
     def is_warm(self, views: Sequence[StoredView], keys: Sequence[Key]) -> bool:
         """Return whether `find` would answer without asking the backing store."""
@@ -187,8 +187,14 @@ class Memory:
         """Take up rows that this process has just written, and tell others."""
         with self._lock:
             self.source.wrote(view, keys, times)
-        if self._spaces:
-            self._look()
+        if not self._spaces:
+            return
+        try:
+            self.catch_up()
+        except Exception as error:
+            # The rows are written, and nothing older may be read from here on.
+            _log.warning("Rows that were written can't be read yet, their view is read anew: %s", error)
+            self.forget((view.name,))
 
     def dropped(self, views: Iterable[str]) -> None:
         """Forget views that were deleted, and tell others."""

@@ -6,9 +6,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from feast import Entity, FeatureService, FeatureView, metrics, utils
 from feast.infra.infra_object import InfraObject
@@ -44,6 +44,7 @@ _PRECOMPUTED: Final = "__precomputed__"  # the views in which Feast keeps what i
 _PLANS: Final = 256
 _MEGABYTE: Final = 1_000_000
 _MICROSECONDS: Final = 1_000_000
+_Row: TypeAlias = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -250,7 +251,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        data: list[_Row],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Write to the backing store, then show the rows here and to other processes.
@@ -267,15 +268,16 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         with self._writing:
             stored_times = memory.stored_times(stored, list(newest))
             chosen = {
-                key: row
-                for (key, row), time_ in zip(newest.items(), stored_times, strict=True)
-                if time_ is None or _moment(row) >= time_
+                key: (moment, row)
+                for (key, (moment, row)), time_ in zip(newest.items(), stored_times, strict=True)
+                if time_ is None or moment >= time_
             }
             backing = self._store(config)
             if isinstance(backing, SqliteOnlineStore):
                 make_room(backing, self._for_writing(config))
-            backing.online_write_batch(self._for_writing(config), table, list(chosen.values()), progress)
-            memory.wrote(stored, list(chosen), [_moment(row) for row in chosen.values()])
+            rows = [row for _, row in chosen.values()]
+            backing.online_write_batch(self._for_writing(config), table, rows, progress)
+            memory.wrote(stored, list(chosen), [moment for moment, _ in chosen.values()])
         if progress is not None and len(chosen) < len(data):
             progress(len(data) - len(chosen))
 
@@ -283,7 +285,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
+        data: list[_Row],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Do what `online_write_batch` does, in a thread."""
@@ -575,21 +577,20 @@ def _derived(config: RepoConfig, online_store: Any) -> RepoConfig:
     return derived
 
 
-def _newest(
-    data: Sequence[tuple[EntityKey, dict[str, Value], datetime, datetime | None]],
-) -> dict[bytes, tuple[EntityKey, dict[str, Value], datetime, datetime | None]]:
-    newest: dict[bytes, Any] = {}
+def _newest(data: Sequence[_Row]) -> dict[bytes, tuple[int, _Row]]:
+    """Return the newest row of each entity by its stored key, with its event time in microseconds."""
+    newest: dict[bytes, tuple[int, _Row]] = {}
     for row in data:
-        key = stored_key(row[0])
+        key, moment = stored_key(row[0]), _microseconds(row[2])
         other = newest.get(key)
-        if other is None or _moment(row) >= _moment(other):
-            newest[key] = row
+        if other is None or moment >= other[0]:
+            newest[key] = (moment, row)
     return newest
 
 
-def _moment(row: tuple[Any, Any, datetime, Any]) -> int:
-    moment = row[2] if row[2].tzinfo else row[2].replace(tzinfo=UTC)
-    return round((moment - _EPOCH) / timedelta(microseconds=1))
+def _microseconds(moment: datetime) -> int:
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
+    return (since.days * 86_400 + since.seconds) * _MICROSECONDS + since.microseconds
 
 
 def _now() -> int:

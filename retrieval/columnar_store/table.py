@@ -9,6 +9,7 @@ that order.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Final
 
@@ -16,7 +17,7 @@ import numpy as np
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
-from explorank.retrieval.columnar_store.cells import PRESENT, Cell, OtherMember
+from explorank.retrieval.columnar_store.cells import NO_TIME, PRESENT, Cell, OtherMember
 from explorank.retrieval.columnar_store.columns import (
     ABSENT,
     COLD,
@@ -37,6 +38,19 @@ _WASTE: Final = (
 _KEY_BYTES: Final = 180  # a dictionary entry, the list's pointer and the key object itself, roughly
 
 NO_SUCH_TIME: Final = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Numeric columns side by side, by slot; NaN where a value is not present.
+
+    One contiguous copy per row is what makes gathering hundreds of rows cost microseconds.
+    """
+
+    numbers: NDArray[np.float32]  # (capacity, m)
+    number_places: dict[str, int]
+    seconds: NDArray[np.float64]  # (capacity, k) times, since the epoch; float32 would be off by a minute
+    second_places: dict[str, int]
 
 
 class Table:
@@ -67,15 +81,14 @@ class Table:
         self.column_changes = 0
         """Counts columns that were replaced by one of another type."""
         self._asked: Mapping[str, ValueType] = features
-        self._matrix: NDArray[np.float32] | None = None
-        self._matrix_places: dict[str, int] = {}
+        self._blocks: Blocks | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
         arrays = self.slot_of.nbytes + self.times.nbytes + self.whole.nbytes
-        matrix = 0 if self._matrix is None else self._matrix.nbytes
-        return arrays + matrix + sum(column.nbytes for column in self.columns.values())
+        blocks = 0 if self._blocks is None else self._blocks.numbers.nbytes + self._blocks.seconds.nbytes
+        return arrays + blocks + sum(column.nbytes for column in self.columns.values())
 
     def holds(self, features: Mapping[str, ValueType]) -> bool:
         """Return whether a definition of the view, of this or an earlier registry, can be answered."""
@@ -112,8 +125,8 @@ class Table:
             whole &= self.columns[name].status[first:end] == PRESENT
         self.times[first:end] = times
         self.whole[first:end] = whole
-        if self._matrix is not None:
-            self._fill_matrix(self._matrix, self._matrix_places, np.arange(first, end))
+        if self._blocks is not None:
+            self._fill(self._blocks, np.arange(first, end))
         self.used = end
         self.rows += int((self.slot_of[ids] < FIRST).sum())
         self.version += 1
@@ -125,29 +138,30 @@ class Table:
         self.version += 1
         self.slot_of[ids] = ABSENT
 
-    def matrix(self) -> tuple[NDArray[np.float32], dict[str, int]]:
-        """Return all numeric columns as one float32 matrix (capacity, m) by slot, and each one's place.
-
-        A value that is not present is NaN. Made at the first call and kept up to date from then on: one
-        contiguous copy per row is what makes gathering hundreds of rows cost microseconds.
-        """
-        matrix = self._matrix
-        if matrix is None:
-            names = [
-                name
-                for name, column in self.columns.items()
-                if isinstance(column, NumberColumn) and not column.is_time
-            ]
-            places = {name: place for place, name in enumerate(names)}
-            matrix = np.full((len(self.times), len(places)), np.nan, np.float32)
-            self._fill_matrix(matrix, places, np.arange(FIRST, self.used))
-            self._matrix_places, self._matrix = places, matrix
-        return matrix, self._matrix_places
+    def blocks(self) -> Blocks:
+        """Return the numeric columns side by side; made at the first call and kept up to date from then on."""
+        blocks = self._blocks
+        if blocks is None:
+            numeric = {
+                name: column for name, column in self.columns.items() if isinstance(column, NumberColumn)
+            }
+            numbers = [name for name, column in numeric.items() if not column.is_time]
+            times = [name for name, column in numeric.items() if column.is_time]
+            capacity = len(self.times)
+            blocks = Blocks(
+                np.full((capacity, len(numbers)), np.nan, np.float32),
+                {name: place for place, name in enumerate(numbers)},
+                np.full((capacity, len(times)), np.nan),
+                {name: place for place, name in enumerate(times)},
+            )
+            self._fill(blocks, np.arange(FIRST, self.used))
+            self._blocks = blocks
+        return blocks
 
     @property
-    def has_matrix(self) -> bool:
-        """Whether `matrix` is made already, so that a reader may ask for it without the writer's lock."""
-        return self._matrix is not None
+    def has_blocks(self) -> bool:
+        """Whether `blocks` are made already, so that a reader may ask for them without the writer's lock."""
+        return self._blocks is not None
 
     def packed(self, ids: NDArray[np.int64], renumbered: NDArray[np.int64], entities: int) -> Table:
         """Return a copy that holds only what is known of `ids`, under the numbers `renumbered`, without waste."""
@@ -164,8 +178,8 @@ class Table:
         )
         copy.slot_of[renumbered[slots == ABSENT]] = ABSENT
         copy.complete = self.complete
-        if self.has_matrix:
-            copy.matrix()
+        if self.has_blocks:
+            copy.blocks()
         copy.version = self.version + 1
         return copy
 
@@ -177,8 +191,12 @@ class Table:
             column.reserve(capacity)
         self.times = grown(self.times, capacity, NO_SUCH_TIME)
         self.whole = grown(self.whole, capacity, fill=False)
-        if self._matrix is not None:
-            self._matrix = grown(self._matrix, capacity, np.nan)
+        if self._blocks is not None:
+            self._blocks = replace(
+                self._blocks,
+                numbers=grown(self._blocks.numbers, capacity, np.nan),
+                seconds=grown(self._blocks.seconds, capacity, np.nan),
+            )
 
     def _write(self, name: str, first: int, cells: Sequence[Cell]) -> None:
         column = self.columns[name]
@@ -192,16 +210,20 @@ class Table:
             general.write(first, cells)
             self.columns[name] = general
             self.column_changes += 1
-            self._matrix = None
+            self._blocks = None
 
-    def _fill_matrix(self, matrix: NDArray[np.float32], places: Mapping[str, int], slots: Slots) -> None:
-        for name, place in places.items():
-            column = self.columns[name]
-            assert isinstance(column, NumberColumn)  # noqa: S101 - else the matrix was dropped in `_write`
-            values = column.values[slots].astype(np.float64)
-            values[column.status[slots] != PRESENT] = np.nan
-            with np.errstate(over="ignore"):  # beyond float32 a number is infinite
-                matrix[slots, place] = values
+    def _fill(self, blocks: Blocks, slots: Slots) -> None:
+        for block, places in ((blocks.numbers, blocks.number_places), (blocks.seconds, blocks.second_places)):
+            for name, place in places.items():
+                column = self.columns[name]
+                assert isinstance(column, NumberColumn)  # noqa: S101 - else the blocks were dropped in `_write`
+                raw = column.values[slots]
+                values = raw.astype(np.float64)
+                values[column.status[slots] != PRESENT] = np.nan
+                if column.is_time:
+                    values[raw == NO_TIME] = np.nan
+                with np.errstate(over="ignore"):  # beyond float32 a number is infinite
+                    block[slots, place] = values
 
 
 class KeySpace:

@@ -66,12 +66,11 @@ class RedisSource:
 
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
         """Return the next rows and where to go on."""
-        if after == 0:
+        if after == 0:  # what Redis answers after the last page; one begins with it too, here with None
             return None
         pattern = _escaped(_redis_key_prefix(list(view.keys.join_keys))) + b"*" + _escaped(self._project)
         cursor, found = self._client.scan(after or 0, match=pattern, count=_KEYS_PER_PAGE)
         keys = [key.removesuffix(self._project) for key in dict.fromkeys(found)]
-        # Redis answers 0 after the last page, which is also how one begins; so the first page has no number.
         return self.read(view, keys), cursor
 
     def changes(self) -> Changes:

@@ -30,6 +30,8 @@ _FEATURES_PER_QUERY: Final = 1_000  # SQLite has at most 2,000 columns in a resu
 _BUSY_S: Final = 5.0
 _WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
+# A connection that was opened before a fork may be neither used nor closed, which dropping it would do.
+_PARENTS: Final[list[sqlite3.Connection]] = []
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as Feast has it when it stores a time
 
 # Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
@@ -197,6 +199,10 @@ class SqliteSource:
         return changes
 
     def _changes(self, connection: sqlite3.Connection) -> Changes:
+        if not self._has_journal(connection):  # never set up, or dropped with everything else
+            self._last_id, self._last_key = 0, None
+            self._followed.clear()
+            return Changes(everything=True)
         views = frozenset(name for name, noted in self._followed.items() if not noted)
         schema = _pragma(connection, "schema_version")
         if schema != self._schema_version:
@@ -205,9 +211,6 @@ class SqliteSource:
                 for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
             }
             views |= {name for name in self._followed if _trigger("insert", name) not in triggers}
-            if not self._has_journal(connection):
-                self._last_id, self._last_key = 0, None
-                return Changes(everything=True)
             self._schema_version = schema
         newest = connection.execute(f"SELECT max(id) FROM {JOURNAL}").fetchone()[0] or 0  # noqa: S608 - a constant
         noted = connection.execute(
@@ -216,6 +219,7 @@ class SqliteSource:
         ).fetchall()
         if newest < self._last_id or (noted and noted[0][0] > self._last_id + 1):
             self._mark(connection)
+            self._followed.clear()
             return Changes(everything=True)
         keys = [key for _, key in noted]
         if self._last_key is not None:
@@ -270,10 +274,13 @@ class SqliteSource:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
+            self._connection = None
         self.abandon()
 
     def abandon(self) -> None:
         """Let go of the connection."""
+        if self._connection is not None:
+            _PARENTS.append(self._connection)
         self._connection = None
         self._followed.clear()
         self._prepared.clear()

@@ -110,6 +110,45 @@ def test_a_store_that_can_not_be_reached_is_served_from_memory(
     (tmp_path / "away.db").rename(tmp_path / "online.db")
 
 
+def test_a_view_whose_changes_can_not_be_noted_yet_is_read_anew(
+    make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While somebody writes for long, the triggers can't be set up."""
+    monkeypatch.setattr("explorank.retrieval.columnar_store.sources.sqlite._BUSY_S", 0.05)
+    plain = make.plain(tmp_path)
+    view = make.view_of(tmp_path, {"price": Float64})
+    plain.apply([make.item_entity(), view])
+    make.write(plain, view, "a", price=make.number(1.0))
+    writer = sqlite3.connect(tmp_path / "online.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    store = make.columnar(tmp_path)
+    assert make.read(store, "facts:price", keys=["a"])["price"] == [1.0]
+    writer.execute("UPDATE shop_facts SET value = ?", (make.number(2.0).SerializeToString(),))
+    writer.execute("COMMIT")
+    eventually(lambda: make.read(store, "facts:price", keys=["a"])["price"] == [2.0])
+    writer.execute("UPDATE shop_facts SET value = ?", (make.number(3.0).SerializeToString(),))
+    eventually(lambda: make.read(store, "facts:price", keys=["a"])["price"] == [3.0])
+    noted = writer.execute("SELECT count(*) FROM explorank_changes").fetchone()
+    writer.close()
+    assert noted == (1,)
+
+
+def test_a_write_that_can_not_be_read_back_is_never_answered_with_older_rows(
+    store: Any, make: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    view = store.get_feature_view("facts")
+    source = make.online_store(store)._columns(store.config).source
+
+    def fail(*_: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as broken, caplog.at_level("WARNING"):
+        broken.setattr(source, "changes", fail)
+        make.write(store, view, "a", price=make.number(2.0), stock=None)
+    assert "read anew" in caplog.text
+    assert make.read(store, "facts:price", keys=["a"])["price"] == [2.0]
+
+
 def test_a_reader_that_is_far_behind_reads_everything_anew(
     store: Any, make: ModuleType, tmp_path: Path
 ) -> None:

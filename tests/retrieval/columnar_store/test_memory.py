@@ -48,7 +48,7 @@ def test_a_table_holds_what_a_dictionary_holds(steps: list[list[tuple[int, Any]]
         for entity in gone:
             expected.pop(entity, None)
         if time == 3:
-            table.matrix()  # from here on it is kept up to date
+            table.blocks()  # from here on it is kept up to date
     everyone = np.arange(1, 7)
     for copy in (table, table.packed(everyone, everyone, 7)):
         assert copy.rows == len(expected)
@@ -56,10 +56,10 @@ def test_a_table_holds_what_a_dictionary_holds(steps: list[list[tuple[int, Any]]
         assert [entity for entity, slot in zip(everyone, slots, strict=True) if slot >= FIRST] == sorted(
             expected
         )
-        matrix, places = copy.matrix()
+        blocks = copy.blocks()
         for entity, slot in zip(everyone.tolist(), slots.tolist(), strict=True):
             price, name = expected.get(entity, (None, None))
-            number = matrix[slot, places["price"]]
+            number = blocks.numbers[slot, blocks.number_places["price"]]
             with np.errstate(over="ignore"):
                 assert np.isnan(number) if price is None else number == np.float32(price)
             column = copy.columns["name"]
@@ -77,7 +77,8 @@ def test_a_table_that_changes_much_is_packed() -> None:
         if space.tables["facts"].wasteful:
             space.pack("facts")
     assert space.tables["facts"].used < 6_000
-    assert space.tables["facts"].matrix()[0][space.tables["facts"].slot_of[ids]].tolist() == [[2999.0], [0.0]]
+    slots = space.tables["facts"].slot_of[ids]
+    assert space.tables["facts"].blocks().numbers[slots].tolist() == [[2999.0], [0.0]]
 
 
 def test_the_entities_asked_for_last_stay() -> None:
