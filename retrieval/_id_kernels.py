@@ -6,30 +6,22 @@ is padding does not count, so rows of different widths compare. A slot holds a l
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import Final, TypeVar, cast
+from typing import Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.retrieval._compiled import compiled
+
 EMPTY: Final = -1
 Codes = NDArray[np.uint32]
-Function = TypeVar("Function", bound=Callable[..., object])
 
 _BASIS: Final = np.uint64(14_695_981_039_346_656_037)
 _PRIME: Final = np.uint64(1_099_511_628_211)
 _MIX: Final = np.uint64(0x9E37_79B9_7F4A_7C15)
 _HALF: Final = np.uint64(32)
 _ZERO: Final = np.uint32(0)
-
-
-def _compiled(function: Function) -> Function:
-    try:
-        return cast("Function", numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # nowhere to write to: each process compiles for itself
-        return cast("Function", numba.njit(nogil=True)(function))
 
 
 @cache
@@ -46,7 +38,7 @@ def warm_up() -> None:
     first_allowed(similarities, labels[None, :], bits, labels, similarities, labels[None, :].copy())
 
 
-@_compiled
+@compiled
 def _slot(codes: Codes, start: int, end: int, mask: int) -> np.int64:
     """Return where the id in `codes[start:end]` belongs: FNV-1a over pairs, its high bits folded into the low ones."""
     hashed = _BASIS
@@ -58,14 +50,14 @@ def _slot(codes: Codes, start: int, end: int, mask: int) -> np.int64:
     return np.int64((hashed ^ (hashed >> _HALF)) & np.uint64(mask))
 
 
-@_compiled
+@compiled
 def _end(codes: Codes, start: int, end: int) -> int:
     while end > start and codes[end - 1] == _ZERO:
         end -= 1
     return end
 
 
-@_compiled
+@compiled
 def _equal(stored: Codes, codes: Codes, start: int, end: int) -> bool:
     length = end - start
     if length > len(stored):
@@ -78,7 +70,7 @@ def _equal(stored: Codes, codes: Codes, start: int, end: int) -> bool:
     return bool(different == _ZERO)
 
 
-@_compiled
+@compiled
 def _place(ids: NDArray[np.uint32], slots: NDArray[np.int32], codes: Codes, start: int, end: int) -> np.int64:
     """Return the slot that holds the id, or else the empty one where it would be put."""
     mask = len(slots) - 1
@@ -88,7 +80,7 @@ def _place(ids: NDArray[np.uint32], slots: NDArray[np.int32], codes: Codes, star
     return place
 
 
-@_compiled
+@compiled
 def put(ids: NDArray[np.uint32], slots: NDArray[np.int32], labels: NDArray[np.int64]) -> int:
     """Enter the ids (n, width) at `labels` into `slots`; the newest label of an id counts.
 
@@ -103,7 +95,7 @@ def put(ids: NDArray[np.uint32], slots: NDArray[np.int32], labels: NDArray[np.in
     return known
 
 
-@_compiled
+@compiled
 def _find(
     ids: NDArray[np.uint32],
     slots: NDArray[np.int32],
@@ -130,7 +122,7 @@ def _find(
         found[number] = slots[_place(ids, slots, codes, start, end)]
 
 
-@_compiled
+@compiled
 def find_rows(
     ids: NDArray[np.uint32], slots: NDArray[np.int32], wanted: NDArray[np.uint32], found: NDArray[np.int64]
 ) -> None:
@@ -144,7 +136,7 @@ def find_rows(
     _find(ids, slots, codes, starts, ends, found)
 
 
-@_compiled
+@compiled
 def find_texts(
     ids: NDArray[np.uint32], slots: NDArray[np.int32], wanted: Codes, found: NDArray[np.int64]
 ) -> None:
@@ -160,21 +152,21 @@ def find_texts(
     _find(ids, slots, wanted, starts, ends, found)
 
 
-@_compiled
+@compiled
 def clear_bits(bits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     """Clear the bits of `labels` in `bits`, the lowest bit of a byte first."""
     for label in labels:
         bits[label >> 3] &= ~np.uint8(1 << (label & 7))
 
 
-@_compiled
+@compiled
 def set_bits(bits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
     """Set the bits of `labels` in `bits`, the lowest bit of a byte first."""
     for label in labels:
         bits[label >> 3] |= np.uint8(1 << (label & 7))
 
 
-@_compiled
+@compiled
 def _in_set(members: NDArray[np.int64], label: int) -> np.int64:
     """Return where `label` is in the hash table `members`, or -1 - where it would be put."""
     mask = len(members) - 1
@@ -186,7 +178,7 @@ def _in_set(members: NDArray[np.int64], label: int) -> np.int64:
     return -1 - place
 
 
-@_compiled
+@compiled
 def _empty_set(count: int) -> NDArray[np.int64]:
     size = 16
     while size < 4 * count:
@@ -194,7 +186,7 @@ def _empty_set(count: int) -> NDArray[np.int64]:
     return np.full(size, EMPTY, np.int64)
 
 
-@_compiled
+@compiled
 def live_labels(labels: NDArray[np.int64], live: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return those of `labels` (m,) that are live, each once; -1 stands for none."""
     kept = np.empty(len(labels), np.int64)
@@ -211,7 +203,7 @@ def live_labels(labels: NDArray[np.int64], live: NDArray[np.uint8]) -> NDArray[n
     return kept[:count]
 
 
-@_compiled
+@compiled
 def first_allowed(
     similarities: NDArray[np.float32],
     labels: NDArray[np.int64],

@@ -15,6 +15,7 @@ from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval._index_kinds import Device, Kind
+from explorank.retrieval._products import products
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
@@ -68,6 +69,8 @@ class Catalogue:
         self.by_first_seen = known[np.argsort(self.first_seen[known], kind="stable")]
         self.known_first_seen = self.first_seen[self.by_first_seen]
         self._table = IdTable(self.item_ids)
+        self._rows = np.asarray(self.vectors)
+        self.cosines(np.zeros(self._rows.shape[1], np.float32), ())  # compiled before the first request
 
     @classmethod
     def build(
@@ -127,6 +130,17 @@ class Catalogue:
     def rows(self, item_ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the row of each id, (m,), and -1 for ids that are not in the catalogue."""
         return self._table.find(item_ids)
+
+    def cosines(self, vector: NDArray[np.float32], item_ids: Iterable[str]) -> NDArray[np.float32]:
+        """Return the cosine of each item's vector with `vector` (d,), as (m,), NaN for ids that are not here.
+
+        It is 0 for a vector of zeros.
+        """
+        rows = self.rows(item_ids)
+        found = np.empty(len(rows), np.float32)
+        norm = float(np.linalg.norm(vector)) or 1.0
+        products(self._rows, rows, np.ascontiguousarray(vector / norm, np.float32), found)
+        return found
 
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""

@@ -102,9 +102,9 @@ def tune_index(
 
     `kinds` are built in turn; `ivf_flat` only where none before reaches the recall. Of `ivf_sq8`, `ivf_flat` and
     `hnsw` ever more is looked at until the recall is reached. Queries are items, and means of five items, similar
-    ones or of two sorts, which is what users' interests look like. A choice is checked on other queries of the same sort, and goes on
-    where these find less. Nothing more is tried once `budget_s` seconds of trying are over; the exact neighbours
-    and building the first kind do not count, since nothing can do without them.
+    ones or of two sorts, which is what users' interests look like. A choice is checked on other queries of the
+    same sort, and goes on where these find less. Nothing more is tried once `budget_s` seconds of trying are over;
+    the exact neighbours and building the first kind do not count, since nothing can do without them.
 
     Raises `InvalidOption` for options outside their range.
     """

@@ -50,10 +50,14 @@ def kernel(*signatures: Sequence[Any], reorder: bool = False) -> Callable[[F], F
 
     Arrays that it writes must be named so in the signature: the others are read only.
     """
-    fastmath = {"reassoc", "contract"} if reorder else False
+    fastmath: set[str] | bool = {"reassoc", "contract"} if reorder else False
 
     def decorate(function: F) -> F:
-        compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=fastmath)(function)
+        options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
+        try:
+            compiled = numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # nowhere to write to: each process compiles for itself
+            compiled = numba.njit(**options)(function)
         _KERNELS.append((compiled, tuple(tuple(signature) for signature in signatures)))
         return cast("F", compiled)
 

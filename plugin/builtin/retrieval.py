@@ -75,10 +75,12 @@ class RetrievalPlugin:
         catalogue = self._newest()
         if catalogue is None:
             return None
-        return Features(
-            (SIMILARITY,),
-            similarity(self._anchor(request, catalogue), candidates.id_list, catalogue)[:, None],
-        )
+        anchor = self._anchor(request, catalogue)
+        if anchor is None:
+            cosines = np.full(len(candidates), np.nan, np.float32)
+        else:
+            cosines = catalogue.cosines(anchor, candidates.id_list)
+        return Features((SIMILARITY,), cosines[:, None])
 
     @hookimpl
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
@@ -109,18 +111,6 @@ def _found(retriever: Retriever, catalogue: Catalogue, query: RetrievalQuery, k:
     except Exception as error:  # whatever a retriever raises, the others answer
         note_fallback(Fallback("retrieve", retriever.name, f"{type(error).__name__}: {error}", "skipped"))
         return Candidates.of((), retriever.name)
-
-
-def similarity(anchor: FeatureArray | None, item_ids: Sequence[str], catalogue: Catalogue) -> FeatureArray:
-    """Return the cosine of each item's vector with `anchor` (d,), as (n,) float32, NaN where unknown."""
-    cosines = np.full(len(item_ids), np.nan, np.float32)
-    if anchor is None:
-        return cosines
-    rows = catalogue.rows(item_ids)
-    known = rows >= 0
-    norm = float(np.linalg.norm(anchor)) or 1.0
-    cosines[known] = catalogue.vectors[rows[known]] @ (anchor / norm)
-    return cosines
 
 
 def _liked(request: RankingRequest) -> Sequence[str]:
