@@ -1,14 +1,17 @@
 r"""The columnar store in Feast's own tests of online stores, over SQLite and over Redis.
 
 Feast's repository brings the tests, `sdk/python/tests/integration/online_store`, and takes the stores to test
-from a module like this one. In an environment that has Explorank, `redis` and what those tests import
-(`pytest-asyncio`, `testcontainers`, `assertpy`), with `redis-server` on the path:
+from a module like this one. In an environment of its own that has Explorank, `redis` and what those tests import
+(Feast's extra `ci`), with `redis-server` on the path:
 
     git clone https://github.com/feast-dev/feast && cd feast/sdk/python
     PYTHONPATH=/path/to/explorank FULL_REPO_CONFIGS_MODULE=benchmarks.feast_suite IS_TEST=True \
         python -m pytest --integration tests/integration/online_store
 
-The names choose the tests: `pgvector` and `milvus` those of searching in documents.
+The names choose the tests: `pgvector` and `milvus` those of searching in documents. Most files there are about one
+store or need a container; `test_universal_*.py` and `test_push_features_to_online_store.py` are for all. Of these,
+what names DynamoDB fails without its container, and `test_entity_ttl_online_store` sets a setting of Redis's own store
+on the columnar one, which has no such setting.
 """
 
 from __future__ import annotations

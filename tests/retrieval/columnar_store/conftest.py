@@ -31,20 +31,31 @@ def make() -> ModuleType:
 @pytest.fixture
 def redis_port(tmp_path: Path) -> Iterator[int]:
     """The port of an empty Redis server of the test's own."""
+    redis = pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.02)
-        yield port
-    finally:
-        server.terminate()
-        server.wait()
+    for _ in range(5):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            # Somebody else may have taken the port since; their server is not ours to use.
+            if answering_process(redis, port) == server.pid:
+                yield port
+                return
+        finally:
+            server.terminate()
+            server.wait()
+    pytest.fail("no port for a Redis server")
+
+
+def answering_process(redis: ModuleType, port: int) -> int | None:
+    """Return the process id of the Redis server at a port, once there is one."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(redis.exceptions.ConnectionError), redis.Redis(port=port) as client:
+            return int(client.info("server")["process_id"])
+        time.sleep(0.02)
+    return None
