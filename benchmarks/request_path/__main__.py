@@ -96,6 +96,7 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
     rng = np.random.default_rng(0)
     with load(settings, plugins=[steps]) as stage:
         timed = TimedStage(stage, steps, world.size.slots)
+        timed.settle(world.user_ids)
         timed.learn(world.user_ids[:100])
         k = world.size.candidates
         found_by_chosen = np.stack([nearest(query, k) for query in queries])
@@ -139,7 +140,7 @@ def through_http(world: World, settings: Path, requests: int, console: Console) 
     rows, written = [], {}
     for name, (command, messages) in asked.items():
         with over_http.server(command, messages[0], world.folder / "server.log") as server:
-            over_http.latencies(server.port, messages[:_WARM])
+            over_http.settle(server, messages[:_WARM])
             alone = over_http.latencies(server.port, messages)
             loaded, rate = over_http.at_once(server.port, messages, _CLIENTS)
             memory_mb = server.memory_mb

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from benchmarks.request_path.redis_server import free_port
 
 _PATIENCE_S: Final = 300.0
+_LOOK_S: Final = 2.0
+_IDLE: Final = 0.15
+"""Of a core."""
 _BARE: Final = """\
 import sys, uvicorn
 from starlette.applications import Starlette
@@ -86,6 +90,12 @@ class Server:
     process: int
 
     @property
+    def cpu_s(self) -> float:
+        """The CPU seconds that it has used. Linux only."""
+        fields = Path(f"/proc/{self.process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def memory_mb(self) -> float:
         """What it holds in memory now; pages that others hold too count by their share. Linux only."""
         facts = Path(f"/proc/{self.process}/smaps_rollup").read_text(encoding="ascii")
@@ -140,6 +150,20 @@ def _wait(port: int, probe: bytes, process: subprocess.Popen[bytes], log: Path) 
             connection.close()
         return
     raise RuntimeError(f"A server did not come up within {_PATIENCE_S:g} s, or ended; {log} says why.")
+
+
+def settle(server: Server, messages: Sequence[bytes]) -> None:
+    """Ask, and wait until the server does nothing by itself any more: what is read at the start is in memory then.
+
+    Five minutes at most.
+    """
+    began, busy = time.perf_counter(), True
+    latencies(server.port, messages)
+    while busy and time.perf_counter() < began + _PATIENCE_S:
+        before = server.cpu_s
+        time.sleep(_LOOK_S)
+        busy = server.cpu_s - before > _IDLE * _LOOK_S
+    latencies(server.port, messages)
 
 
 def latencies(port: int, messages: Sequence[bytes]) -> NDArray[np.float64]:

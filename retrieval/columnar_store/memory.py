@@ -482,6 +482,7 @@ class _PagePass:
             unmet = [position for position in live.tolist() if space.natives[position] not in self._seen]
             memory._read_ids(space, view, np.array(unmet, np.int64))
         table.slot_of[table.slot_of == COLD] = ABSENT
+        space.index_texts()
         table.complete = True
         return True
 

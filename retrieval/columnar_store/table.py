@@ -17,6 +17,7 @@ import numpy as np
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from explorank.retrieval._ids import IdTable
 from explorank.retrieval.columnar_store.cells import NO_TIME, PRESENT, Cell, OtherMember
 from explorank.retrieval.columnar_store.columns import (
     ABSENT,
@@ -35,6 +36,9 @@ _LEAST: Final = 64  # slots and ids that a new array has room for
 _WASTE: Final = (
     4_096  # slots left behind by changed rows before a table is packed anew, beside as many as it has
 )
+_ENTRY_BYTES: Final = 12  # of a compiled table, roughly
+_MANY: Final = 10_000  # keys, from which on a dictionary no longer fits into the caches
+_WIDEST: Final = 64  # characters of a key in a compiled table
 _KEY_BYTES: Final = 180  # a dictionary entry, the list's pointer and the key object itself, roughly
 
 NO_SUCH_TIME: Final = np.iinfo(np.int64).min
@@ -237,11 +241,14 @@ class KeySpace:
         self.last_used = np.zeros(_LEAST, np.int64)
         """When each id was asked for, as a count of requests."""
         self._ids: dict[Key, int] = {}
+        self._texts: IdTable | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held, those of the tables included."""
         own = self.last_used.nbytes + _KEY_BYTES * len(self._ids)
+        if self._texts is not None:
+            own += self._texts.ids.nbytes + _ENTRY_BYTES * len(self._texts.ids)
         return own + sum(table.nbytes for table in self.tables.values())
 
     def __len__(self) -> int:
@@ -250,7 +257,27 @@ class KeySpace:
 
     def lookup(self, keys: Sequence[Key]) -> NDArray[np.int64]:
         """Return the id of each of n keys, 0 for an unknown one."""
-        return np.fromiter(map(self._ids.get, keys, repeat(0)), np.int64, len(keys))
+        table = self._texts
+        labels = None if table is None else table.find_texts(list(keys))
+        if table is None or labels is None:
+            return np.fromiter(map(self._ids.get, keys, repeat(0)), np.int64, len(keys))
+        ids = labels + 1
+        if len(table.ids) + 1 < len(self.natives):
+            for position in np.flatnonzero(ids == 0).tolist():  # it may be newer than the table
+                ids[position] = self._ids.get(keys[position], 0)
+        return ids
+
+    def index_texts(self) -> None:
+        """Find texts that are there by now through compiled code: a dictionary of a million costs a microsecond each.
+
+        Nothing changes for few keys, for others than texts, and where one is so long that a table of equally wide
+        rows would be large.
+        """
+        texts = self.natives[1:]
+        if len(texts) < _MANY or set(map(type, texts)) != {str} or len(max(texts, key=len)) > _WIDEST:
+            return
+        if not any("\0" in text for text in texts):  # numpy's texts cannot end in it
+            self._texts = IdTable(np.array(texts))
 
     def add(self, keys: Sequence[Key]) -> NDArray[np.int64]:
         """Return the id of each of n keys, new ones for keys that had none."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from benchmarks.http import Answered, Result, report
-from benchmarks.synthetic import SLOTS, GatheredFeatures, prepare
 from explorank import load
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY)
 
 
 def test_the_synthetic_installation_takes_every_step(tmp_path: Path) -> None:
+    from benchmarks.synthetic import SLOTS, GatheredFeatures, prepare
+
     settings = prepare(tmp_path, items=600, candidates=200, trees=3, leaves=7)
     with load(settings, plugins=[GatheredFeatures()]) as stage:
         assert stage.readiness() == {}
@@ -29,6 +37,8 @@ def test_the_synthetic_installation_takes_every_step(tmp_path: Path) -> None:
 
 
 def test_the_table_names_the_sizes_and_the_target() -> None:
+    from benchmarks.http import Answered, Result, report
+
     together = Answered(requests=4_000, seconds=10.0, refused=0, p50_ms=30.0, p99_ms=60.0)
     overloaded = Answered(requests=2_000, seconds=10.0, refused=500, p50_ms=40.0, p99_ms=49.0)
     result = Result(

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from explorank.retrieval.columnar_store.keys import EntityKeys, plain_values
+from explorank.retrieval.columnar_store.table import KeySpace
 
 LONG = st.integers(-(2**63), 2**63 - 1)
 
@@ -79,3 +80,17 @@ def test_given_values_become_what_feast_would_store(
     given_values: list[object], kind: ValueType, expected: list[object]
 ) -> None:
     assert plain_values(given_values, kind) == expected
+
+
+def test_many_texts_are_found_by_the_compiled_table_and_newer_ones_beside_it():
+    space = KeySpace(EntityKeys({"item": ValueType.STRING}))
+    keys = [f"item-{number}" for number in range(12_000)]
+    ids = space.add(keys)
+    space.index_texts()
+    newer = space.add(["newer", "item-5"])
+    assert newer.tolist() == [12_001, 6]
+    asked = ["item-11999", "newer", "nobody", "", "item-0", "ä", "item-0\0"]
+    assert space.lookup(asked).tolist() == [12_000, 12_001, 0, 0, 1, 0, 0]
+    assert space.lookup(keys).tolist() == ids.tolist()
+    assert space.lookup(["item-3", None, 7]).tolist() == [4, 0, 0]
+    assert space.lookup([]).tolist() == []
