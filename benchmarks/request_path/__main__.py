@@ -96,7 +96,7 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
     rng = np.random.default_rng(0)
     with load(settings, plugins=[steps]) as stage:
         timed = TimedStage(stage, steps, world.size.slots)
-        timed.settle(world.user_ids)
+        timed.settle(world.user_ids[0])
         timed.learn(world.user_ids[:100])
         k = world.size.candidates
         found_by_chosen = np.stack([nearest(query, k) for query in queries])

@@ -98,8 +98,9 @@ def _catalogue(world: World, settings: Settings) -> Catalogue:
     )
 
 
-_QUICK_REQUESTS: Final = 20
-_QUICK_NS: Final = 5_000_000
+_LOOK_S: Final = 2.0
+_IDLE: Final = 0.15
+"""Of a core."""
 _PATIENCE_S: Final = 300.0
 
 
@@ -171,15 +172,18 @@ class TimedStage:
             )
         return answer
 
-    def settle(self, user_ids: list[str]) -> None:
-        """Ask until the online store holds its rows in memory, which takes it a minute at a million items."""
-        began, quick = time.monotonic(), 0
-        while quick < _QUICK_REQUESTS and time.monotonic() < began + _PATIENCE_S:
-            laps = self._steps.laps = Laps()
-            self._stage.rank(user_id=user_ids[quick], slots=self._slots)
-            quick = quick + 1 if laps.ns.get("features", 0) < _QUICK_NS else 0
-            if not quick:
-                time.sleep(0.2)
+    def settle(self, user_id: str) -> None:
+        """Ask once, and wait until nothing works in the background: rows of the online store are in memory then.
+
+        That takes about a minute for a million items, and five at most.
+        """
+        self._steps.laps = Laps()
+        self._stage.rank(user_id=user_id, slots=self._slots)
+        began, busy = time.monotonic(), True
+        while busy and time.monotonic() < began + _PATIENCE_S:
+            before = time.process_time()
+            time.sleep(_LOOK_S)
+            busy = time.process_time() - before > _IDLE * _LOOK_S
 
     @property
     def index(self) -> str:
