@@ -18,7 +18,7 @@ from explorank.hooks.exploration.compiled import MASK, ROWS, kernel
 from explorank.hooks.exploration.distributions import Distribution, SlotDistribution
 from explorank.hooks.exploration.filling import OpenSlots
 from explorank.hooks.exploration.order import BestByScore
-from explorank.hooks.exploration.policy import Contest, Policy, SlateContest
+from explorank.hooks.exploration.policy import Contest, FillingContest, Policy, SlateContest
 from explorank.hooks.exploration.randomness import Uniforms, generator, tie_seed
 from explorank.hooks.types import (
     OFFSETS,
@@ -153,15 +153,16 @@ class SlotProcess:
 
     def _fill(self, slots: OpenSlots, start: int, contending: BoolArray) -> int:
         """Let the contest fill slots from `start` on, if it can; return the first that it did not fill."""
-        fill = getattr(self._contest_among(contending), "fill", None)
-        if fill is None:
+        contest = self._contest_among(contending)
+        if not hasattr(contest, "fill"):
             return start
         length, explorable = len(slots.order), self._eligibility.explorable
         if explorable is not None:
             slots.explorable = explorable
         if np.count_nonzero(slots.explored) < length:
             slots.ranking = self._ranking(length).head
-        filled: int = fill(slots, start, self._uniforms.ahead(length - start))
+        uniforms = self._uniforms.ahead(length - start)
+        filled = cast("FillingContest", contest).fill(slots, start, uniforms)
         self._uniforms.use(int(np.count_nonzero(slots.drawn[start:filled])))
         return filled
 

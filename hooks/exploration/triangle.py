@@ -20,13 +20,10 @@ class Triangle:
         self.dim: Final = dim
         self.size: Final = len(rows)
         self.diagonal: Final[IndexArray] = np.flatnonzero(rows == columns)
-        self._rows: Final = rows
-        self._columns: Final = columns
         self._flat: Final = rows * dim + columns
         whole = np.empty((dim, dim), np.int64)
         whole[rows, columns] = whole[columns, rows] = np.arange(len(rows))
         self._whole: Final = whole.ravel()
-        self._twice: Final = np.where(rows == columns, np.float32(1.0), np.float32(2.0))
 
     def pack(self, matrix: FloatArray) -> FloatArray:
         """Return (d, d) as (t,)."""
@@ -37,13 +34,6 @@ class Triangle:
         """Return (..., t) as (..., d, d), of the same precision."""
         matrices: NDArray[Any] = packed.take(self._whole, axis=-1)
         return matrices.reshape(*packed.shape[:-1], self.dim, self.dim)
-
-    def squares(self, vectors: NDArray[Any]) -> NDArray[Any]:
-        """Return q (..., t) such that the packed S has q · S = xᵀSx for each x of `vectors` (..., d)."""
-        products: NDArray[Any] = vectors.take(self._rows, axis=-1)
-        products *= vectors.take(self._columns, axis=-1)
-        products *= self._twice
-        return products
 
 
 @kernel((MATRIX, MATRIX, FLOAT, WRITTEN_MATRIX, WRITTEN_MATRIX))
