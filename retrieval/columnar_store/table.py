@@ -273,6 +273,8 @@ class KeySpace:
         Nothing changes for few keys, for others than texts, and where one is so long that a table of equally wide
         rows would be large.
         """
+        if self._texts is not None and len(self._texts.ids) + 1 == len(self.natives):
+            return  # another view's rows were read before, under the same keys
         texts = self.natives[1:]
         if len(texts) < _MANY or set(map(type, texts)) != {str} or len(max(texts, key=len)) > _WIDEST:
             return
