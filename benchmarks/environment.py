@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +50,11 @@ def describe() -> dict[str, Any]:
         "blas_kernels": "chosen by the library"
         + (f"; {_KERNELS} was set to {unset} and has been unset" if unset else f"; {_KERNELS} was not set"),
     }
+
+
+def lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return what `describe` found, and whatever was added to it, as a list in Markdown."""
+    return [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
 
 
 def _cpu_model() -> str:

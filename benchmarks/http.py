@@ -33,12 +33,11 @@ from socket import create_server
 from typing import Any, Final
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from starlette.applications import Starlette
 
 from benchmarks.environment import describe, restart_with_one_thread
+from benchmarks.report import markdown_table, tell_facts
 from benchmarks.synthetic import SLOTS, GatheredFeatures, prepare
 from explorank import Stage, load
 from explorank.host.runner import app_of, serve_app
@@ -249,12 +248,8 @@ def measure(items: int, candidates: int, rounds: int, round_s: float) -> Result:
 
 def report(results: Sequence[Result], facts: Mapping[str, Any], console: Console) -> None:
     """Print the environment and a table."""
-    for name, value in facts.items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
-    table = Table(box=box.MARKDOWN)
-    table.add_column("")
-    for result in results:
-        table.add_column(f"{result.items:,} items, {result.candidates:,} candidates", justify="right")
+    tell_facts(facts, console)
+    table = markdown_table(["", *(f"{r.items:,} items, {r.candidates:,} candidates" for r in results)])
     overload = f"1 worker, concurrency 64, bound {_BOUND_MS:g} ms"
     rows = {
         "in process, p50 / p99 ms": [f"{r.in_process_ms:.2f} / {r.in_process_p99_ms:.2f}" for r in results],

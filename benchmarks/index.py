@@ -38,11 +38,10 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import environment
+from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure
 from explorank.retrieval import Catalogue, Encoder, FaissIndex
 from explorank.retrieval._faiss import load_faiss
@@ -378,14 +377,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = environment.describe()
     figures = run([2_000] if options.quick else options.sizes, quick=options.quick)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    for name, value in facts.items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
+    tell_facts(facts, console)
     for figure in figures:
-        table = Table(box=box.MARKDOWN)
-        for number, heading in enumerate(figure.headings):
-            table.add_column(
-                heading, justify="left" if number == 0 or heading in ("index", "steps") else "right"
-            )
+        table = markdown_table(figure.headings, left=("index", "steps"))
         for row in figure.rows:
             table.add_row(*row)
         console.print(f"\n### {figure.title}", table, highlight=False)

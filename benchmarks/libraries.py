@@ -243,8 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 rows.append(row)
                 work.append(timed)
         seconds = take_turns(work, rounds, sample_s)
-    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
-    sys.stdout.write("\n".join([*lines, "", *table(rows, seconds)]) + "\n")
+    sys.stdout.write("\n".join([*environment.lines(facts), "", *table(rows, seconds)]) + "\n")
     if options.json is not None:
         measured = [
             {**vars(row), "us": float(np.median(taken)) * 1e6}

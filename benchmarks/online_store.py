@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -39,11 +39,11 @@ import numpy as np
 import pandas as pd
 import yaml
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.environment import describe, restart_with_one_thread
+from benchmarks.report import markdown_table, tell_facts
+from benchmarks.request_path.redis_server import free_port, redis_server
 from benchmarks.timing import Contestant, measure, repeated
 
 if TYPE_CHECKING:
@@ -148,31 +148,6 @@ def over(backing: dict[str, Any]) -> dict[str, Any]:
     return {"type": CLASS_PATH, "backing": backing}
 
 
-@contextlib.contextmanager
-def redis_server() -> Iterator[str | None]:
-    """Start a Redis server; yield its connection string, `None` where none is installed."""
-    if shutil.which("redis-server") is None:
-        yield None
-        return
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["redis-server", "--port", str(port), "--save", "", "--dir", folder]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - nothing comes from outside
-        try:
-            wait_for(port)
-            yield f"127.0.0.1:{port}"
-        finally:
-            server.terminate()
-            server.wait()
-
-
-def free_port() -> int:
-    """Return a port that nothing listens to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def wait_for(port: int) -> None:
     """Wait until something listens to a port."""
     deadline = time.monotonic() + 90
@@ -242,9 +217,7 @@ def gathering(store: FeatureStore, items: int) -> dict[str, Callable[[], object]
 
 def tell(console: Console, title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table."""
-    table = Table(box=box.MARKDOWN)
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left")
+    table = markdown_table(headings)
     for row in rows:
         table.add_row(*row)
     console.print(f"\n### {title}", table, highlight=False)
@@ -422,10 +395,12 @@ def main() -> None:
     items = 500 if arguments.quick else arguments.items
     rounds = 3 if arguments.quick else 15
     console = Console(width=110)
-    for name, value in describe().items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
-    with tempfile.TemporaryDirectory() as temporary, redis_server() as redis:
+    tell_facts(describe(), console)
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
+        redis = None
+        if shutil.which("redis-server") is not None:
+            redis = f"127.0.0.1:{stack.enter_context(redis_server(folder / 'redis-data'))}"
         data = folder / "data"
         data.mkdir()
         write_data(data, items)

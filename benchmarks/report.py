@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.environment import lines
 
 Unit: TypeAlias = Literal["µs", "times numpy", "rewards/s"]
 
@@ -63,17 +65,27 @@ class Result:
         return {**asdict(self), "met": self.met}
 
 
+def markdown_table(headings: Sequence[str], left: Container[str] = ()) -> Table:
+    """Return an empty table in Markdown: the first column and those in `left` stand left, numbers right."""
+    table = Table(box=box.MARKDOWN)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place == 0 or heading in left else "right")
+    return table
+
+
+def tell_facts(facts: Mapping[str, Any], console: Console) -> None:
+    """Print what the numbers depend on."""
+    console.print("\n".join(lines(facts)), highlight=False)
+
+
 def report(results: Sequence[Result], facts: dict[str, Any], console: Console) -> None:
     """Print the environment, a table for each section, and the targets."""
-    for name, value in facts.items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
+    tell_facts(facts, console)
     for section in dict.fromkeys(result.section for result in results):
         chosen = [result for result in results if result.section == section]
         learns = any(result.rewards_per_s is not None for result in chosen)
-        table = Table(box=box.MARKDOWN)
-        table.add_column("")
-        for heading in ("size", "Explorank µs", "reference µs", "ratio", *(["rewards/s"] if learns else [])):
-            table.add_column(heading, justify="right")
+        rate = ["rewards/s"] if learns else []
+        table = markdown_table(["", "size", "Explorank µs", "reference µs", "ratio", *rate])
         for result in chosen:
             table.add_row(*_cells(result, learns=learns))
         console.print(f"\n### {section}", table, highlight=False)

@@ -26,11 +26,10 @@ from typing import Any, Final
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import environment
+from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure, repeated
 from explorank.rankers import LightGBMRanker
 
@@ -133,11 +132,10 @@ def run(case: Case, *, quick: bool) -> Result:
 
 def report(results: Sequence[Result], facts: dict[str, Any], console: Console) -> None:
     """Print the environment, the table, and whether the target is met."""
-    for name, value in facts.items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
-    table = Table(box=box.MARKDOWN)
-    for heading in ("features are", "rows", "features", "trees", "forest µs", "Booster µs", "times faster"):
-        table.add_column(heading, justify="left" if heading == "features are" else "right")
+    tell_facts(facts, console)
+    table = markdown_table(
+        ("features are", "rows", "features", "trees", "forest µs", "Booster µs", "times faster")
+    )
     for result in results:
         case = result.case
         table.add_row(

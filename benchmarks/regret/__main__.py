@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 outcomes[name] = play_world(name, recipe, workers, run, ledger, folder, sys.stderr)
     facts["cpu_minutes"] = round(ledger.cpu_minutes, 1)
     sections = {
-        "run": [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()],
+        "run": environment.lines(facts),
         "verdicts": summary.verdicts(outcomes),
         "theory": summary.against_theory(outcomes),
         "everyone": [line for outcome in outcomes.values() for line in _told(outcome)],

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.report import tell_facts
 from benchmarks.request_path import over_http, table
 from benchmarks.request_path.floors import Floors
 from benchmarks.request_path.installation import EXPLORED, StepTimes, TimedStage, policy_columns, prepare
@@ -217,8 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "size": asdict(world.size),
         "online_store": options.online_store,
     }
-    for name, value in facts.items():
-        console.print(f"- {name.replace('_', ' ')}: {value}", highlight=False)
+    tell_facts(facts, console)
     written = {"environment": facts, **run(world, options, console)}
     if options.json is not None:
         options.json.write_text(json.dumps(written), encoding="utf-8")

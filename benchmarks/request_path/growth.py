@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import environment, plotting
+from benchmarks.report import tell_facts
 from benchmarks.request_path.table import whole
 from benchmarks.request_path.world import Size
 
@@ -148,8 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     console = Console(width=None if sys.stdout.isatty() else 180)
-    for name, fact in environment.describe().items():
-        console.print(f"- {name.replace('_', ' ')}: {fact}", highlight=False)
+    tell_facts(environment.describe(), console)
     sweeps = _QUICK_SWEEPS if options.quick else _SWEEPS
     points = [
         run(varied, value, options)

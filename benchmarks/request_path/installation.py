@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.repository import write_repository
+from benchmarks.request_path.settling import until_idle
 from benchmarks.request_path.world import World
 from explorank import Stage
 from explorank.artefacts import ArtefactStore
@@ -98,12 +99,6 @@ def _catalogue(world: World, settings: Settings) -> Catalogue:
     )
 
 
-_LOOK_S: Final = 2.0
-_IDLE: Final = 0.15
-"""Of a core."""
-_PATIENCE_S: Final = 300.0
-
-
 class StepTimes:
     """A plugin around the others: each hook's time, from call to result, all implementations together."""
 
@@ -173,17 +168,10 @@ class TimedStage:
         return answer
 
     def settle(self, user_id: str) -> None:
-        """Ask once, and wait until nothing works in the background: rows of the online store are in memory then.
-
-        That takes about a minute for a million items, and five at most.
-        """
+        """Ask once, and wait until nothing works in the background."""
         self._steps.laps = Laps()
         self._stage.rank(user_id=user_id, slots=self._slots)
-        began, busy = time.monotonic(), True
-        while busy and time.monotonic() < began + _PATIENCE_S:
-            before = time.process_time()
-            time.sleep(_LOOK_S)
-            busy = time.process_time() - before > _IDLE * _LOOK_S
+        until_idle(time.process_time)
 
     @property
     def index(self) -> str:

@@ -20,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.request_path.redis_server import free_port
+from benchmarks.request_path.settling import until_idle
 
 _PATIENCE_S: Final = 300.0
-_LOOK_S: Final = 2.0
-_IDLE: Final = 0.15
-"""Of a core."""
 _BARE: Final = """\
 import sys, uvicorn
 from starlette.applications import Starlette
@@ -153,16 +151,9 @@ def _wait(port: int, probe: bytes, process: subprocess.Popen[bytes], log: Path) 
 
 
 def settle(server: Server, messages: Sequence[bytes]) -> None:
-    """Ask, and wait until the server does nothing by itself any more: what is read at the start is in memory then.
-
-    Five minutes at most.
-    """
-    began, busy = time.perf_counter(), True
+    """Ask, wait until the server rests, and ask again."""
     latencies(server.port, messages)
-    while busy and time.perf_counter() < began + _PATIENCE_S:
-        before = server.cpu_s
-        time.sleep(_LOOK_S)
-        busy = server.cpu_s - before > _IDLE * _LOOK_S
+    until_idle(lambda: server.cpu_s)
     latencies(server.port, messages)
 
 

@@ -8,8 +8,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
 from rich.table import Table
+
+from benchmarks.report import markdown_table
 
 STEPS: Final = ("retrieve", "features", "score", "explore", "serialise", "guards", "rest")
 Steps = Mapping[str, NDArray[np.float64]]
@@ -21,7 +22,7 @@ def steps_table(floors: Steps, ours: Steps, peers: Mapping[str, Steps]) -> Table
     headings = ["step", "floor µs", "Explorank µs", "times the floor"]
     for name in peers:
         headings += [f"{name} µs", "times Explorank"]
-    table = _table(headings)
+    table = markdown_table(headings)
     for step in STEPS:
         floor, own = _median(floors, step), _median(ours, step)
         cells = [step, _number(floor), _number(own), _ratio(own, floor)]
@@ -61,7 +62,7 @@ class ServerRow:
 
 def http_table(rows: Sequence[ServerRow]) -> Table:
     """Return latencies alone and under load, requests per second and memory of each server."""
-    table = _table(
+    table = markdown_table(
         ["server", "alone: p50 µs", "p99 µs", "16 clients: p50 µs", "p99 µs", "requests/s", "memory MB"]
     )
     for row in rows:
@@ -71,13 +72,6 @@ def http_table(rows: Sequence[ServerRow]) -> Table:
             for share in (50, 99)
         ]
         table.add_row(row.name, *times, f"{row.requests_per_s:,.0f}", f"{row.memory_mb:,.0f}")
-    return table
-
-
-def _table(headings: Sequence[str]) -> Table:
-    table = Table(box=box.MARKDOWN)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
     return table
 
 
