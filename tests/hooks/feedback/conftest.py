@@ -14,16 +14,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def records() -> ModuleType:
-    """The module of makers; loaded by path, because test folders are no packages."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("feedback_test_records", HERE / "records.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def records(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """The module of makers."""
+    return module_at(HERE / "records.py")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -10,12 +10,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def records() -> ModuleType:
-    """The makers of decisions and rewards; loaded by path, because test folders are no packages."""
-    path = Path(__file__).parents[1] / "feedback" / "records.py"
-    spec = importlib.util.spec_from_file_location("limits_test_records", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def records(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """The makers of decisions and rewards."""
+    return module_at(Path(__file__).parents[1] / "feedback" / "records.py")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,16 +15,9 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def make() -> ModuleType:
-    """The makers of small repositories; loaded by path, because test folders are no packages."""
-    spec = importlib.util.spec_from_file_location(
-        "columnar_test_repositories", Path(__file__).with_name("repositories.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def make(module_at: Callable[[Path], ModuleType]) -> ModuleType:
+    """The makers of small repositories."""
+    return module_at(Path(__file__).with_name("repositories.py"))
 
 
 @pytest.fixture
