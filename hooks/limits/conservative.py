@@ -61,8 +61,9 @@ def affordable(
 ) -> FloatArray:
     """Return how many more decisions may be explored before the first of them is settled; arrays broadcast.
 
-    `earned` is what the settled ones earned at least; `explored` counts settled and `still_open` ones. The
-    baseline's mean lies between `low` and `high`. Whole numbers, `inf` where nothing could go wrong.
+    `earned` is what the settled ones earned at least, so no less than `minimum` for each; `explored` counts settled
+    and `still_open` ones. The baseline's mean lies between `low` and `high`. Whole numbers, `inf` where nothing
+    could go wrong.
     """
     have = np.asarray(earned, np.float64) + np.asarray(still_open, np.float64) * minimum
     low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
@@ -144,7 +145,10 @@ class ConservativeExploration:
             alpha=self.alpha,
         )
         total = explored.decisions + held_back
-        required = max(explored.decisions * b - self.alpha * total * abs(b) for b in (low, high))
+        required = max(
+            explored.decisions * b - self.alpha * total * abs(b)
+            for b in (low, high, min(max(0.0, low), high))
+        )
         earned += explored.open * baseline.minimum
         return Headroom(float(decisions), earned, required, low, high, baseline.count)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 REPOSITORY = Path(__file__).parents[2]
@@ -407,7 +407,6 @@ def test_the_page_has_a_place_for_everything(regret: SimpleNamespace) -> None:
         assert regret.page.mark(section) in text
 
 
-@settings(deadline=None)  # the first example imports matplotlib
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12), st.floats(0.01, 0.2))
 def test_labels_keep_their_order_and_their_distance(heights: list[float], gap: float) -> None:
     with pytest.MonkeyPatch.context() as patch:

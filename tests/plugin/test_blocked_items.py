@@ -172,7 +172,7 @@ def shown_by(stage: Stage, decision_items: tuple[str, ...], decision_id: str, lo
     return shown
 
 
-@settings(max_examples=400, deadline=None, derandomize=True, database=None)
+@settings(max_examples=400)
 @given(data=st.data())
 def test_a_blocked_item_is_never_shown(stages: Stages, data: st.DataObject) -> None:
     with_slot_guard = data.draw(st.booleans(), "slot guard")

@@ -706,7 +706,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[li
 VISITORS = count()
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(steps=Script.steps)
 def test_all_limits_hold_whatever_a_visitor_does(
     two_processes: tuple[list[Stage], Clock], steps: list[tuple[str, int, str, int]]

@@ -231,7 +231,7 @@ CONTRARY = [
 ]
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(data=st.data(), which=st.integers(0, len(CONTRARY) - 1), n=st.integers(0, 40))
 def test_any_rows(data: st.DataObject, which: int, n: int) -> None:
     text, features = CONTRARY[which]

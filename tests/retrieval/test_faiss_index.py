@@ -76,7 +76,7 @@ def test_auto_tries_what_suits_the_size(count: int, kinds: tuple[str, ...]) -> N
     assert candidate_kinds("auto", count, "cpu") == kinds
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 def test_search_returns_exactly_what_is_allowed(vectors: np.ndarray, data: st.DataObject, kind: str) -> None:
     index = _shared(kind, vectors)
@@ -160,7 +160,7 @@ class Lifecycle(RuleBasedStateMachine):
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_order_of_changes(kind: str, tmp_path: Path) -> None:
     machine = type("Machine", (Lifecycle,), {"kind": kind, "folder": tmp_path})
-    limits = settings(max_examples=8, stateful_step_count=15, deadline=None, derandomize=True)
+    limits = settings(max_examples=8, stateful_step_count=15)
     run_state_machine_as_test(machine, settings=limits)
 
 

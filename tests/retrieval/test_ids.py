@@ -15,7 +15,7 @@ from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 # NumPy drops trailing NULs, and ids with them are refused where they come in.
 TEXTS = st.text(max_size=12).filter(lambda text: not text.endswith("\0"))
 INTEGERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.integers(-3, 3), st.sampled_from([2**32, -(2**32)]))
-SETTINGS = settings(max_examples=150, deadline=None, derandomize=True)
+SETTINGS = settings(max_examples=150)
 
 
 @SETTINGS

@@ -19,7 +19,7 @@ def test_by_hand() -> None:
     np.testing.assert_array_equal(interest_vector([[2, 0], [0, 1]], 1.0), [2, 1])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60)
 @given(
     decay=st.floats(0.05, 1), events=st.integers(0, 60), before=st.integers(0, 10), seed=st.integers(0, 999)
 )

@@ -100,7 +100,7 @@ def test_popular_and_new_items_leave_similar_requests_alone() -> None:
 ids = st.sampled_from([*ITEMS.item_ids.tolist(), "nobody"])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(
     retriever=st.sampled_from([SimilarToHistory(), Popular(), NewItems(max_age_days=60)]),
     k=st.integers(0, 8),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from explorank.hooks import exploration
@@ -391,7 +391,6 @@ def falling(values, rows, seed):
     seed=st.integers(0, 2**64 - 1),
     single=st.booleans(),
 )
-@settings(deadline=None)  # the first example may compile
 def test_the_best_come_in_order_with_ties_by_key(values, count, seed, single):
     values = np.array(values, np.float64)
     rows = np.random.default_rng(len(values)).permutation(100)[: len(values)]

@@ -198,7 +198,7 @@ ANSWERS = (
 GUARDS = st.builds(Custom, st.sampled_from(ANSWERS), st.booleans(), st.sampled_from(["open", "closed"]))
 
 
-@settings(max_examples=400, deadline=None, derandomize=True)
+@settings(max_examples=400)
 @given(
     policy=st.sampled_from(POLICIES),
     blocked=st.sets(st.sampled_from(IDS)),

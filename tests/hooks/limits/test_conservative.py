@@ -57,7 +57,7 @@ def test_where_the_worst_is_good_enough_all_may_be_explored() -> None:
 
 
 @given(
-    earned=st.floats(-50.0, 200.0),
+    above_the_worst=st.floats(0.0, 250.0),
     still_open=st.integers(0, 50),
     settled=st.integers(0, 200),
     held_back=st.integers(0, 500),
@@ -65,11 +65,16 @@ def test_where_the_worst_is_good_enough_all_may_be_explored() -> None:
     alpha=st.sampled_from([0.05, 0.3, 0.9]),
 )
 def test_no_more_are_afforded_than_the_worst_leaves_and_no_fewer(
-    earned: float, still_open: int, settled: int, held_back: int, ends: tuple[float, float], alpha: float
+    above_the_worst: float,
+    still_open: int,
+    settled: int,
+    held_back: int,
+    ends: tuple[float, float],
+    alpha: float,
 ) -> None:
     """Checked against the promise itself, at 41 baselines between the bounds, 0 among them."""
     low, high = sorted(ends)
-    explored = settled + still_open
+    earned, explored = above_the_worst - settled, settled + still_open
     numbers = {"earned": earned, "still_open": still_open, "explored": explored, "held_back": held_back}
     afforded = of(**numbers, low=low, high=high, minimum=-1.0, alpha=alpha)
     baselines = np.concatenate((np.linspace(low, high, 40), [np.clip(0.0, low, high)]))

@@ -131,7 +131,7 @@ def test_it_narrows_a_slate_in_a_notebook(tmp_path):
 numbers = st.one_of(st.none(), st.floats(-3, 3, width=32))
 
 
-@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@settings(max_examples=100)
 @given(
     values=st.lists(
         st.tuples(st.floats(-3, 3, width=32) | st.just(NAN), st.floats(-3, 3, width=32)), max_size=8

@@ -120,7 +120,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteExpos
         ledger.close()
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@settings(max_examples=150)
 @given(steps=operations, cap=st.integers(1, 6))
 def test_never_above_the_cap_whatever_the_order(
     pair: tuple[SqliteExposures, SqliteExposures],

@@ -66,7 +66,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_and_tells(tmp_path):
     assert told == [("rejected_by_visitor", "LogUnavailable")]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(st.tuples(st.booleans(), st.sampled_from("abc"), st.integers(0, 7)), max_size=25),
     seed=st.integers(0, 2**32),

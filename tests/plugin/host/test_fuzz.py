@@ -77,7 +77,7 @@ NEARLY_RIGHT = {
     ),
     "/v1/admin/kill-switch": st.fixed_dictionaries({"engaged": SCALARS, "reason": SCALARS}),
 }
-MANY = settings(max_examples=80, deadline=None, derandomize=True, database=None)
+MANY = settings(max_examples=80)
 
 
 @pytest.fixture(scope="module", params=["in memory", "real"])

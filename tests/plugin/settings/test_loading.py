@@ -167,8 +167,6 @@ EDITS = st.tuples(
 
 @settings(
     max_examples=150,
-    derandomize=True,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(EDITS, min_size=1, max_size=5), st.booleans())
