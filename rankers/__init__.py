@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from explorank.rankers.data import RankingData
 from explorank.rankers.errors import (
     CorruptRanker,
     FeatureMismatch,
@@ -10,30 +11,47 @@ from explorank.rankers.errors import (
     RankerError,
     UnsupportedModel,
 )
+from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, feature_hash
-from explorank.rankers.ranker import Ranker
+from explorank.rankers.ranker import (
+    ExplainingRanker,
+    IdReadingRanker,
+    Progress,
+    Ranker,
+    TrainableRanker,
+    UncertainRanker,
+)
 
 if TYPE_CHECKING:
     from explorank.rankers.forest import Forest
-    from explorank.rankers.lightgbm_ranker import LightGBMRanker
+    from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
     from explorank.rankers.scoring import Scoring
 
 __all__ = [
     "CorruptRanker",
+    "ExplainingRanker",
+    "Explanation",
     "FeatureMismatch",
     "Forest",
+    "IdReadingRanker",
     "InvalidTraining",
+    "LightGBMOptions",
     "LightGBMRanker",
+    "Progress",
     "Ranker",
     "RankerError",
     "RankerManifest",
+    "RankingData",
     "Scoring",
+    "TrainableRanker",
+    "UncertainRanker",
     "UnsupportedModel",
     "feature_hash",
 ]
 
 _LATE: Final = {
     "Forest": "explorank.rankers.forest",
+    "LightGBMOptions": "explorank.rankers.lightgbm_ranker",
     "LightGBMRanker": "explorank.rankers.lightgbm_ranker",
     "Scoring": "explorank.rankers.scoring",
 }

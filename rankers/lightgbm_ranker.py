@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, ClassVar, Final, get_args
 
 import lightgbm
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from explorank.rankers._training import Objective, TrainingData, check_enough, check_names
+from explorank.rankers._training import Objective, check_enough, check_labels, check_names
+from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
+from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.ranker import Progress
 from explorank.rankers.scoring import Scoring, exact_forest
 
 _log: Final = logging.getLogger(__name__)
-
-Valid: TypeAlias = tuple[ArrayLike, ArrayLike, ArrayLike | None]
 
 _MODEL_FILE: Final = "model.txt"
 _MANIFEST_FILE: Final = "manifest.json"
@@ -30,12 +32,37 @@ _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LightGBMOptions:
+    """How trees are grown."""
+
+    objective: Objective = "lambdarank"
+    """`lambdarank` orders the rows of a request by grades 0, 1, 2, …; `binary` takes 0 and 1, and its scores are
+    probabilities."""
+    rounds: int = 300
+    """Trees at most."""
+    early_stopping_rounds: int = 30
+    """Training stops after so many rounds without a better metric on the later slice."""
+    num_threads: int = 0
+    """While training; 0 takes all cores."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """LightGBM's own, such as `num_leaves`; what makes training deterministic is set apart from them."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise InvalidTraining(
+                f"objective={self.objective!r} is none of {', '.join(get_args(Objective))}. Name one of them."
+            )
+
+
 class LightGBMRanker:
     """Scores a LightGBM model on the calling thread; immutable, and safe for use from many threads.
 
     Scores come from a compiled forest (see `Forest`), and are LightGBM's own to the last bit. Where they would
     not be, LightGBM scores; `scoring` says which, and why.
     """
+
+    Options: ClassVar = LightGBMOptions
 
     def __init__(self, model_text: str, manifest: RankerManifest) -> None:
         """Take a model in LightGBM's text format; use `fit`, `from_booster` or `load`."""
@@ -62,71 +89,51 @@ class LightGBMRanker:
     @classmethod
     def fit(
         cls,
-        features: ArrayLike,
-        labels: ArrayLike,
+        data: RankingData,
         *,
-        feature_names: Sequence[str],
-        groups: ArrayLike | None = None,
-        valid: Valid | None = None,
-        objective: Objective = "lambdarank",
-        categorical: Sequence[str] = (),
-        params: Mapping[str, Any] | None = None,
-        num_boost_round: int = 300,
-        early_stopping_rounds: int = 30,
+        valid: RankingData | None = None,
+        options: LightGBMOptions | None = None,
         seed: int = 0,
-        num_threads: int = 0,
-        training_window: tuple[float, float] | None = None,
-        name: str = "lightgbm",
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,  # noqa: ARG003 - training takes seconds to minutes, and starts anew
     ) -> LightGBMRanker:
-        """Train on `features` (n, d) and `labels` (n,), the rows of a request one after another.
+        """Train on `data`; stop when the metric on `valid`, a later slice, no longer improves.
 
-        `groups` (g,) holds the number of rows of each request. `lambdarank` takes grades 0, 1, 2, … and
-        needs groups; `binary` takes 0 and 1 and scores with a probability. `valid` is a later slice
-        (features, labels, groups); training stops when its metric (NDCG@10, or log loss) has not improved
-        for `early_stopping_rounds`, and the best round is kept. `params` are LightGBM's own; the objective,
-        the seed and what makes training deterministic are set here. The same data, seed and parameters give
-        the same trees, whatever `num_threads` (0: all cores) is.
-        `progress(round, rounds)` is called after each round.
-
-        Raises `InvalidTraining` for data from which no useful ranker can come.
+        That metric is NDCG@10, or log loss; the best round is kept. The same data, seed and options give the same
+        trees, whatever `num_threads` is. Raises `InvalidTraining` for data or options from which no useful ranker can
+        come.
         """
-        names = tuple(feature_names)
-        check_names(names, categorical)
-        if objective not in get_args(Objective):
-            raise InvalidTraining(
-                f"objective={objective!r} is none of {', '.join(get_args(Objective))}. Name one of them."
-            )
-        options = {"min_data_in_leaf": 20, **_METRICS[objective], **(params or {})}
-        data = TrainingData.of("training", features, labels, groups, names)
-        data.check_objective("training", objective)
-        check_enough(data, int(options["min_data_in_leaf"]))
-        options |= {
-            "objective": objective,
+        options = options or LightGBMOptions()
+        params = {"min_data_in_leaf": 20, **_METRICS[options.objective], **options.params}
+        check_names(data.feature_names)
+        check_labels(data, options.objective)
+        check_enough(data, int(params["min_data_in_leaf"]))
+        params |= {
+            "objective": options.objective,
             "seed": seed,
-            "num_threads": num_threads,
+            "num_threads": options.num_threads,
             "deterministic": True,
             "force_row_wise": True,
             "verbosity": -1,
         }
-        training = _dataset(data, names, categorical)
+        training = _dataset(data)
         callbacks: list[Callable[[Any], None]] = []
         watched = []
         if valid is not None:
-            later = TrainingData.of("validation", *valid, names)
-            later.check_objective("validation", objective)
-            watched = [_dataset(later, names, categorical, training)]
-            callbacks.append(lightgbm.early_stopping(early_stopping_rounds, verbose=False))
+            data.check_same_features(valid)
+            check_labels(valid, options.objective)
+            watched = [_dataset(valid, training)]
+            callbacks.append(lightgbm.early_stopping(options.early_stopping_rounds, verbose=False))
         if progress is not None:
             callbacks.append(lambda env: progress(env.iteration + 1, env.end_iteration))
         booster = lightgbm.train(
-            options, training, num_boost_round, valid_sets=watched, valid_names=["valid"][: len(watched)],
+            params, training, options.rounds, valid_sets=watched, valid_names=["valid"][: len(watched)],
             callbacks=callbacks,
         )  # fmt: skip
         text = booster.model_to_string(num_iteration=booster.best_iteration)
         mean, std = _mean_and_std(data.features)
         metrics = {
-            "rows": float(len(data.labels)),
+            "rows": float(len(data)),
             "trees": float(
                 booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
             ),
@@ -136,13 +143,13 @@ class LightGBMRanker:
             text,
             _manifest(
                 text,
-                name=name,
-                objective=objective,
-                feature_names=names,
-                categorical=tuple(categorical),
+                name="lightgbm",
+                objective=options.objective,
+                feature_names=data.feature_names,
+                categorical=data.categorical,
                 feature_mean=mean,
                 feature_std=std,
-                training_window=training_window,
+                training_window=data.window,
                 metrics={key: float(value) for key, value in metrics.items()},
             ),
         )
@@ -192,17 +199,23 @@ class LightGBMRanker:
         scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)
         return scores
 
-    def contributions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return what each feature adds to each row's raw score, (n, d + 1); the last column is the base.
+    def explain(self, features: NDArray[np.float32]) -> Explanation:
+        """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
 
-        These are exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent); a row sums to its score
-        before the link function, which for `binary` is the log-odds. Takes several times as long as `score`.
+        Exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent). Takes several times as long as `score`.
         """
         self._check_columns(features)
-        if not len(features):
-            return np.zeros((0, features.shape[1] + 1), np.float64)
-        parts: NDArray[np.float64] = self._booster.predict(features, num_threads=1, pred_contrib=True)
-        return parts
+        names = self._manifest.feature_names
+        parts = np.zeros((0, len(names) + 1), np.float64)
+        if len(features):
+            parts = np.asarray(self._booster.predict(features, num_threads=1, pred_contrib=True), np.float64)
+        return Explanation(
+            feature_names=names,
+            attributions=parts[:, :-1],
+            base=parts[:, -1],
+            method="tree_shap",
+            link="logistic" if self._manifest.objective == "binary" else "identity",
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write `model.txt` (LightGBM's text) and `manifest.json` into `folder`."""
@@ -254,19 +267,15 @@ class LightGBMRanker:
             )
 
 
-def _dataset(
-    data: TrainingData,
-    names: Sequence[str],
-    categorical: Sequence[str],
-    reference: lightgbm.Dataset | None = None,
-) -> lightgbm.Dataset:
+def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
     return lightgbm.Dataset(
         data.features,
         data.labels,
         reference=reference,
         group=data.groups,
-        feature_name=list(names),
-        categorical_feature=list(categorical),
+        weight=data.weights,
+        feature_name=list(data.feature_names),
+        categorical_feature=list(data.categorical),
     )
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.rankers.data import RankingData
+from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the steps done and the steps there are at most."""
 
 
 class Ranker(Protocol):
@@ -22,4 +28,71 @@ class Ranker(Protocol):
         """Raise `FeatureMismatch` unless `names` are the ranker's features, in its order."""
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better."""
+        """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better.
+
+        A row's score depends on that row alone. Raises `FeatureMismatch` where d is another number.
+        """
+
+
+@runtime_checkable
+class UncertainRanker(Ranker, Protocol):
+    """A ranker that also says how sure it is."""
+
+    def score_with_uncertainty(
+        self, features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what `score` does, and the standard deviation of each score, (n,) float64, 0 or more."""
+
+
+@runtime_checkable
+class IdReadingRanker(Ranker, Protocol):
+    """A ranker some of whose columns follow from ids alone: the candidate's, and those of the user's history.
+
+    They stand in its manifest among the other features, and are computed for each request instead of looked up.
+    """
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The names of those columns, in the order of `read_ids`."""
+
+    def read_ids(self, item_ids: Sequence[str], history: Sequence[str]) -> NDArray[np.float32]:
+        """Return the columns (n, c) for candidates (n,) and a history, oldest first; codes of what it learnt."""
+
+
+class ExplainingRanker(Ranker, Protocol):
+    """A ranker that says what each feature added."""
+
+    def explain(self, features: NDArray[np.float32]) -> Explanation:
+        """Return the attributions of the scores of features (n, d)."""
+
+
+class TrainableRanker(ExplainingRanker, Protocol):
+    """A ranker that can be trained, saved and loaded: what a name in YAML stands for."""
+
+    Options: ClassVar[type[Any]]
+    """A frozen dataclass with defaults; its fields are the ranker's options in YAML."""
+
+    @classmethod
+    def fit(
+        cls,
+        data: RankingData,
+        *,
+        valid: RankingData | None = None,
+        options: Any = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Return a ranker trained on `data`; the same data, options and seed give the same ranker.
+
+        `valid` is a later slice, on which training stops. With `checkpoint`, a folder, a run that was cut off goes on
+        from where it was last saved, and ends as it would have. Raises `InvalidTraining` for data or options that no
+        useful ranker can come from.
+        """
+
+    def save(self, folder: str | Path) -> None:
+        """Write the ranker and its manifest into `folder`."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from explorank.hooks.exploration import Calibration
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.metrics import ndcg_at
 from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_rows, ranking_queries
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
@@ -98,15 +98,17 @@ def train_ranker(
     valid = ~train
     names, matrix = feature_matrix(access, catalogue, rows, vectors)
     times = queries["event_timestamp"]
-    ranker = LightGBMRanker.fit(
-        matrix[train],
-        labels[train],
+    data = RankingData(
+        features=matrix,
         feature_names=names,
-        groups=_group_sizes(rows["query"][train]),
-        valid=(matrix[valid], labels[valid], _group_sizes(rows["query"][valid])),
-        training_window=(times.iloc[0].timestamp(), times.iloc[-1].timestamp()),
-        params=_fitting(options.params, int(train.sum())),
-        num_boost_round=options.rounds,
+        labels=labels,
+        groups=_group_sizes(rows["query"]),
+        window=(times.iloc[0].timestamp(), times.iloc[-1].timestamp()),
+    )
+    ranker = LightGBMRanker.fit(
+        data.take(np.arange(split)),
+        valid=replace(data.take(np.arange(split, len(queries))), called="validation"),
+        options=LightGBMOptions(params=_fitting(options.params, int(train.sum())), rounds=options.rounds),
         seed=options.seed,
         progress=progress,
     )

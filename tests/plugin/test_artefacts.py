@@ -15,7 +15,7 @@ import pytest
 
 from explorank.artefacts import ArtefactStore, Watched
 from explorank.errors import DamagedArtefact, UnknownArtefact
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 from explorank.retrieval import Catalogue
 
 
@@ -239,9 +239,8 @@ def test_killing_a_publisher_never_leaves_a_broken_current(store: ArtefactStore,
 def test_a_catalogue_and_a_ranker_travel_through_the_store(store: ArtefactStore) -> None:
     catalogue = Catalogue.build(["a", "b"], [[1, 0], [0, 1]])
     rows = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
-    ranker = LightGBMRanker.fit(
-        rows, rows[:, 0] > 0, feature_names=["x", "y"], objective="binary", num_boost_round=3, num_threads=1
-    )
+    data = RankingData(features=rows, labels=rows[:, 0] > 0, feature_names=("x", "y"))
+    ranker = LightGBMRanker.fit(data, options=LightGBMOptions(objective="binary", rounds=3))
     store.publish("catalogue", catalogue.save)
     store.publish("ranker", ranker.save)
     served = Watched(store, "catalogue", Catalogue.load).get()

@@ -8,7 +8,7 @@ import pytest
 from explorank.errors import InvalidBatch, SettingsError
 from explorank.exploration_features import ExplorationFeatures, exploration_columns
 from explorank.hooks.types import Features
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 from explorank.settings import parse_settings
 
 FEATURES = Features(
@@ -106,9 +106,8 @@ def test_a_hosts_own_columns_are_numbered() -> None:
 
 def test_a_star_is_the_score_and_all_columns_of_the_newest_ranker() -> None:
     rows = np.random.default_rng(0).random((200, 2), dtype=np.float32)
-    ranker = LightGBMRanker.fit(
-        rows, (rows[:, 0] > 0.5).astype(int), feature_names=["a", "b"], objective="binary"
-    )
+    data = RankingData(features=rows, labels=rows[:, 0] > 0.5, feature_names=("a", "b"))
+    ranker = LightGBMRanker.fit(data, options=LightGBMOptions(objective="binary"))
     starred = parse_settings({"version": 1, "exploration": {"features": "*"}})
     assert exploration_columns(starred, lambda: ranker) == ("score", "a", "b")
     with pytest.raises(SettingsError, match="explorank train"):

@@ -20,8 +20,10 @@ from explorank.rankers import (
     CorruptRanker,
     FeatureMismatch,
     InvalidTraining,
+    LightGBMOptions,
     LightGBMRanker,
     RankerManifest,
+    RankingData,
     feature_hash,
 )
 
@@ -38,22 +40,35 @@ def data(requests: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return features, (ranks // 4).ravel(), np.full(requests, GROUP)
 
 
-def fit(**changes: Any) -> LightGBMRanker:
+_OF_OPTIONS = {field.name for field in dataclasses.fields(LightGBMOptions)}
+
+
+def fit(
+    *, seed: int = 0, valid: tuple[Any, Any, Any] | None = None, progress: Any = None, **changes: Any
+) -> LightGBMRanker:
     features, labels, groups = data(60, seed=1)
-    options: dict[str, Any] = {
+    parts: dict[str, Any] = {
         "features": features,
         "labels": labels,
         "groups": groups,
         "feature_names": NAMES,
-        "num_boost_round": 20,
+        "rounds": 20,
         "num_threads": 1,
     } | changes
-    return LightGBMRanker.fit(options.pop("features"), options.pop("labels"), **options)
+    options = {name: parts.pop(name) for name in _OF_OPTIONS & set(parts)}
+    training = RankingData(**parts)
+    later = None
+    if valid is not None:
+        columns = dict(zip(("features", "labels", "groups"), valid, strict=True))
+        later = RankingData(**{**parts, **columns}, called="validation")
+    return LightGBMRanker.fit(
+        training, valid=later, options=LightGBMOptions(**options), seed=seed, progress=progress
+    )
 
 
 @pytest.fixture(scope="module")
 def ranker() -> LightGBMRanker:
-    return fit(training_window=(100.0, 200.0))
+    return fit(window=(100.0, 200.0))
 
 
 def test_scores_rise_with_the_feature_that_matters(ranker: LightGBMRanker) -> None:
@@ -95,7 +110,7 @@ def test_training_stops_on_the_later_slice_and_keeps_its_best_round() -> None:
         features=features,
         labels=rng.integers(0, 2, 600),
         valid=(features[:200], rng.integers(0, 2, 200), groups[:20]),
-        num_boost_round=500,
+        rounds=500,
         early_stopping_rounds=5,
         progress=lambda done, total: seen.append((done, total)),
     )
@@ -131,13 +146,20 @@ def test_rows_do_not_influence_each_other(ranker: LightGBMRanker) -> None:
             np.testing.assert_array_equal(scores, alone)
 
 
-def test_contributions_sum_to_the_score(ranker: LightGBMRanker) -> None:
+def test_attributions_sum_to_the_score(ranker: LightGBMRanker) -> None:
     rows = data(3, seed=9)[0]
-    parts = ranker.contributions(rows)
-    assert parts.shape == (30, 4)
-    np.testing.assert_allclose(parts.sum(axis=1), ranker.score(rows), atol=1e-9)
-    assert np.abs(parts[:, 1]).mean() > 10 * np.abs(parts[:, 0]).mean()
-    assert ranker.contributions(rows[:0]).shape == (0, 4)
+    explained = ranker.explain(rows)
+    assert explained.attributions.shape == (30, 3)
+    np.testing.assert_allclose(explained.scores, ranker.score(rows), atol=1e-9)
+    size = np.abs(explained.attributions).mean(axis=0)
+    assert size[1] > 10 * size[0]
+    assert ranker.explain(rows[:0]).attributions.shape == (0, 3)
+
+
+def test_attributions_of_a_probability_sum_to_its_log_odds() -> None:
+    ranker = fit(labels=FEATURES[:, 1] > 0, groups=None, objective="binary")
+    explained = ranker.explain(FEATURES)
+    np.testing.assert_allclose(explained.scores, ranker.score(FEATURES), atol=1e-9)
 
 
 def test_a_categorical_feature_has_no_order() -> None:
@@ -156,7 +178,7 @@ def test_the_manifest_tells_what_it_was_trained_on() -> None:
     features = data(60, seed=1)[0]
     features[::2, 0] = np.nan
     features[:, 2] = 7
-    manifest = fit(features=features, training_window=(100.0, 200.0)).manifest
+    manifest = fit(features=features, window=(100.0, 200.0)).manifest
     assert (manifest.name, manifest.objective) == ("lightgbm", "lambdarank")
     assert manifest.feature_names == NAMES
     assert manifest.feature_hash == feature_hash(NAMES) != feature_hash(NAMES[::-1])
@@ -188,7 +210,7 @@ def test_other_features_are_refused_by_name(ranker: LightGBMRanker, names: list[
 
 @pytest.mark.parametrize("shape", [(2, 2), (2, 4), (3,), (0, 2)])
 def test_other_shapes_are_refused(ranker: LightGBMRanker, shape: tuple[int, ...]) -> None:
-    for use in (ranker.score, ranker.contributions):
+    for use in (ranker.score, ranker.explain):
         with pytest.raises(FeatureMismatch, match=r"takes \(n, 3\)"):
             use(np.zeros(shape, np.float32))
 
@@ -276,7 +298,7 @@ INFINITE = np.where(np.arange(600)[:, None] == 5, [0, np.inf, 0], FEATURES)
     ("changes", "said"),
     [
         ({"features": FEATURES[:30], "labels": LABELS[:30], "groups": GROUPS[:3]}, "30 training rows"),
-        ({"labels": np.where(np.arange(600) == 9, np.nan, LABELS)}, "Label 9"),
+        ({"labels": np.where(np.arange(600) == 9, np.nan, LABELS)}, "Row 9 of the training labels"),
         ({"labels": LABELS[:-1]}, r"\(599,\) training labels"),
         ({"features": FEATURES[:, :2]}, "for 3 names"),
         ({"features": INFINITE}, "'price' of the training data holds infinity"),
@@ -314,10 +336,11 @@ def test_a_column_that_is_partly_missing_is_not_constant() -> None:
 
 def test_scoring_prints_nothing_and_training_neither() -> None:
     code = (
-        "import numpy as np; from explorank.rankers import LightGBMRanker;"
+        "import numpy as np; from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData;"
         "x = np.random.default_rng(0).standard_normal((400, 2)).astype('f4');"
-        "r = LightGBMRanker.fit(x, x[:, 0] > 0, feature_names=('a', 'b'), objective='binary',"
-        " num_boost_round=3, valid=(x, x[:, 0] > 0, None)); r.score(x)"
+        "d = RankingData(features=x, labels=x[:, 0] > 0, feature_names=('a', 'b'));"
+        "o = LightGBMOptions(objective='binary', rounds=3);"
+        "r = LightGBMRanker.fit(d, valid=d, options=o); r.score(x)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True

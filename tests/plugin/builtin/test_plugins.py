@@ -11,7 +11,7 @@ from explorank import Stage
 from explorank.builtin.rankers import RankersPlugin
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 
 OpenStage = Callable[..., Stage]
 
@@ -116,9 +116,8 @@ class Watching:
 def trained(names: list[str], seed: int) -> LightGBMRanker:
     random = np.random.default_rng(seed)
     matrix = random.normal(size=(200, len(names))).astype(np.float32)
-    return LightGBMRanker.fit(
-        matrix, (matrix[:, 0] > 0).astype(float), feature_names=names, objective="binary", num_boost_round=5
-    )
+    data = RankingData(features=matrix, labels=matrix[:, 0] > 0, feature_names=names)
+    return LightGBMRanker.fit(data, options=LightGBMOptions(objective="binary", rounds=5))
 
 
 def plugin_with(ranker: LightGBMRanker | None) -> tuple[RankersPlugin, Watching]:
