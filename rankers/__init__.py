@@ -15,6 +15,7 @@ from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, feature_hash
 from explorank.rankers.ranker import (
     ExplainingRanker,
+    HurriedRanker,
     IdReadingRanker,
     Progress,
     Ranker,
@@ -33,6 +34,7 @@ __all__ = [
     "Explanation",
     "FeatureMismatch",
     "Forest",
+    "HurriedRanker",
     "IdReadingRanker",
     "InvalidTraining",
     "LightGBMOptions",

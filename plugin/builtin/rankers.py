@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from explorank.artefacts import Watched
+from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Features, IndexArray, Scores
-from explorank.rankers import LightGBMRanker, Ranker
+from explorank.hooks.types import Fallback, Features, IndexArray, RankingRequest, Scores
+from explorank.rankers import HurriedRanker, LightGBMRanker, Ranker
 from explorank.services import Services
+
+NAME: Final = "explorank-rankers"
 
 
 class RankersPlugin:
@@ -30,13 +35,18 @@ class RankersPlugin:
         self._ranker = services.ranker
 
     @hookimpl
-    def ranking_score(self, features: Features) -> Scores | None:
+    def ranking_score(self, request: RankingRequest, features: Features) -> Scores | None:
         """Return the ranker's scores, or None where none is trained."""
         ranker = None if self._ranker is None else self._ranker.get()
         if ranker is None:
             return None
         columns = self._columns_for(ranker, features)
-        return Scores(ranker.score(features.values[:, columns]), version=ranker.manifest.version)
+        matrix, version = features.values[:, columns], ranker.manifest.version
+        if request.hurried and isinstance(ranker, HurriedRanker) and ranker.cheaper_way:
+            note_fallback(Fallback("score", NAME, request.hurried, ranker.cheaper_way))
+            # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
+            return Scores(ranker.score_cheaply(matrix), version=f"{version}-cheaper")
+        return Scores(ranker.score(matrix), version=version)
 
     def _columns_for(self, ranker: Ranker, features: Features) -> IndexArray | slice:
         """Return where the ranker's columns stand; remembered, since they rarely change.

@@ -471,8 +471,9 @@ class LimitSettings(_Section):
 class LoadSettings(_Section):
     """What the HTTP host does when more is asked than it can answer in time.
 
-    It then spends less on each request: half of the candidates, the fewest, no ranker, no exploration, and at
-    last it refuses with 503. Each answer names what it went without. See [Operations](operations.md#overload).
+    It then spends less on each request: half of the candidates, the fewest, the ranker's cheaper way, no ranker, no
+    exploration, and at last it refuses with 503. Each answer names what it went without. See
+    [Operations](operations.md#overload).
     """
 
     latency_ms: Milliseconds | None = None

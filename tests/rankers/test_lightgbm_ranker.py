@@ -19,6 +19,7 @@ import pytest
 from explorank.rankers import (
     CorruptRanker,
     FeatureMismatch,
+    HurriedRanker,
     InvalidTraining,
     LightGBMOptions,
     LightGBMRanker,
@@ -160,6 +161,19 @@ def test_attributions_of_a_probability_sum_to_its_log_odds() -> None:
     ranker = fit(labels=FEATURES[:, 1] > 0, groups=None, objective="binary")
     explained = ranker.explain(FEATURES)
     np.testing.assert_allclose(explained.scores, ranker.score(FEATURES), atol=1e-9)
+
+
+def test_the_cheaper_way_is_the_first_fifth_of_the_trees(ranker: LightGBMRanker) -> None:
+    rows = data(5, seed=15)[0]
+    assert ranker.cheaper_way == "the first 4 of 20 rounds of trees"
+    np.testing.assert_array_equal(ranker.score_cheaply(rows), ranker._booster.predict(rows, num_iteration=4))
+    assert isinstance(ranker, HurriedRanker)
+
+
+def test_a_single_tree_has_no_cheaper_way() -> None:
+    single = fit(rounds=1)
+    assert single.cheaper_way == ""
+    np.testing.assert_array_equal(single.score_cheaply(FEATURES), single.score(FEATURES))
 
 
 def test_a_categorical_feature_has_no_order() -> None:

@@ -9,11 +9,14 @@ import pytest
 
 from explorank import Stage
 from explorank.builtin.rankers import RankersPlugin
+from explorank.effort import Effort
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 
 OpenStage = Callable[..., Stage]
+
+REQUEST = RankingRequest(decision_id="d", slots=3)
 
 
 class Spy:
@@ -134,7 +137,7 @@ def test_columns_are_found_by_name_whatever_their_order() -> None:
 
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         names = tuple(np.array(["a", "b", "other"])[order].tolist())
-        scores = plugin.ranking_score(Features(names, values[:, order]))
+        scores = plugin.ranking_score(REQUEST, Features(names, values[:, order]))
         assert scores is not None
         np.testing.assert_array_equal(scores.values, ranker.score(values[:, :2]))
         assert scores.version == ranker.manifest.version
@@ -143,10 +146,10 @@ def test_columns_are_found_by_name_whatever_their_order() -> None:
 def test_a_new_ranker_with_other_columns_is_taken_up() -> None:
     plugin, watching = plugin_with(trained(["a", "b"], seed=1))
     features = Features(("a", "b", "c"), np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32))
-    plugin.ranking_score(features)
+    plugin.ranking_score(REQUEST, features)
     watching.ranker = newer = trained(["c", "a"], seed=2)
 
-    scores = plugin.ranking_score(features)
+    scores = plugin.ranking_score(REQUEST, features)
 
     assert scores is not None
     np.testing.assert_array_equal(scores.values, newer.score(features.values[:, [2, 0]]))
@@ -155,15 +158,15 @@ def test_a_new_ranker_with_other_columns_is_taken_up() -> None:
 def test_without_a_ranker_there_are_no_scores() -> None:
     features = Features(("a",), np.zeros((2, 1), np.float32))
 
-    assert plugin_with(None)[0].ranking_score(features) is None
-    assert RankersPlugin().ranking_score(features) is None
+    assert plugin_with(None)[0].ranking_score(REQUEST, features) is None
+    assert RankersPlugin().ranking_score(REQUEST, features) is None
 
 
 def test_a_missing_column_is_named() -> None:
     plugin, _ = plugin_with(trained(["a", "b"], seed=1))
 
     with pytest.raises(Exception, match="missing b"):
-        plugin.ranking_score(Features(("a",), np.zeros((2, 1), np.float32)))
+        plugin.ranking_score(REQUEST, Features(("a",), np.zeros((2, 1), np.float32)))
 
 
 def test_a_session_of_a_known_user_follows_their_stored_likes(stage: Stage, spy: Spy) -> None:
@@ -210,3 +213,22 @@ def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) 
     (fallback,) = decision.fallbacks
     assert (fallback.step, fallback.plugin, fallback.action) == ("retrieve", "broken", "skipped")
     assert "no answer" in fallback.reason
+
+
+def test_a_hurried_request_is_scored_by_fewer_trees_and_says_so(stage: Stage) -> None:
+    hurried = Effort(ranker="cheaper", reason="too much to do")
+    whole, cheap = (
+        stage.rank(user_id="reader-4", slots=3),
+        stage.rank(user_id="reader-4", slots=3, effort=hurried),
+    )
+
+    ranker = stage.installation.ranker.get()
+    assert isinstance(ranker, LightGBMRanker)
+    assert whole.fallbacks == ()
+    assert [(each.step, each.plugin, each.reason, each.action) for each in cheap.fallbacks] == [
+        ("score", "explorank-rankers", "too much to do", ranker.cheaper_way)
+    ]
+    assert cheap.versions["ranker"] == f"{ranker.manifest.version}-cheaper"
+    record = stage.decision(cheap.decision_id)
+    assert record.fallbacks == cheap.fallbacks
+    assert not np.array_equal(record.scores, stage.decision(whole.decision_id).scores)
