@@ -164,11 +164,19 @@ class LightGBMRanker:
         return ranker
 
     @classmethod
-    def from_booster(cls, booster: lightgbm.Booster, name: str = "lightgbm") -> LightGBMRanker:
+    def from_booster(
+        cls,
+        booster: lightgbm.Booster,
+        name: str = "lightgbm",
+        *,
+        features: NDArray[np.float32] | None = None,
+    ) -> LightGBMRanker:
         """Return a ranker of a booster trained elsewhere; its feature names are the manifest's.
 
-        Where the booster stopped early, its best round is kept. Raises `InvalidTraining` for a booster that
-        gives several scores per row.
+        Where the booster stopped early, its best round is kept. `features` (n, d) are what it was trained on: their
+        means and deviations scale what exploration sees, which else scales within each request.
+
+        Raises `InvalidTraining` for a booster that gives several scores per row.
         """
         if booster.num_model_per_iteration() > 1:
             raise InvalidTraining(
@@ -176,6 +184,7 @@ class LightGBMRanker:
                 "by one. Train it with a ranking, binary or regression objective."
             )
         text = booster.model_to_string(num_iteration=booster.best_iteration)
+        mean, std = (None, None) if features is None else _mean_and_std(features)
         header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
         return cls(
             text,
@@ -184,6 +193,8 @@ class LightGBMRanker:
                 name=name,
                 objective=header.get("objective", "custom").partition(" ")[0],
                 feature_names=tuple(booster.feature_name()),
+                feature_mean=mean,
+                feature_std=std,
             ),
         )
 

@@ -294,6 +294,8 @@ def test_a_foreign_booster(objective: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ranker.score(features), booster.predict(features))
     ranker.save(tmp_path)
     np.testing.assert_array_equal(LightGBMRanker.load(tmp_path).score(features), booster.predict(features))
+    scaled = LightGBMRanker.from_booster(booster, features=features).manifest.scale
+    assert scaled["price"] == pytest.approx((features[:, 1].mean(), features[:, 1].std()), rel=1e-5)
 
 
 def test_a_booster_with_several_scores_is_refused() -> None:
