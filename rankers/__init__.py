@@ -8,11 +8,13 @@ from explorank.rankers.errors import (
     CorruptRanker,
     FeatureMismatch,
     InvalidTraining,
+    MissingDependency,
     RankerError,
     UnsupportedModel,
 )
 from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.position_bias import examination_from_random_slots
 from explorank.rankers.ranker import (
     ExplainingRanker,
     IdReadingRanker,
@@ -25,6 +27,7 @@ from explorank.rankers.ranker import (
 if TYPE_CHECKING:
     from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
+    from explorank.rankers.lightgbm_search import Search, Trial, search_lightgbm
     from explorank.rankers.scoring import Scoring
 
 __all__ = [
@@ -37,16 +40,21 @@ __all__ = [
     "InvalidTraining",
     "LightGBMOptions",
     "LightGBMRanker",
+    "MissingDependency",
     "Progress",
     "Ranker",
     "RankerError",
     "RankerManifest",
     "RankingData",
     "Scoring",
+    "Search",
     "TrainableRanker",
+    "Trial",
     "UncertainRanker",
     "UnsupportedModel",
+    "examination_from_random_slots",
     "feature_hash",
+    "search_lightgbm",
 ]
 
 _LATE: Final = {
@@ -54,6 +62,9 @@ _LATE: Final = {
     "LightGBMOptions": "explorank.rankers.lightgbm_ranker",
     "LightGBMRanker": "explorank.rankers.lightgbm_ranker",
     "Scoring": "explorank.rankers.scoring",
+    "Search": "explorank.rankers.lightgbm_search",
+    "Trial": "explorank.rankers.lightgbm_search",
+    "search_lightgbm": "explorank.rankers.lightgbm_search",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 
