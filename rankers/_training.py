@@ -21,6 +21,10 @@ _MOST_GRADES: Final = 31
 
 def check_labels(data: RankingData, objective: Objective) -> None:
     """Raise `InvalidTraining` where the labels cannot serve the objective."""
+    if not len(data):
+        raise InvalidTraining(
+            f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
+        )
     if objective == "binary":
         _check_binary(data)
     elif objective == "lambdarank":

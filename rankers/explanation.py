@@ -52,14 +52,20 @@ class Explanation:
         """Return attributions that sum to the score itself, by the rescale rule where there is a link."""
         return self if self.link == "identity" else replace(self.through(_LINKS[self.link]), link="identity")
 
-    def through(self, function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Explanation:
+    def through(
+        self,
+        function: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        outcome: NDArray[np.float64] | None = None,
+    ) -> Explanation:
         """Return attributions of `function(raw score)`, which sum to it exactly.
+
+        `outcome` (n,) is what the function gives for the rows, where it has steps that rounding could miss.
 
         The rescale rule (Shrikumar et al. 2017, DeepLIFT): the attributions of a row are multiplied by the slope of
         `function`, which never falls, between the row's base and its raw score. Where attributions cancel almost
         wholly, that slope is taken around the base, and what is then left over is shared out by their size.
         """
-        base, raw = function(self.base), function(self.raw_scores)
+        base, raw = function(self.base), function(self.raw_scores) if outcome is None else outcome
         distance, size = self.raw_scores - self.base, np.abs(self.attributions).sum(axis=1)
         reach = _NEARLY_NOTHING * np.where(size > 0, size, 1.0)
         around = (function(self.base + reach) - function(self.base - reach)) / (2.0 * reach)
