@@ -29,7 +29,7 @@ from explorank.hooks.guards import Guard, guard_name
 from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
-from explorank.rankers import Ranker
+from explorank.rankers import Ranker, register_ranker
 from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
 from explorank.safety import Safety
@@ -151,6 +151,9 @@ def collect_components(settings: Settings, plugins: Sequence[object] = ()) -> tu
         manager.register(plugin)
     registry = Registry()
     manager.register_components(registry)
+    for name in registry.names("ranker"):  # a ranker's own options, and its folder, may name others
+        if isinstance(factory := registry.get("ranker", name), type):
+            register_ranker(name, factory)
     return manager, registry
 
 

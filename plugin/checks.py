@@ -20,7 +20,7 @@ from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
-from explorank.rankers import LightGBMRanker, Ranker
+from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -138,6 +138,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         crosses = Crosses(settings.features.crosses)
         crosses.check(sorted(available))
         available |= {*crosses.names}
+    available |= {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"

@@ -12,7 +12,7 @@ from explorank.errors import SettingsError
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration.compiled import FEATURES, FLOAT, ROWS, VECTOR, kernel
 from explorank.hooks.types import FeatureArray, Features, FloatArray, IndexArray
-from explorank.rankers import Ranker
+from explorank.rankers import Ranker, id_columns_of
 from explorank.settings import Settings
 
 SCORE = "score"
@@ -24,7 +24,8 @@ _CLIP = 5.0  # standard deviations; one absurd value must not rule a linear mode
 def exploration_columns(settings: Settings, newest: Callable[[], Ranker | None]) -> tuple[str, ...]:
     """Return the columns that `exploration.features` names; `"*"` is the score and all of the `newest` ranker's.
 
-    The ranker is only asked for where it matters. Raises `SettingsError` for `"*"` where no ranker is trained.
+    Columns that the ranker computes from ids are left out: they are codes. The ranker is only asked for where it
+    matters. Raises `SettingsError` for `"*"` where no ranker is trained.
     """
     configured = settings.exploration.features
     if configured != "*":
@@ -35,7 +36,8 @@ def exploration_columns(settings: Settings, newest: Callable[[], Ranker | None])
             f'{settings.source}: `exploration.features: "*"` means all columns of the trained ranker, and none is '
             "trained yet, so the policy's dimension is unknown. Run `explorank train` first, or name the columns."
         )
-    return (SCORE, *ranker.manifest.feature_names)
+    computed = id_columns_of(ranker)
+    return (SCORE, *(name for name in ranker.manifest.feature_names if name not in computed))
 
 
 class ExplorationFeatures:

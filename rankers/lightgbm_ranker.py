@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, get_args
 
@@ -14,12 +13,19 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._training import Objective, check_enough, check_labels, check_names
+from explorank.rankers._training import (
+    Objective,
+    check_enough,
+    check_labels,
+    check_names,
+    monotone_constraints,
+)
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
-from explorank.rankers.explanation import Explanation
+from explorank.rankers.explanation import Explanation, Link
 from explorank.rankers.forest import Forest
-from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
+from explorank.rankers.position_bias import PositionBias, check_examination, corrected
 from explorank.rankers.ranker import Progress
 from explorank.rankers.scoring import Scoring, exact_forest
 
@@ -31,6 +37,14 @@ _MANIFEST_FILE: Final = "manifest.json"
 _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lambdarank": {"metric": "ndcg", "eval_at": [10]},
     "binary": {"metric": ["binary_logloss", "auc"], "first_metric_only": True},
+    "regression": {"metric": "l2"},
+    "poisson": {"metric": "poisson"},
+    "tweedie": {"metric": "tweedie"},
+}
+_RAW_TO_SCORE: Final[Mapping[str, Link]] = {
+    "binary": "logistic",
+    "poisson": "exponential",
+    "tweedie": "exponential",
 }
 
 
@@ -38,15 +52,27 @@ _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
 class LightGBMOptions:
     """How trees are grown."""
 
+    # Read by pydantic where settings are checked; this package itself does not need pydantic.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
     objective: Objective = "lambdarank"
     """`lambdarank` orders the rows of a request by grades 0, 1, 2, …; `binary` takes 0 and 1, and its scores are
-    probabilities."""
+    probabilities; `regression` foresees an amount, such as a revenue, by squared error, and `poisson` and `tweedie` one
+    that is never below 0, the latter where most are exactly 0."""
     rounds: int = 300
     """Trees at most."""
     early_stopping_rounds: int = 30
     """Training stops after so many rounds without a better metric on the later slice."""
     num_threads: int = 0
     """While training; 0 takes all cores."""
+    monotone: Mapping[str, int] = field(default_factory=dict)
+    """Features by name whose growth may only raise (1) or only lower (-1) the score: `{price: -1}`."""
+    position_bias: PositionBias = "none"
+    """How training allows for slots that are looked at more often: `weights` by inverse propensities from
+    `examination`; `lightgbm` by the bias of each slot that LightGBM estimates beside its trees (`lambdarank` only).
+    Both read the positions of the training data."""
+    examination: tuple[float, ...] = ()
+    """The probability that each slot is looked at, from the first on, above 0 and at most 1; for `weights`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """LightGBM's own, such as `num_leaves`; what makes training deterministic is set apart from them."""
 
@@ -55,6 +81,34 @@ class LightGBMOptions:
             raise InvalidTraining(
                 f"objective={self.objective!r} is none of {', '.join(get_args(Objective))}. Name one of them."
             )
+        if self.rounds < 1 or self.early_stopping_rounds < 1:
+            raise InvalidTraining(
+                f"rounds={self.rounds} and early_stopping_rounds={self.early_stopping_rounds} grow no tree. Set 1 or "
+                "more."
+            )
+        for name, sign in self.monotone.items():
+            if sign not in (-1, 1):
+                raise InvalidTraining(
+                    f"monotone={{{name}: {sign!r}}} is neither 1, scores rise with the feature, nor -1, they fall. "
+                    "Leave out features that may do both."
+                )
+        if self.position_bias not in get_args(PositionBias):
+            raise InvalidTraining(
+                f"position_bias={self.position_bias!r} is none of {', '.join(get_args(PositionBias))}. Name one of "
+                "them."
+            )
+        if self.position_bias == "lightgbm" and self.objective != "lambdarank":
+            raise InvalidTraining(
+                f"position_bias='lightgbm' works within 'lambdarank', and objective is {self.objective!r}. Use "
+                "`position_bias: weights` with an `examination`."
+            )
+        if self.position_bias == "weights":
+            check_examination(self.examination)
+            if not self.examination:
+                raise InvalidTraining(
+                    "position_bias='weights' needs to know how likely each slot is looked at. Set `examination`, which "
+                    "`examination_from_random_slots` estimates."
+                )
 
 
 class LightGBMRanker:
@@ -106,9 +160,9 @@ class LightGBMRanker:
     ) -> LightGBMRanker:
         """Train on `data`; stop when the metric on `valid`, a later slice, no longer improves.
 
-        That metric is NDCG@10, or log loss; the best round is kept. The same data, seed and options give the same
-        trees, whatever `num_threads` is. Raises `InvalidTraining` for data or options from which no useful ranker can
-        come.
+        That metric is NDCG@10, log loss, or the loss of the amounts; the best round is kept. Where clicks are weighed,
+        they are weighed in both slices. The same data, seed and options give the same trees, whatever `num_threads` is.
+        Raises `InvalidTraining` for data or options from which no useful ranker can come.
         """
         options = options or LightGBMOptions()
         params = {"min_data_in_leaf": 20, **_METRICS[options.objective], **options.params}
@@ -123,13 +177,15 @@ class LightGBMRanker:
             "force_row_wise": True,
             "verbosity": -1,
         }
-        training = _dataset(data)
+        if options.monotone:
+            params["monotone_constraints"] = monotone_constraints(data, options.monotone)
+        training = _dataset(_seen(data, options), positions=options.position_bias == "lightgbm")
         callbacks: list[Callable[[Any], None]] = []
         watched = []
         if valid is not None:
             data.check_same_features(valid)
             check_labels(valid, options.objective)
-            watched = [_dataset(valid, training)]
+            watched = [_dataset(_seen(valid, options), training)]
             callbacks.append(lightgbm.early_stopping(options.early_stopping_rounds, verbose=False))
         if progress is not None:
             callbacks.append(lambda env: progress(env.iteration + 1, env.end_iteration))
@@ -138,7 +194,7 @@ class LightGBMRanker:
             callbacks=callbacks,
         )  # fmt: skip
         text = booster.model_to_string(num_iteration=booster.best_iteration)
-        mean, std = _mean_and_std(data.features)
+        mean, std = column_scales(data.features)
         metrics = {
             "rows": float(len(data)),
             "trees": float(
@@ -148,8 +204,8 @@ class LightGBMRanker:
         }
         ranker = cls(
             text,
-            _manifest(
-                text,
+            RankerManifest.of(
+                text.encode(),
                 name="lightgbm",
                 objective=options.objective,
                 feature_names=data.feature_names,
@@ -184,12 +240,12 @@ class LightGBMRanker:
                 "by one. Train it with a ranking, binary or regression objective."
             )
         text = booster.model_to_string(num_iteration=booster.best_iteration)
-        mean, std = (None, None) if features is None else _mean_and_std(features)
+        mean, std = (None, None) if features is None else column_scales(features)
         header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
         return cls(
             text,
-            _manifest(
-                text,
+            RankerManifest.of(
+                text.encode(),
                 name=name,
                 objective=header.get("objective", "custom").partition(" ")[0],
                 feature_names=tuple(booster.feature_name()),
@@ -205,7 +261,8 @@ class LightGBMRanker:
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return one score per row, (n,) float64, for features (n, d) float32; NaN is missing.
 
-        More is better; with objective `binary` a score is a probability. Raises `FeatureMismatch` where d is
+        More is better; with objective `binary` a score is a probability, with the objectives of amounts what is
+        expected. Raises `FeatureMismatch` where d is
         not the number of features; `check` compares their names.
         """
         features = np.asarray(features, np.float32)
@@ -231,8 +288,9 @@ class LightGBMRanker:
         return self.score(features) if self._fewer_trees is None else self._fewer_trees.predict(features)
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
-        """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
+        """Return what each feature adds to each row's raw score.
 
+        For `binary` that is the log-odds, for `poisson` and `tweedie` the logarithm of the amount.
         Exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent). Takes several times as long as `score`.
         """
         self._check_columns(features)
@@ -245,7 +303,7 @@ class LightGBMRanker:
             attributions=parts[:, :-1],
             base=parts[:, -1],
             method="tree_shap",
-            link="logistic" if self._manifest.objective == "binary" else "identity",
+            link=_RAW_TO_SCORE.get(self._manifest.objective, "identity"),
         )
 
     def save(self, folder: str | Path) -> None:
@@ -298,34 +356,28 @@ class LightGBMRanker:
             )
 
 
-def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+def _seen(data: RankingData, options: LightGBMOptions) -> RankingData:
+    """Return the data as the options allow for slots."""
+    if options.position_bias == "weights":
+        return corrected(data, options.objective, options.examination)
+    if options.position_bias == "lightgbm" and data.positions is None:
+        raise InvalidTraining(
+            f"`position_bias` asks in which slot each row was shown, and the {data.called} data has no positions. Pass "
+            "them, or set `position_bias: none`."
+        )
+    return data
+
+
+def _dataset(
+    data: RankingData, reference: lightgbm.Dataset | None = None, *, positions: bool = False
+) -> lightgbm.Dataset:
     return lightgbm.Dataset(
         data.features,
         data.labels,
         reference=reference,
         group=data.groups,
         weight=data.weights,
+        position=data.positions if positions else None,
         feature_name=list(data.feature_names),
         categorical_feature=list(data.categorical),
     )
-
-
-def _manifest(text: str, **facts: Any) -> RankerManifest:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    names_hash = feature_hash(facts["feature_names"], facts.get("categorical", ()))
-    return RankerManifest(
-        version=hashlib.sha256(f"{digest}{names_hash}".encode()).hexdigest()[:12],
-        feature_hash=names_hash,
-        model_sha256=digest,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **facts,
-    )
-
-
-def _mean_and_std(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    known = ~np.isnan(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
-    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
-    std = np.sqrt(variance)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

@@ -30,7 +30,8 @@ class Ranker(Protocol):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better.
 
-        A row's score depends on that row alone. Raises `FeatureMismatch` where d is another number.
+        A row's score depends on that row alone, unless the ranker has a `listwise` that is true. Raises
+        `FeatureMismatch` where d is another number.
         """
 
 
