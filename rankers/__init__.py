@@ -16,10 +16,12 @@ from explorank.rankers.manifest import RankerManifest, feature_hash
 from explorank.rankers.ranker import (
     ExplainingRanker,
     IdReadingRanker,
+    MeteredProgress,
     Progress,
     Ranker,
     TrainableRanker,
     UncertainRanker,
+    report_metrics,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ __all__ = [
     "InvalidTraining",
     "LightGBMOptions",
     "LightGBMRanker",
+    "MeteredProgress",
     "Progress",
     "Ranker",
     "RankerError",
@@ -47,6 +50,7 @@ __all__ = [
     "UncertainRanker",
     "UnsupportedModel",
     "feature_hash",
+    "report_metrics",
 ]
 
 _LATE: Final = {

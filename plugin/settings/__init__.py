@@ -1,6 +1,6 @@
 """The settings of an installation: explorank.yaml, checked strictly and explained in plain words."""
 
-from explorank.settings.components import resolve_component, resolve_components
+from explorank.settings.components import resolve_component, resolve_components, resolve_ranker
 from explorank.settings.load import load_settings, parse_settings
 from explorank.settings.model import (
     BudgetSettings,
@@ -55,5 +55,6 @@ __all__ = [
     "parse_settings",
     "resolve_component",
     "resolve_components",
+    "resolve_ranker",
     "template",
 ]
