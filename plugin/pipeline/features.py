@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from explorank.builtin.retrieval import SIMILARITY
 from explorank.errors import DataError
 from explorank.retrieval.features import BuildReport, FeatureAccess, build_features
 from explorank.settings import Settings
@@ -26,6 +27,15 @@ def feature_access(settings: Settings) -> FeatureAccess:
         history_service=configured.history_service,
         as_of=None if configured.as_of is None else configured.as_of.timestamp(),
     )
+
+
+def served_columns(settings: Settings) -> frozenset[str]:
+    """Return the columns that the stage's own plugins serve to a ranker."""
+    served = {SIMILARITY}
+    if settings.features is not None:
+        access = feature_access(settings)
+        served |= {*access.item_names, *access.user_names}
+    return frozenset(served)
 
 
 def prepare_features(

@@ -23,9 +23,9 @@ from pydantic.errors import PydanticUserError
 from explorank.errors import Problem, SettingsError, UnknownComponent
 from explorank.hooks.registry import ComponentKind, Factory, Registry
 from explorank.settings.annotations import accepted, admits
-from explorank.settings.model import Component
+from explorank.settings.model import Component, RankerComponent, Settings
 from explorank.settings.validation import unknown_name, validate
-from explorank.settings.yaml_file import Document, KeyPath
+from explorank.settings.yaml_file import Document, KeyPath, read_scalar
 
 SUPPLIED: Final = frozenset({"dim"})
 """Options that the stage knows itself, so that the settings may leave them out."""
@@ -91,6 +91,33 @@ def resolve_ranker(component: Component, registry: Registry) -> tuple[Any, Any]:
     values = _checked("ranker", component, factory, {})
     options = getattr(factory, "Options", None)
     return factory, None if options is None else _made(options, values, component)
+
+
+def ranker_component(
+    settings: Settings, name: str | None = None, options: Iterable[str] = ()
+) -> RankerComponent | None:
+    """Return the ranker `name` with what the settings say of it and `options`, `NAME=VALUE` each, over that.
+
+    `None` is the configured one; the answer is `None` where none is configured either. Values are read as YAML reads
+    them. Raises `SettingsError` for an option that is no `NAME=VALUE`.
+    """
+    configured = settings.ranker
+    if name is None and configured is None:
+        return None
+    given = {}
+    for option in options:
+        key, found, value = option.partition("=")
+        if not found or not key.strip():
+            raise SettingsError(
+                f"The option {option!r} sets nothing, because it is no NAME=VALUE. Write `rounds=500`, say."
+            )
+        given[key.strip()] = read_scalar(value)
+    same = configured is not None and name in (None, configured.use)
+    if same and configured is not None and not given:
+        return configured
+    of_settings = configured.options if same and configured is not None else {}
+    use = name or (configured.use if configured is not None else "")
+    return RankerComponent(use=use, **{**of_settings, **given})
 
 
 def _factory(kind: ComponentKind, component: Component, registry: Registry) -> Factory:

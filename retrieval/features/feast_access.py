@@ -126,6 +126,10 @@ class FeatureAccess:
         """The names of a user's numbers, in the order of the vector."""
         return self._open.users.names
 
+    def texts(self, feature: str) -> tuple[str, ...]:
+        """Return the texts that the numbers of `feature` are codes of, in that order; none where it is no text."""
+        return self._open.vocabularies.texts(feature)
+
     @property
     def store(self) -> FeatureStore:
         """Feast's own store, for whatever is not offered here."""

@@ -34,6 +34,10 @@ class Vocabularies:
         get = self._codes.get(feature, {}).get
         return np.fromiter((get(value, np.nan) for value in values), np.float32)  # type: ignore[call-overload]  # any key may be asked for
 
+    def texts(self, feature: str) -> tuple[str, ...]:
+        """Return the values of `feature` in the order of their codes; none where it is no text."""
+        return tuple(self._codes.get(feature, ()))
+
     def extend(self, feature: str, values: Iterable[str]) -> None:
         """Append the values of `feature` that are not listed yet, in alphabetical order."""
         known = self._codes.setdefault(feature, {})
