@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
-from explorank.retrieval.features.builder import DATA_FOLDER, VOCABULARIES
 from explorank.retrieval.features.columnar import ColumnarService, columnar_service
 from explorank.retrieval.features.feast_session import (
     apply_repository,
@@ -296,7 +295,7 @@ class FeatureAccess:
         refuse_equal_names(
             users.names + items.names, f"The pair of services {self.user_service!r} and {self.item_service!r}"
         )
-        vocabularies = Vocabularies(self.repository / DATA_FOLDER / VOCABULARIES)
+        vocabularies = Vocabularies.of_repository(self.repository)
         return _Opened(
             store,
             users,

@@ -6,11 +6,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
+
+DATA_FOLDER: Final = "data"
+VOCABULARIES: Final = "vocabularies.json"
 
 
 class Vocabularies:
@@ -25,6 +29,11 @@ class Vocabularies:
         self._codes = {
             name: {value: code for code, value in enumerate(values)} for name, values in _read(path)
         }
+
+    @classmethod
+    def of_repository(cls, repository: Path) -> Vocabularies:
+        """Return those of a Feast repository's folder; empty ones where it has none."""
+        return cls(repository / DATA_FOLDER / VOCABULARIES)
 
     def __contains__(self, feature: object) -> bool:
         return feature in self._codes

@@ -66,7 +66,9 @@ def test_train_list_show_promote_and_roll_back(run: Callable[..., tuple[int, str
     code, out, _ = run("models", "show", str(second["version"]), "--json")
     assert json.loads(out)["seed"] == 3
 
-    assert run("models", "promote", str(second["version"]))[1].startswith(f"ranker {second['version']} serves")
+    assert run("models", "promote", str(second["version"]))[1].startswith(
+        f"ranker {second['version']} serves"
+    )
     assert [one["current"] for one in versions(run)] == [False, True]
     assert [one["previous"] for one in versions(run)] == [True, False]
     assert run("models", "rollback")[0] == 0
