@@ -22,10 +22,12 @@ from explorank.rankers.ranker import (
     ExplainingRanker,
     HurriedRanker,
     IdReadingRanker,
+    MeteredProgress,
     Progress,
     Ranker,
     TrainableRanker,
     UncertainRanker,
+    report_metrics,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ __all__ = [
     "InvalidTraining",
     "LightGBMOptions",
     "LightGBMRanker",
+    "MeteredProgress",
     "MissingDependency",
     "Progress",
     "Ranker",
@@ -91,6 +94,7 @@ __all__ = [
     "plot_reliability",
     "register_ranker",
     "reliability_curve",
+    "report_metrics",
     "score_data",
     "search_lightgbm",
 ]

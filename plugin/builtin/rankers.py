@@ -37,6 +37,8 @@ from explorank.rankers import (
 from explorank.services import Services
 
 NAME: Final = "explorank-rankers"
+CHEAPER: Final = "-cheaper"
+"""Ends the version of scores that a ranker gave in its cheaper way."""
 
 
 class RankersPlugin:
@@ -114,7 +116,7 @@ class _Plan:
         if hurried and hurried.cheaper_way:
             note_fallback(Fallback("score", NAME, request.hurried, hurried.cheaper_way))
             # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
-            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}-cheaper")
+            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}")
         if self.knows_uncertainty is None:
             return Scores(self.ranker.score(values[:, self.columns]), version=version)
         scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])
