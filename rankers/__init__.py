@@ -18,6 +18,7 @@ from explorank.rankers.ranker import (
     IdReadingRanker,
     Progress,
     Ranker,
+    RepresentingRanker,
     TrainableRanker,
     UncertainRanker,
 )
@@ -25,10 +26,15 @@ from explorank.rankers.ranker import (
 if TYPE_CHECKING:
     from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
+    from explorank.rankers.neural.dcn_ranker import DCNRanker
+    from explorank.rankers.neural.options import DCNOptions, SequenceOptions, TaskOptions, TrainingOptions
+    from explorank.rankers.neural.sequence_ranker import SequenceRanker
     from explorank.rankers.scoring import Scoring
 
 __all__ = [
     "CorruptRanker",
+    "DCNOptions",
+    "DCNRanker",
     "ExplainingRanker",
     "Explanation",
     "FeatureMismatch",
@@ -42,8 +48,13 @@ __all__ = [
     "RankerError",
     "RankerManifest",
     "RankingData",
+    "RepresentingRanker",
     "Scoring",
+    "SequenceOptions",
+    "SequenceRanker",
+    "TaskOptions",
     "TrainableRanker",
+    "TrainingOptions",
     "UncertainRanker",
     "UnsupportedModel",
     "feature_hash",
@@ -54,6 +65,12 @@ _LATE: Final = {
     "LightGBMOptions": "explorank.rankers.lightgbm_ranker",
     "LightGBMRanker": "explorank.rankers.lightgbm_ranker",
     "Scoring": "explorank.rankers.scoring",
+    "DCNOptions": "explorank.rankers.neural.options",
+    "DCNRanker": "explorank.rankers.neural.dcn_ranker",
+    "SequenceOptions": "explorank.rankers.neural.options",
+    "SequenceRanker": "explorank.rankers.neural.sequence_ranker",
+    "TaskOptions": "explorank.rankers.neural.options",
+    "TrainingOptions": "explorank.rankers.neural.options",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 

@@ -14,7 +14,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._training import Objective, check_enough, check_labels, check_names
+from explorank.rankers._training import Objective, check_enough, check_labels, check_names, mean_and_std
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
 from explorank.rankers.explanation import Explanation
@@ -131,7 +131,7 @@ class LightGBMRanker:
             callbacks=callbacks,
         )  # fmt: skip
         text = booster.model_to_string(num_iteration=booster.best_iteration)
-        mean, std = _mean_and_std(data.features)
+        mean, std = mean_and_std(data.features)
         metrics = {
             "rows": float(len(data)),
             "trees": float(
@@ -289,12 +289,3 @@ def _manifest(text: str, **facts: Any) -> RankerManifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     )
-
-
-def _mean_and_std(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    known = ~np.isnan(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
-    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
-    std = np.sqrt(variance)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

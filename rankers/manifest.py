@@ -31,7 +31,7 @@ class RankerManifest:
     feature_hash: str
     """`feature_hash(feature_names, categorical)`, to compare two feature sets at a glance."""
     model_sha256: str
-    """Of the model's text, in UTF-8."""
+    """Of the model's file."""
     created: str
     """When it was trained, in ISO 8601, UTC."""
     categorical: tuple[str, ...] = ()
@@ -44,6 +44,10 @@ class RankerManifest:
     """First and last moment of the training data, in seconds since the Unix epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256, in hex, of each file beside the model's, by its name."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only this kind of ranker keeps, as JSON holds it: the options it was trained with, say."""
 
     @property
     def scale(self) -> dict[str, tuple[float, float]]:

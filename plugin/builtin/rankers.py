@@ -8,7 +8,7 @@ from explorank.artefacts import Watched
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import Features, IndexArray, Scores
-from explorank.rankers import LightGBMRanker, Ranker
+from explorank.rankers import DCNRanker, LightGBMRanker, Ranker, SequenceRanker
 from explorank.services import Services
 
 
@@ -21,8 +21,10 @@ class RankersPlugin:
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
-        """Add the built-in ranker."""
+        """Add the built-in rankers."""
         registry.ranker("lightgbm", LightGBMRanker)
+        registry.ranker("dcn", DCNRanker)
+        registry.ranker("sequence", SequenceRanker)
 
     @hookimpl
     def ranking_startup(self, services: Services) -> None:
