@@ -88,7 +88,7 @@ def to_onnx(network: RankingNetwork) -> bytes:
 
 
 def to_int8(model: bytes, feeds: Sequence[Feed]) -> bytes:
-    """Return the graph with products with weights in int8, activations scaled by the ranges that `feeds` put them through.
+    """Return the graph with products with weights in int8, activations scaled by the ranges that `feeds` span.
 
     Fixed ranges, not those of each batch (dynamic quantisation): a row's score must depend on that row alone.
     """
