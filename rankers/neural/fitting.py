@@ -40,10 +40,25 @@ def fit_network(
     checkpoint: Path | None,
 ) -> Artefact:
     """Return a network trained on `data`, in float32."""
+    training = new_training(plan, read, data, valid, seed=seed, checkpoint=checkpoint)
+    return _artefact(plan, training, training.run(progress), data)
+
+
+def new_training(
+    plan: Plan,
+    read: Callable[[RankingData], Readings],
+    data: RankingData,
+    valid: RankingData | None,
+    *,
+    seed: int,
+    checkpoint: Path | None,
+) -> Training:
+    """Return a run that has not begun."""
     tasks = Tasks.of(data, plan.options.objective, plan.options.tasks)
     readings = read(data)
     network = new_network(plan, readings, tasks, seed)
-    training = Training(
+    run = None if checkpoint is None else fingerprint(data, valid, plan.options, seed)
+    return Training(
         network,
         tasks,
         frame_of(network, readings, data, tasks),
@@ -51,11 +66,8 @@ def fit_network(
         weighting=plan.options.tasks.weighting,
         seed=seed,
         valid=None if valid is None else (frame_of(network, read(valid), valid, tasks), valid),
-        checkpoint=None
-        if checkpoint is None
-        else Checkpoint(checkpoint, fingerprint(data, valid, plan.options, seed)),
+        checkpoint=None if checkpoint is None or run is None else Checkpoint(checkpoint, run),
     )
-    return _artefact(plan, network, tasks, training.run(progress), data)
 
 
 def in_best_precision(
@@ -113,9 +125,8 @@ def frame_of(network: RankingNetwork, readings: Readings, data: RankingData, tas
     )
 
 
-def _artefact(
-    plan: Plan, network: RankingNetwork, tasks: Tasks, trained: Trained, data: RankingData
-) -> Artefact:
+def _artefact(plan: Plan, training: Training, trained: Trained, data: RankingData) -> Artefact:
+    network = training.network
     mean, std = mean_and_std(data.features)
     ids = len(plan.feature_names) - len(mean)
     weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
@@ -141,7 +152,7 @@ def _artefact(
         details={
             "options": asdict(plan.options),
             "sizes": asdict(network.sizes),
-            "tasks": tasks.to_json(),
+            "tasks": training.tasks.to_json(),
             "id_columns": list(plan.id_columns),
             "precision": asdict(precision),
         },

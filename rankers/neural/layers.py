@@ -162,7 +162,7 @@ class TransformerBlock(nn.Module):
         weights = torch.matmul(queries, keys.transpose(2, 3)) / math.sqrt(width // self.heads)
         weights = torch.softmax(weights + (mask[:, -1:] if last else mask).unsqueeze(1), dim=-1)
         attended = torch.matmul(self.dropout(weights), values).transpose(1, 2)
-        kept = kept + self.dropout(self.attended(attended.reshape(users, -1, width)))
+        kept = kept + self.dropout(self.attended(attended.reshape(users, 1 if last else length, width)))
         result: Tensor = kept + self.dropout(self.feed_forward(kept))
         return result
 

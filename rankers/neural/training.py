@@ -41,7 +41,7 @@ class Trained:
 
 
 class Training:
-    """One run over one frame."""
+    """One run over one frame; `network` is trained in place."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class Training:
         checkpoint: Checkpoint | None = None,
     ) -> None:
         device = _device(options)
-        self._network = network.to(device)
-        self._tasks = tasks
+        self.network = network.to(device)
+        self.tasks = tasks
         self._losses = TaskLosses(tasks, weighting).to(device)
         self._frame = frame.to(device)
         self._valid = None if valid is None else (valid[0].to(device), valid[1])
@@ -66,7 +66,7 @@ class Training:
         self._checkpoint = checkpoint
         self._mixed = options.mixed_precision and device.type == "cuda"
         self._per_batch = frame.requests_per_batch(options.batch_rows)
-        self._trained = [*self._network.named_parameters(), *self._losses.named_parameters()]
+        self._trained = [*self.network.named_parameters(), *self._losses.named_parameters()]
         self._optimizer = torch.optim.AdamW(self._parameter_groups(), lr=options.learning_rate, fused=True)
         batches = math.ceil(len(frame.sizes) / self._per_batch)
         self._steps = options.epochs * math.ceil(batches / options.accumulate)
@@ -91,7 +91,7 @@ class Training:
             if math.isnan(goal) or goal > best:
                 best, best_epoch = (_NOT_YET if math.isnan(goal) else goal), epoch
                 best_weights = {
-                    name: value.detach().clone() for name, value in self._network.state_dict().items()
+                    name: value.detach().clone() for name, value in self.network.state_dict().items()
                 }
             finished = epoch == self._options.epochs or epoch - best_epoch >= self._options.patience
             if self._checkpoint is not None:
@@ -107,15 +107,15 @@ class Training:
                 )
             if progress is not None:
                 progress(epoch, self._options.epochs)
-        self._network.load_state_dict(best_weights)
-        self._network.eval()
+        self.network.load_state_dict(best_weights)
+        self.network.eval()
         metrics = self._judge()[1]
-        self._network.cpu()
+        self.network.cpu()
         return Trained(epochs=epoch, best_epoch=best_epoch, metrics=metrics)
 
     def _epoch(self, epoch: int, step: int) -> int:
         """Train on each request once, in an order that follows from seed and epoch; return the steps done."""
-        self._network.train()
+        self.network.train()
         order = np.random.default_rng((self._seed, epoch)).permutation(len(self._frame.sizes))
         batches = self._frame.batches(torch.from_numpy(order), self._per_batch)
         pending, total = 0, torch.zeros((), device=self._frame.labels.device)
@@ -137,14 +137,14 @@ class Training:
         loss = self._loss(batch)
         (loss / self._options.accumulate).backward()  # type: ignore[no-untyped-call]
         if self._options.adversarial:
-            with _moved_against(self._network.embeddings(), self._options.adversarial):
+            with _moved_against(self.network.embeddings(), self._options.adversarial):
                 (self._loss(batch) / self._options.accumulate).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _loss(self, batch: Batch) -> Tensor:
         mixed = torch.autocast("cuda", dtype=torch.bfloat16) if self._mixed else contextlib.nullcontext()
         with mixed:
-            outputs = self._network.rows(batch)
+            outputs = self.network.rows(batch)
         loss: Tensor = self._losses(outputs.float(), batch)
         return loss
 
@@ -164,18 +164,18 @@ class Training:
         frame, data = self._valid
         outputs = self.outputs(frame)
         if data.groups is not None:
-            reached = ndcg(self._tasks.score(outputs), data.labels, data.groups)
+            reached = ndcg(self.tasks.score(outputs), data.labels, data.groups)
             return reached, {"ndcg@10": reached}
-        loss = log_loss(self._tasks.values(outputs)[:, 0], data.labels, data.weights)
+        loss = log_loss(self.tasks.values(outputs)[:, 0], data.labels, data.weights)
         return -loss, {"log_loss": loss}
 
     def outputs(self, frame: Frame) -> NDArray[np.float32]:
         """Return the network's outputs (n, t) for all rows of a frame."""
-        self._network.eval()
+        self.network.eval()
         order = torch.arange(len(frame.sizes))
         with torch.inference_mode():
             parts = [
-                self._network.rows(batch).float().cpu()
+                self.network.rows(batch).float().cpu()
                 for batch in frame.batches(order, frame.requests_per_batch(_EVALUATED_ROWS))
             ]
         outputs: NDArray[np.float32] = torch.cat(parts).numpy()
@@ -194,7 +194,7 @@ class Training:
         ]
 
     def _tensors(self, best_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        tensors = {f"network.{name}": value for name, value in self._network.state_dict().items()}
+        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"losses.{name}": value for name, value in self._losses.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in best_weights.items()}
         for place, moments in self._optimizer.state_dict()["state"].items():
@@ -209,7 +209,7 @@ class Training:
                 name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
             }
 
-        self._network.load_state_dict(part("network."))
+        self.network.load_state_dict(part("network."))
         self._losses.load_state_dict(part("losses."))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimizer.").items():
