@@ -4,10 +4,10 @@
 
 **Protocol.** Each user's interactions in order of time (those of one second in order of the file). The last one is
 the test, the one before it the validation, and up to 20 before that are training requests, each ranked by what came
-before it, against 30 items drawn evenly among those that the user had not taken up by the end of training. The test
+before it, against 20 items drawn evenly among those that the user had not taken up by the end of training. The test
 ranks *all items* of the catalogue but those that the user had taken up before. Item ids are all that either model
 reads: no dense features. Both have the same options but `ordered`; training stops on the NDCG@10 of the validation
-against 200 drawn items. Intervals are over users, resampled, of each user's mean over the seeds.
+against 100 drawn items. Intervals are over users, resampled, of each user's mean over the seeds.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.rankers import RankingData, SequenceOptions, SequenceRanker, TrainingOptions
 
 REQUESTS_PER_USER: Final = 20
-NEGATIVES: Final = 30
-VALIDATION_NEGATIVES: Final = 200
-LENGTH: Final = 50
+NEGATIVES: Final = 20
+VALIDATION_NEGATIVES: Final = 100
+LENGTH: Final = 30
 K: Final = 10
 
 
@@ -113,7 +113,8 @@ def options(*, ordered: bool) -> SequenceOptions:
     return SequenceOptions(
         history=LENGTH,
         ordered=ordered,
-        training=TrainingOptions(epochs=8, batch_rows=4_000, learning_rate=3e-3, dropout=0.2, patience=2),
+        attention_width=8,
+        training=TrainingOptions(epochs=6, batch_rows=4_000, learning_rate=5e-3, dropout=0.2, patience=2),
     )
 
 
@@ -153,7 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seconds = time.process_time() - began
             console.print(
                 f"{name}, seed {seed}: NDCG@10 {accuracy(ranks)[0].mean():.4f}, {seconds:.0f} s of CPU time, "
-                f"{dict(ranker.manifest.metrics)}"
+                f"{dict(ranker.manifest.metrics)}",
+                highlight=False,
             )
     facts = environment.describe()
     tell_facts(facts, console)
