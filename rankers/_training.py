@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
@@ -89,13 +88,3 @@ def check_enough(data: RankingData, min_data_in_leaf: int) -> None:
             f"Each of the {data.features.shape[1]} features is constant over all rows, so they tell no row "
             "from another. Check the join that filled them: they may all be missing."
         )
-
-
-def mean_and_std(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the means (d,) and standard deviations (d,) of a manifest for features (n, d), NaN for missing."""
-    known = ~np.isnan(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
-    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
-    std = np.sqrt(variance)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

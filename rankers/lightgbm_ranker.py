@@ -14,11 +14,11 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._training import Objective, check_enough, check_labels, check_names, mean_and_std
+from explorank.rankers._training import Objective, check_enough, check_labels, check_names
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
 from explorank.rankers.explanation import Explanation
-from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.ranker import Progress
 from explorank.rankers.scoring import Scoring, exact_forest
 
@@ -131,7 +131,7 @@ class LightGBMRanker:
             callbacks=callbacks,
         )  # fmt: skip
         text = booster.model_to_string(num_iteration=booster.best_iteration)
-        mean, std = mean_and_std(data.features)
+        mean, std = column_scales(data.features)
         metrics = {
             "rows": float(len(data)),
             "trees": float(

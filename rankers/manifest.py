@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch
 
 _FORMAT: Final = "explorank.ranker/1"
@@ -42,12 +45,12 @@ class RankerManifest:
     """(d,) their standard deviations, 1 for a column that does not vary, so that one can divide by them."""
     training_window: tuple[float, float] | None = None
     """First and last moment of the training data, in seconds since the Unix epoch."""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
     files: Mapping[str, str] = field(default_factory=dict)
     """The SHA-256, in hex, of each file beside the model's, by its name."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What only this kind of ranker keeps, as JSON holds it: the options it was trained with, say."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
 
     @property
     def scale(self) -> dict[str, tuple[float, float]]:
@@ -115,6 +118,16 @@ def feature_hash(feature_names: Sequence[str], categorical: Sequence[str] = ()) 
     """Return the SHA-256, in hex, of the names, their order, and which of them are categorical."""
     canonical = json.dumps([list(feature_names), sorted(categorical)], separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def column_scales(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return `feature_mean` and `feature_std` of training columns (n, d), NaN for missing."""
+    known = ~np.isnan(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
+    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
+    std = np.sqrt(variance)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def _seal(content: Mapping[str, Any]) -> str:

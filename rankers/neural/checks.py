@@ -14,7 +14,9 @@ from explorank.rankers.neural.options import NeuralObjective
 _FEWEST_ROWS: Final = 40
 
 
-def check_data(data: RankingData, objective: NeuralObjective, *, reads_ids: bool) -> None:
+def check_data(
+    data: RankingData, objective: NeuralObjective, *, reads_items: bool, reads_histories: bool
+) -> None:
     """Raise `InvalidTraining` where no useful network can be trained from the data."""
     check_target(data, objective)
     if len(data) < _FEWEST_ROWS:
@@ -22,10 +24,12 @@ def check_data(data: RankingData, objective: NeuralObjective, *, reads_ids: bool
             f"{len(data)} training rows, and a network of thousands of weights would learn them by heart. Gather at "
             f"least {_FEWEST_ROWS}; thousands are better."
         )
-    if not reads_ids and not _varies(data):
+    items_vary = reads_items and data.item_ids is not None and len(np.unique(data.item_ids)) > 1
+    histories_vary = reads_histories and len(set(data.histories or ())) > 1
+    if not (items_vary or histories_vary or _varies(data)):
         raise InvalidTraining(
-            f"Each of the {data.features.shape[1]} features is constant over all rows, so they tell no row from "
-            "another. Check the join that filled them: they may all be missing."
+            f"Each of the {data.features.shape[1]} features is constant over all rows, and no ids that vary are "
+            "read, so nothing tells one row from another. Check the join that filled them: they may all be missing."
         )
 
 

@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from explorank.rankers._training import mean_and_std
 from explorank.rankers.data import RankingData
-from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.neural.artefact import VOCABULARY, WEIGHTS, Artefact, digest, pack_vocabulary
 from explorank.rankers.neural.batches import Frame
 from explorank.rankers.neural.checkpoint import Checkpoint, fingerprint
@@ -127,7 +126,7 @@ def frame_of(network: RankingNetwork, readings: Readings, data: RankingData, tas
 
 def _artefact(plan: Plan, training: Training, trained: Trained, data: RankingData) -> Artefact:
     network = training.network
-    mean, std = mean_and_std(data.features)
+    mean, std = column_scales(data.features)
     ids = len(plan.feature_names) - len(mean)
     weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
     precision = Precision(kind="float32", reason="int8 was not asked for")

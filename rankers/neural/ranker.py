@@ -16,6 +16,7 @@ from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest
 from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
 from explorank.rankers.neural.checks import check_data, check_target
+from explorank.rankers.neural.items import ITEM_CODE
 from explorank.rankers.neural.metrics import ndcg
 from explorank.rankers.neural.plan import NeuralOptions, Plan, Readings
 from explorank.rankers.neural.session import Session
@@ -143,7 +144,12 @@ class NeuralRanker(ABC):
         from explorank.rankers.neural.fitting import fit_network, in_best_precision  # noqa: PLC0415 - torch
 
         plan, read = cls._plan(data, options)
-        check_data(data, options.objective, reads_ids=bool(plan.id_columns))
+        check_data(
+            data,
+            options.objective,
+            reads_items=ITEM_CODE in plan.id_columns,
+            reads_histories=len(plan.id_columns) > 1,
+        )
         if valid is not None:
             data.check_same_features(valid)
             check_target(valid, options.objective)
