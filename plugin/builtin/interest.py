@@ -68,8 +68,11 @@ class LiveInterest:
     def observe(self, user_id: str, item_id: str, catalogue: Catalogue) -> None:
         """Follow an event: the user took up the item just now."""
         self.recent.add(user_id, item_id)
+        base = self._bases.get(user_id)
+        if base is None or base[0] != catalogue.version:
+            return  # held in another encoder's space, perhaps; the next request computes it anew
         row = int(catalogue.rows([item_id])[0])
-        if row >= 0 and self._vectors.get(user_id) is not None:
+        if row >= 0:
             self._vectors.observe(user_id, catalogue.vectors[row])
 
     def _compute(self, liked: Sequence[str], catalogue: Catalogue) -> FeatureArray | None:
