@@ -1,6 +1,6 @@
 """What adapting the text encoder to behaviour is worth, on MovieLens-100K.
 
-    python -m benchmarks.encoders [--only NAME ...] [--seeds N] [--quick] [--json PATH]
+    python -m benchmarks.encoders [--only NAME ...] [--seeds N] [--keep FOLDER] [--quick] [--json PATH]
 
 **Data.** Ratings of 4 and more are likes. A tenth of the films, drawn with seed 0, are *cold*: their ratings are in no
 training pair, no history and no popularity count. Of each user's other likes, in order of time, the first 80 % train,
@@ -21,12 +21,13 @@ beside them for scale: they need no text, and know nothing of cold films.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +71,7 @@ class Result:
     cold_recall: Interval
     cold_ndcg: Interval
     seconds: float
-    """Of training, per seed."""
+    """Of training, per seed; next to nothing where the adapter was trained for another row."""
 
 
 class Task:
@@ -168,105 +169,103 @@ class Task:
 Row = Callable[[Task, int], Vectors]
 
 
-def _adapted(options: FineTuning, *, history: int = 10, dims: int | None = None, pretraining: int = 0) -> Row:
+def _adapted(
+    options: FineTuning, *, history: int = 10, dims: int | None = None, before: FineTuning | int = 0
+) -> Row:
+    """Return what trains an adapter and encodes with it; `before`, steps of guessing words or another training."""
+
     def row(task: Task, seed: int) -> Vectors:
-        with tempfile.TemporaryDirectory() as folder:
-            start = task.encoder
-            if pretraining:
-                pretrained = pretrain_encoder(
-                    start,
-                    list(task.texts.values()),
-                    Path(folder) / "pretrained",
-                    options=Pretraining(steps=3 if task.quick else pretraining),
-                    seed=seed,
-                )
-                start = Encoder(adapter=pretrained.folder, cache=task.folder / "embeddings.db", device="cpu")
-            chosen = FineTuning(**{**asdict(options), **({"steps": 3} if task.quick else {})})
-            fine_tune_encoder(
-                start,
-                task.pairs(history),
-                Path(folder) / "adapter",
-                valid=task.valid,
-                options=chosen,
-                seed=seed,
-            )
-            adapted = Encoder(
-                adapter=Path(folder) / "adapter",
-                truncate_dim=dims,
-                cache=task.folder / "embeddings.db",
-                device="cpu",
-            )
-            return adapted.encode(list(task.texts.values()))
+        adapter = _trained(task, seed, options, history, before)
+        return _encoder(task, adapter, dims).encode(list(task.texts.values()))
 
     return row
+
+
+def _trained(task: Task, seed: int, options: FineTuning, history: int, before: FineTuning | int) -> Path:
+    """Return the folder of the adapter; one that was trained for another row is used again."""
+    folder = task.folder / hashlib.sha256(repr((options, history, before, seed)).encode()).hexdigest()
+    if folder.exists():
+        return folder
+    start = task.encoder
+    if isinstance(before, FineTuning):
+        start = _encoder(task, _trained(task, seed, before, 2, 0))
+    elif before:
+        start = _encoder(task, _pretrained_adapter(task, before, seed))
+    chosen = replace(options, steps=3) if task.quick else options
+    fine_tune_encoder(start, task.pairs(history), folder, valid=task.valid, options=chosen, seed=seed)
+    return folder
+
+
+def _encoder(task: Task, adapter: Path, dims: int | None = None) -> Encoder:
+    cache = task.folder / "embeddings.db"
+    return Encoder(adapter=adapter, truncate_dim=dims, cache=cache, device="cpu")
+
+
+def _pretrained_adapter(task: Task, steps: int, seed: int) -> Path:
+    folder = task.folder / f"words-{steps}-{seed}"
+    if not folder.exists():
+        options = Pretraining(steps=3 if task.quick else steps, max_tokens=32)
+        pretrain_encoder(task.encoder, list(task.texts.values()), folder, options=options, seed=seed)
+    return folder
 
 
 def _pretrained(steps: int) -> Row:
-    def row(task: Task, seed: int) -> Vectors:
-        with tempfile.TemporaryDirectory() as folder:
-            options = Pretraining(steps=3 if task.quick else steps)
-            texts = list(task.texts.values())
-            adapter = pretrain_encoder(task.encoder, texts, folder, options=options, seed=seed)
-            return Encoder(adapter=adapter.folder, device="cpu").encode(texts)
-
-    return row
+    return lambda task, seed: _encoder(task, _pretrained_adapter(task, steps, seed)).encode(
+        list(task.texts.values())
+    )
 
 
 def _fused(options: FineTuning, history: int = 10) -> Row:
     def row(task: Task, seed: int) -> Vectors:
-        chosen = FineTuning(**{**asdict(options), **({"steps": 3} if task.quick else {})})
-        return fuse(
-            task.untouched,
-            [task.knowledge],
-            task.pairs(history),
-            valid=task.valid,
-            options=chosen,
-            seed=seed,
-        )
+        chosen = replace(options, steps=3) if task.quick else options
+        pairs = task.pairs(history)
+        return fuse(task.untouched, [task.knowledge], pairs, valid=task.valid, options=chosen, seed=seed)
 
     return row
 
 
-def _on_concatenation(row_of_text: Row, weight: float) -> Row:
+def _with_graph(row_of_text: Row, weight: float) -> Row:
     return lambda task, seed: concatenate(
         row_of_text(task, seed), {"graph": task.knowledge}, {"graph": weight}
     )
 
 
+def _with_untouched(row: Row, weight: float) -> Row:
+    return lambda task, seed: concatenate(
+        row(task, seed), {"untouched": task.untouched}, {"untouched": weight}
+    )
+
+
 LINEAR: Final = FineTuning(head="linear")
 MLP: Final = FineTuning(head="mlp")
-MATRYOSHKA: Final = FineTuning(head="mlp", dims=(384, 128, 64))
+MATRYOSHKA: Final = replace(MLP, dims=(384, 128, 64))
 LORA: Final = FineTuning(
-    body="lora", head="none", steps=60, batch_size=64, learning_rate=1e-3, looks=3, max_tokens=32
+    body="lora", head="none", steps=50, batch_size=48, learning_rate=1e-3, looks=2, max_tokens=32
 )
-LORA_MLP: Final = FineTuning(**{**asdict(LORA), "head": "mlp"})
 ROWS: Final[dict[str, tuple[Row, bool]]] = {
     "untouched": (lambda task, _: task.untouched, False),
     "untouched, first 128": (lambda task, _: _cut(task.untouched, 128), False),
     "untouched, first 64": (lambda task, _: _cut(task.untouched, 64), False),
     "linear head": (_adapted(LINEAR), True),
     "MLP head": (_adapted(MLP), True),
-    "MLP head, no popularity correction": (
-        _adapted(FineTuning(head="mlp", popularity_correction=False)),
-        True,
-    ),
-    "MLP head, 4 hard negatives": (_adapted(FineTuning(head="mlp", hard_negatives=4)), True),
-    "MLP head, item to next item": (_adapted(MLP, history=1), True),
+    "MLP head, half untouched": (_with_untouched(_adapted(MLP), 0.5), True),
     "MLP head, first 128": (_adapted(MLP, dims=128), True),
     "MLP head, first 64": (_adapted(MLP, dims=64), True),
+    "MLP head and graph": (_with_graph(_adapted(MLP), 0.3), True),
+    "LoRA": (_adapted(LORA, history=2), True),
+    "LoRA, half untouched": (_with_untouched(_adapted(LORA, history=2), 0.5), True),
+    "LoRA, then MLP head": (_adapted(MLP, before=LORA), True),
+    "masked words": (_pretrained(60), True),
+    "masked words, then MLP head": (_adapted(MLP, before=60), True),
     "MLP head, Matryoshka": (_adapted(MATRYOSHKA), True),
     "MLP head, Matryoshka, first 128": (_adapted(MATRYOSHKA, dims=128), True),
     "MLP head, Matryoshka, first 64": (_adapted(MATRYOSHKA, dims=64), True),
-    "LoRA": (_adapted(LORA, history=3), True),
-    "LoRA and MLP head": (_adapted(LORA_MLP, history=3), True),
-    "masked words": (_pretrained(150), True),
-    "masked words, then MLP head": (_adapted(MLP, pretraining=150), True),
-    "untouched and graph 0.3": (_on_concatenation(lambda task, _: task.untouched, 0.3), False),
-    "graph alone": (
-        lambda task, _: concatenate(task.untouched, {"graph": task.knowledge}, {"graph": 0.999}),
-        False,
-    ),
-    "MLP head and graph 0.3": (_on_concatenation(_adapted(MLP), 0.3), True),
+    "MLP head, noise 0.5": (_adapted(replace(MLP, noise=0.5)), True),
+    "MLP head, no popularity correction": (_adapted(replace(MLP, popularity_correction=False)), True),
+    "MLP head, 4 hard negatives": (_adapted(replace(MLP, hard_negatives=4)), True),
+    "MLP head, item to next item": (_adapted(MLP, history=1), True),
+    "untouched and graph": (_with_graph(lambda task, _: task.untouched, 0.3), False),
+    "graph alone": (_with_graph(lambda task, _: task.untouched, 0.999), False),
     "gated fusion with graph": (_fused(MLP), True),
 }
 """What is measured: how vectors (n, d) come about, and whether a seed matters."""
@@ -346,6 +345,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = ["popularity", "EASE", *ROWS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="these rows alone")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row; 3 by default")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="leave adapters there, and use those of before"
+    )
     parser.add_argument("--quick", action="store_true", help="60 users and 3 steps, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
@@ -354,9 +356,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     facts = {**environment.describe(), "torch": torch.__version__}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
         results = []
-        for result in run(Task(Path(folder), quick=options.quick), options.only, options.seeds):
+        for result in run(Task(folder, quick=options.quick), options.only, options.seeds):
             results.append(result)
             print(result, file=sys.stderr, flush=True)  # noqa: T201 - long runs tell how far they are
             if options.json is not None:

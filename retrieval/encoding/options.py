@@ -56,9 +56,9 @@ class FineTuning:
     popularity_correction: bool = True
     """Take the logarithm of each item's share of the pairs off its logit, so that the vectors learn what is likely to
     be liked and not only what is liked together."""
-    noise: float = 0.5
+    noise: float = 0.0
     """The length of a random vector that is added to what the head reads of each item in training (unit vectors). It
-    keeps the head from learning items by heart: new items gain much, known ones lose a little."""
+    keeps the head from learning items by heart."""
     hard_negatives: int = 0
     """Items per pair that the untouched encoder finds near and the user did not like, added to what the liked item is
     told apart from."""
