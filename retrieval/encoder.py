@@ -24,7 +24,7 @@ from explorank.retrieval.encoding.adapter import Adapter, body_of
 from explorank.retrieval.errors import EncoderUnavailable, InvalidOption, InvalidVectors
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 PACKAGED: Final = "packaged"
 """The name of the model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384-d."""
@@ -253,9 +253,19 @@ class Encoder:
 
         Raises `EncoderUnavailable` where it, or sentence-transformers, is missing.
         """
+        return self._load("SentenceTransformer")
+
+    def load_cross_encoder(self, max_tokens: int) -> CrossEncoder:
+        """Return a model with the layers of this one that reads two texts at once; its one logit is untrained.
+
+        Raises `EncoderUnavailable` as `load_base` does.
+        """
+        return self._load("CrossEncoder", num_labels=1, max_length=max_tokens)
+
+    def _load(self, kind: str, **options: Any) -> Any:
         folder = self._folder()
         try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - torch, for encoding only
+            model = getattr(import_module("sentence_transformers"), kind)  # torch, for encoding only
         except ImportError as error:
             raise EncoderUnavailable(
                 "sentence-transformers is not installed; serving works without it, encoding does not. "
@@ -263,9 +273,9 @@ class Encoder:
             ) from error
         try:
             if folder is None:  # a download may take minutes, so its progress bar stays
-                return SentenceTransformer(self.model, device=self._device)
+                return model(self.model, device=self._device, **options)
             with _no_progress_bar():
-                return SentenceTransformer(str(folder), device=self._device)
+                return model(str(folder), device=self._device, **options)
         except (OSError, ValueError) as error:
             raise EncoderUnavailable(
                 f"The model {self.model!r} could not be loaded ({error}). It is neither a folder with a "

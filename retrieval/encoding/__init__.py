@@ -12,14 +12,17 @@ if TYPE_CHECKING:
     from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
     from explorank.retrieval.encoding.fusion import concatenate, fuse
     from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
-    from explorank.retrieval.encoding.options import FineTuning, Pretraining
+    from explorank.retrieval.encoding.options import FineTuning, Pretraining, TextRanking
     from explorank.retrieval.encoding.pretraining import pretrain_encoder
+    from explorank.retrieval.encoding.text_ranker import TextRanker
 
 __all__ = [
     "Adapter",
     "Behaviour",
     "FineTuning",
     "Pretraining",
+    "TextRanker",
+    "TextRanking",
     "concatenate",
     "fine_tune_encoder",
     "fuse",
@@ -34,6 +37,8 @@ _LATE: Final = {
     "Behaviour": "behaviour",
     "FineTuning": "options",
     "Pretraining": "options",
+    "TextRanker": "text_ranker",
+    "TextRanking": "options",
     "concatenate": "fusion",
     "fine_tune_encoder": "fine_tuning",
     "fuse": "fusion",

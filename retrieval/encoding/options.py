@@ -138,3 +138,34 @@ class Pretraining:
             )
         if not self.learning_rate > 0:
             raise InvalidOption(f"learning_rate={self.learning_rate} changes nothing. Set a number above 0.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRanking:
+    """How a cross-encoder learns to foresee from texts whether an item will be liked."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    negatives: int = 3
+    """Items that the user did not like, drawn evenly for each one that they did."""
+    history: int = 5
+    """How many of the latest liked items' texts are read beside the candidate's, the newest first."""
+    steps: int = 500
+    """Optimiser steps."""
+    batch_size: int = 16
+    """Pairs of history and liked item in a step; each comes with its negatives."""
+    learning_rate: float = 5e-5
+    """Of AdamW, after warm-up."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    max_tokens: int = 96
+    """History and candidate are cut to so many tokens together, the history first."""
+    looks: int = 5
+    """How many times the run is saved."""
+
+    def __post_init__(self) -> None:
+        for name in ("negatives", "history", "steps", "batch_size", "max_tokens", "looks"):
+            if getattr(self, name) < 1:
+                raise InvalidOption(f"{name}={getattr(self, name)} trains nothing. Set 1 or more.")
+        if not self.learning_rate > 0:
+            raise InvalidOption(f"learning_rate={self.learning_rate} changes nothing. Set a number above 0.")
