@@ -99,11 +99,15 @@ def adapt(
             help="frozen trains a head over the encoder's vectors, in seconds; lora its layers too, in minutes."
         ),
     ] = "frozen",
-    head: Annotated[Head, typer.Option(help="The map over the encoder's vectors.")] = "mlp",
-    steps: Annotated[int, typer.Option(help="How long to train.")] = 1_000,
+    head: Annotated[
+        Head | None, typer.Option(help="The map over the encoder's vectors; mlp with frozen, none with lora.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="How long to train; 1,000 steps of a head, 100 of the layers.")
+    ] = None,
     pretrain: Annotated[
         int,
-        typer.Option(help="Steps of guessing masked words of the items' texts before; needs --body lora."),
+        typer.Option(help="Steps of guessing masked words of the items' texts before that."),
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
@@ -125,13 +129,15 @@ def adapt(
     options = AdaptOptions(
         fine_tuning=FineTuning(
             body=body,
-            head=head,
-            steps=steps,
+            head=head or ("none" if body == "lora" else "mlp"),
+            steps=steps or (100 if body == "lora" else 1_000),
             batch_size=64 if body == "lora" else 256,
             decay=settings.retrieval.decay,
         ),
         pretraining=Pretraining(steps=pretrain) if pretrain else None,
         positive_from=1.0 if settings.features is None else settings.features.positive_from,
+        # Each item of a history is read in each step where the layers train.
+        history=2 if body == "lora" else 10,
         seed=seed,
     )
     texts = dict(zip(table["item_id"], table["text"], strict=True))

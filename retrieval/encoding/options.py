@@ -25,7 +25,7 @@ class FineTuning:
     body: Literal["frozen", "lora"] = "frozen"
     """`lora` trains low-rank changes to the model's linear layers. `frozen` leaves the model as it is and trains a head
     over its vectors alone: no text is read again, so that it takes seconds."""
-    head: Literal["none", "linear", "mlp"] = "linear"
+    head: Literal["none", "linear", "mlp"] = "mlp"
     """A map over the text's vector, which begins as the identity: x + W x + b, or x + V relu(U x + b)."""
     rank: int = 16
     """The rank of LoRA's changes."""
@@ -74,7 +74,7 @@ class FineTuning:
     def __post_init__(self) -> None:
         if self.body == "frozen" and self.head == "none":
             raise InvalidOption(
-                "body='frozen' with head='none' leaves nothing to train. Set head='linear', or body='lora'."
+                "body='frozen' with head='none' leaves nothing to train. Set head='mlp', or body='lora'."
             )
         for name in ("rank", "hidden", "steps", "batch_size", "mini_batch", "max_tokens", "looks"):
             if getattr(self, name) < 1:
