@@ -33,6 +33,7 @@ def test_links_lead_somewhere(page: Path) -> None:
     [
         "budgets",
         "data",
+        "encoders",
         "howto-host",
         "howto-notebook",
         "howto-policy",
