@@ -82,7 +82,7 @@ def bare_epoch(plan: Any, read: Any, data: RankingData) -> Callable[[], None]:
     rows = plan.options.training.batch_rows
 
     def by_row() -> None:
-        for batch in torch.randperm(len(frame.labels)).split(rows):
+        for batch in torch.split(torch.randperm(len(frame.labels)), rows):
             outputs = network.read(frame.numbers[batch], network.embed(frame.places[batch]))[0]
             _step(functional.binary_cross_entropy_with_logits(outputs[:, 0], frame.labels[batch]), optimizer)
 
@@ -93,7 +93,7 @@ def bare_epoch(plan: Any, read: Any, data: RankingData) -> Callable[[], None]:
         places = frame.places.reshape(len(numbers), size, frame.places.shape[1])
         items, labels = (torch.as_tensor(part).reshape(-1, size) for part in (frame.items, frame.labels))
         histories = torch.as_tensor(frame.histories)
-        for batch in torch.randperm(len(labels)).split(rows // size):
+        for batch in torch.split(torch.randperm(len(labels)), rows // size):
             history = histories[batch]
             outputs = network.read(
                 numbers[batch],
