@@ -122,7 +122,7 @@ class TargetAttention(nn.Module):
         by_item = history.unsqueeze(2) * self.of_product.weight  # (u, l, a, k)
         by_item = by_item.reshape(users, length * self.units, width)
         product = torch.matmul(targets, by_item.transpose(1, 2))  # (u, m, l * a)
-        product = product.reshape(users, -1, length, self.units)
+        product = product.reshape(users, targets.shape[1], length, self.units)
         hidden = product + self.of_history(history).unsqueeze(1) + self.of_target(targets).unsqueeze(2)
         weights = self.weigh(torch.relu(hidden)).squeeze(-1) * present.unsqueeze(1)
         return torch.matmul(weights, history) / math.sqrt(length)
