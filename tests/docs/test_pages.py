@@ -40,6 +40,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         "howto-state",
         "index-at-scale",
         "learning",
+        "neural-rankers",
         "policies",
         "rankers",
         "safety",
