@@ -25,7 +25,7 @@ class ContentMapping:
 
     @classmethod
     def fit(
-        cls, content: ArrayLike, factors: ArrayLike, *, l2: float = 1.0, confidence: ArrayLike | None = None
+        cls, content: ArrayLike, factors: ArrayLike, *, l2: float = 30.0, confidence: ArrayLike | None = None
     ) -> Self:
         """Return the mapping of known items, with `content` (n, c) and `factors` (n, f).
 

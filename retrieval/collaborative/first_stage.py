@@ -35,7 +35,7 @@ Recipe = tuple[type[CollaborativeModel], Any]
 
 MODELS: Final[Mapping[str, Recipe]] = MappingProxyType(
     {
-        "ease": (EASE, EASEOptions(l2=400.0)),
+        "ease": (EASE, EASEOptions()),
         "als": (ImplicitALS, ImplicitALSOptions()),
         "als_coarse": (ImplicitALS, ImplicitALSOptions(factors=12)),
         "item_knn": (ItemKNN, ItemKNNOptions()),
@@ -49,7 +49,7 @@ class FirstStageOptions:
 
     models: Mapping[str, Recipe] = field(default_factory=lambda: MODELS)
     """The collaborative models by name; the score of each is a column of that name."""
-    depth: int = 100
+    depth: int = 50
     """How many candidates each source adds for a user at most."""
     sources: tuple[str, ...] = ("ease", "als", POPULAR, POPULAR_LATELY, CONTENT)
     """Who adds candidates, among the models, `popular`, `popular_lately` (with times) and `content_similarity` (with

@@ -79,6 +79,12 @@ class ImplicitALS:
             items = _solved(by_item, _solved(by_user, items, options), options)
         return cls(interactions.item_ids, items, options)
 
+    def with_factors(self, items: NDArray[np.bool_], factors: NDArray[np.float64]) -> Self:
+        """Return a model in which those items (n,), new ones say, have other factors (m, f)."""
+        changed = self.factors.copy()
+        changed[items] = factors
+        return type(self)(self._item_ids, changed, self._options)
+
     def scores(self, history: Sequence[str]) -> NDArray[np.float32]:
         """Return (n,) scores, the higher the better; unknown items of the history are passed over."""
         taken = self._rows.known(history)

@@ -17,9 +17,9 @@ from explorank.retrieval.errors import InvalidOption
 class ItemKNNOptions:
     """How neighbours are found."""
 
-    neighbours: int = 100
+    neighbours: int = 200
     """Each item's score sums over at most so many items most similar to it."""
-    shrinkage: float = 10.0
+    shrinkage: float = 50.0
     """How much is added to the denominator of the cosine, 0 or more; it damps similarities of rare items."""
 
     def __post_init__(self) -> None:
