@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,14 +36,14 @@ def play(
     data: World,
     protocol: Protocol,
     *,
-    seeds: int,
+    seeds: Sequence[int],
     ranker_names: Sequence[str],
     ablation: bool,
     quiet: bool = False,
 ) -> list[Record]:
-    """Return the figures of every contender over `seeds` seeds, in the order of the table."""
+    """Return the figures of every contender under each of `seeds`, in the order of the table."""
     records: dict[str, Record] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         split = protocol.split(data.interactions, seed)
         if not len(split.users):
             raise DataError(
@@ -50,9 +51,9 @@ def play(
                 "Bring more interactions, or choose user75."
             )
         taken, test = (part.matrix[split.users] for part in (split.train, split.test))
-        entries = (
-            *contenders.simple(split, data.side, seed),
-            *contenders.staged(split, data.side, seed, ranker_names, ablation=ablation),
+        entries = chain(
+            contenders.simple(split, data.side, seed),
+            contenders.staged(split, data.side, seed, ranker_names, ablation=ablation),
         )
         for entry in entries:
             record = records.setdefault(
@@ -80,18 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(options: argparse.Namespace) -> None:
     _one_torch_thread()
     data = world(_data(options), options.cache)
-    facts = {**environment.describe(), "data": data.name, "seeds": options.seeds}
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    facts = {**environment.describe(), "data": data.name, "seeds": ", ".join(map(str, seeds))}
     written: dict[str, Any] = {"environment": facts, "protocols": {}}
     lines = environment.lines(facts)
     for name in options.protocol or ["user75", "user80", "time"]:
         protocol = PROTOCOLS[name]
-        records = play(
-            data, protocol, seeds=options.seeds, ranker_names=options.rankers, ablation=options.ablation
-        )
+        records = play(data, protocol, seeds=seeds, ranker_names=options.rankers, ablation=options.ablation)
         lines += ["", f"### {name}: {protocol.says}", "", *table(records, (contenders.POPULAR, "EASE"))]
         written["protocols"][name] = [record.to_dict() for record in records]
     if options.cold_start:
-        told = cold_start.play(data, seeds=options.seeds)
+        told = cold_start.play(data, seeds=seeds)
         lines += ["", *cold_start.tables(told)]
         written["cold_start"] = [one.to_dict() for one in told]
     sys.stdout.write("\n".join(lines) + "\n")
@@ -128,6 +128,9 @@ def _parser() -> argparse.ArgumentParser:
         "--protocol", nargs="+", choices=sorted(PROTOCOLS), help="default: user75 user80 time"
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--first-seed", type=int, default=1, metavar="N", help="default: 1; tuning looks at seed 0"
+    )
     parser.add_argument("--rankers", nargs="+", choices=rankers(), default=["lightgbm"], metavar="NAME")
     parser.add_argument(
         "--ablation", action="store_true", help="also say what each part of the full system adds"

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
@@ -104,10 +103,10 @@ def mapped(
     return als.with_factors(cut.new, mapping.factors(content[cut.new]))
 
 
-def _items(data: World, seeds: int) -> Iterator[Found]:
+def _items(data: World, seeds: Sequence[int]) -> Iterator[Found]:
     wide, narrow = "new items, among all", "new items, among the new alone"
     figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         cut = new_items(data.interactions, seed)
         taken, wanted = (part.matrix[cut.users] for part in (cut.known, cut.held_out))
         for name, scores in item_scores(cut, data, seed):
@@ -119,10 +118,10 @@ def _items(data: World, seeds: int) -> Iterator[Found]:
     yield from _summed(figures)
 
 
-def _users(data: World, seeds: int) -> Iterator[Found]:
+def _users(data: World, seeds: Sequence[int]) -> Iterator[Found]:
     figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
     people = known_of_users(data.side)
-    for seed in range(seeds):
+    for seed in seeds:
         everyone = data.interactions
         generator = np.random.default_rng(seed)
         count = len(everyone.user_ids)
@@ -175,7 +174,7 @@ def _summed(figures: dict[tuple[str, str], list[NDArray[np.float64]]]) -> Iterat
         yield Found(situation, system, bootstrap(means[count > 0], seed=0), int((count > 0).sum()))
 
 
-def play(data: World, *, seeds: int) -> list[Found]:
+def play(data: World, *, seeds: Sequence[int]) -> list[Found]:
     """Return what each system found of new items and of new users."""
     return [*_items(data, seeds), *_users(data, seeds)]
 

@@ -18,6 +18,7 @@ from explorank.retrieval.collaborative.item_knn import ItemKNN, ItemKNNOptions
 from explorank.retrieval.collaborative.model import CollaborativeModel
 from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.collaborative.side_information import SideInformation
+from explorank.retrieval.collaborative.two_tower import TwoTower, TwoTowerOptions
 
 __all__ = [
     "EASE",
@@ -35,6 +36,8 @@ __all__ = [
     "NeighbourTable",
     "RankingRows",
     "SideInformation",
+    "TwoTower",
+    "TwoTowerOptions",
     "cuts_in_time",
     "folds_by_user",
     "training_rows",

@@ -40,7 +40,8 @@ class TwoTowerOptions:
     patience: int = 6
     """Training stops after so many epochs without a better recall on the validation cut, and keeps the best."""
     validation_share: float = 0.1
-    """The share of interactions held out for that: each user's latest where times are known, else random ones."""
+    """The share of interactions held out for that: each user's latest where times are known, else random ones.
+    With 0 all epochs are trained, and the last is kept."""
 
     def __post_init__(self) -> None:
         whole = ("dim", "hidden", "batch_size", "history", "epochs", "patience")

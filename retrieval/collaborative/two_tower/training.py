@@ -111,7 +111,7 @@ def _trained(
             optimiser.step()
         arrays = towers.arrays()
         recall = _recall(TwoTower(interactions.item_ids, arrays, {}), known, held_out, user_features)
-        if recall > best_recall:
+        if recall > best_recall or not len(held_out):
             best, best_recall, best_epoch = arrays, recall, epoch
         elif epoch - best_epoch >= options.patience:
             break
