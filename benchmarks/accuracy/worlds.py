@@ -65,7 +65,7 @@ def world(data: DemoData, cache: Path, *, model: str = "packaged") -> World:
 
 def known_of_items(side: SideInformation) -> NDArray[np.float32] | None:
     """Return (n, c) all that is known of the items but for who took them up, scaled; None where that is nothing."""
-    columns = [side.content] if side.content is not None else []
+    columns: list[NDArray[Any]] = [side.content] if side.content is not None else []
     columns += [side.tags] if side.tags is not None else []
     columns += [_scaled(numbers) for numbers in side.item_numbers.values()]
     return np.concatenate(columns, axis=1).astype(np.float32) if columns else None

@@ -156,11 +156,14 @@ class FirstStage:
             seen = self._interactions.matrix[chunk].toarray() > 0
             scores = self._scores(chunk, seen)
             chosen = self._candidates(scores, seen)
-            wanted = None if held_out is None else held_out.matrix[chunk].toarray() > 0
-            if wanted is not None:
+            wanted: NDArray[np.bool_] | None = None
+            if held_out is not None:
+                wanted = np.asarray(held_out.matrix[chunk].toarray() > 0)
                 chosen &= (chosen & wanted).any(axis=1)[:, None]
             within, items = chosen.nonzero()
-            columns = {name: values[within, items] for name, values in scores.items()}
+            columns: dict[str, NDArray[Any]] = {
+                name: values[within, items] for name, values in scores.items()
+            }
             columns |= self._side.of(chunk[within], items)
             if self._times is not None:
                 columns |= self._times.of(chunk[within], items)
@@ -216,7 +219,8 @@ def _standardised(scores: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArr
     mean = np.where(seen, 0.0, scores).sum(axis=1, keepdims=True) / count
     apart = scores - mean
     deviation = np.sqrt(np.where(seen, 0.0, apart**2).sum(axis=1, keepdims=True) / count)
-    return (apart / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
+    standardised: NDArray[np.float32] = (apart / np.where(deviation > 0, deviation, 1.0)).astype(np.float32)
+    return standardised
 
 
 def _top(scores: NDArray[np.float32], seen: NDArray[np.bool_], depth: int) -> NDArray[np.int64]:

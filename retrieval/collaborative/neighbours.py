@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,8 @@ class NeighbourTable:
 def _greatest(
     weights: NDArray[np.float32] | csr_matrix, row: int, count: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    columns: NDArray[Any]
+    values: NDArray[Any]
     if isinstance(weights, csr_matrix):
         start, end = weights.indptr[row], weights.indptr[row + 1]
         columns, values = weights.indices[start:end], weights.data[start:end]

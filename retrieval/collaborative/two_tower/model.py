@@ -192,4 +192,5 @@ def _columns(what: str, values: ArrayLike | None, rows: int | None) -> NDArray[n
 
 def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
     norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return (vectors / norms).astype(np.float32)
+    units: NDArray[np.float32] = (vectors / norms).astype(np.float32)
+    return units
