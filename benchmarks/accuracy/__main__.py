@@ -39,6 +39,7 @@ def play(
     seeds: Sequence[int],
     ranker_names: Sequence[str],
     ablation: bool,
+    with_towers: bool = True,
     quiet: bool = False,
 ) -> list[Record]:
     """Return the figures of every contender under each of `seeds`, in the order of the table."""
@@ -53,6 +54,7 @@ def play(
         taken, test = (part.matrix[split.users] for part in (split.train, split.test))
         entries = chain(
             contenders.simple(split, data.side, seed),
+            contenders.towers(split, data.side, seed) if with_towers else (),
             contenders.staged(split, data.side, seed, ranker_names, ablation=ablation),
         )
         for entry in entries:
@@ -90,7 +92,14 @@ def _run(options: argparse.Namespace) -> None:
     lines = environment.lines(facts)
     for name in options.protocol:
         protocol = PROTOCOLS[name]
-        records = play(data, protocol, seeds=seeds, ranker_names=options.rankers, ablation=options.ablation)
+        records = play(
+            data,
+            protocol,
+            seeds=seeds,
+            ranker_names=options.rankers,
+            ablation=options.ablation,
+            with_towers=not options.no_towers,
+        )
         lines += ["", f"### {name}: {protocol.says}", "", *table(records, (contenders.POPULAR, "EASE"))]
         written["protocols"][name] = [record.to_dict() for record in records]
     if options.cold_start:
@@ -138,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rankers", nargs="+", choices=rankers(), default=["lightgbm"], metavar="NAME")
     parser.add_argument(
         "--ablation", action="store_true", help="also say what each part of the full system adds"
+    )
+    parser.add_argument(
+        "--no-towers", action="store_true", help="leave out TwoTower, which takes most of the time"
     )
     parser.add_argument("--cold-start", action="store_true", help="also measure items and users never seen")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to PATH")

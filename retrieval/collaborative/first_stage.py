@@ -153,13 +153,13 @@ class FirstStage:
     def _parts(self, users: NDArray[np.int64], held_out: Interactions | None) -> Iterator[RankingRows]:
         for start in range(0, len(users), _USERS_AT_ONCE):
             chunk = users[start : start + _USERS_AT_ONCE]
-            seen = self._interactions.matrix[chunk].toarray() > 0
+            seen: NDArray[np.bool_] = np.asarray(self._interactions.matrix[chunk].toarray() > 0)
             scores = self._scores(chunk, seen)
             chosen = self._candidates(scores, seen)
             wanted: NDArray[np.bool_] | None = None
             if held_out is not None:
                 wanted = np.asarray(held_out.matrix[chunk].toarray() > 0)
-                chosen &= (chosen & wanted).any(axis=1)[:, None]
+                chosen &= np.any(chosen & wanted, axis=1, keepdims=True)
             within, items = chosen.nonzero()
             columns: dict[str, NDArray[Any]] = {
                 name: values[within, items] for name, values in scores.items()
