@@ -40,7 +40,6 @@ def play(
     ranker_names: Sequence[str],
     ablation: bool,
     with_towers: bool = True,
-    quiet: bool = False,
 ) -> list[Record]:
     """Return the figures of every contender under each of `seeds`, in the order of the table."""
     records: dict[str, Record] = {}
@@ -63,10 +62,9 @@ def play(
             )
             found = accuracy(best_of(entry.scores, taken, _CUTOFF), test)
             record.add(split.users, found, entry.effort.seconds, entry.effort.mib)
-            if not quiet:
-                sys.stderr.write(
-                    f"{protocol.name}, seed {seed}: {entry.name} {record.of_seeds('ndcg')[-1]:.4f}\n"
-                )
+            sys.stderr.write(
+                f"{protocol.name}, seed {seed}: {entry.name} {record.of_seeds('ndcg')[-1]:.4f}\n"
+            )
     return list(records.values())
 
 

@@ -83,7 +83,7 @@ def staged(
     """Yield the full system with each ranker; with `ablation`, first what comes of fewer parts and the first ranker."""
     options = FirstStageOptions()
     with measured() as gathering:
-        _, rows = two_stage.gather(split, side, options, seed)
+        rows = two_stage.gather(split, side, options, seed)
     groups = two_stage.column_groups(rows.asked, options, side)
     shape = split.train.matrix.shape
     if ablation:

@@ -62,7 +62,7 @@ def main() -> None:
     *_, last = folds_by_user(split.train, 4, 0)
     found = [(validated(model, options, last), repr(options)) for model, options in models()]
     _tell("models", found)
-    _, rows = two_stage.gather(Split(last.known, last.held_out), data.side, FirstStageOptions(), 0)
+    rows = two_stage.gather(Split(last.known, last.held_out), data.side, FirstStageOptions(), 0)
     found = []
     for leaves in (4, 7, 15, 31):
         params = {**two_stage.LIGHTGBM["params"], "num_leaves": leaves}

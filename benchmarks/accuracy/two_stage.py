@@ -61,10 +61,8 @@ def rankers() -> tuple[str, ...]:
     return _registry().names("ranker")
 
 
-def gather(
-    split: Split, side: SideInformation, options: FirstStageOptions, seed: int
-) -> tuple[FirstStage, Rows]:
-    """Return the first stage fitted to the whole training part, and rows from folds within it."""
+def gather(split: Split, side: SideInformation, options: FirstStageOptions, seed: int) -> Rows:
+    """Return rows to train on from folds within the training part, and those to rank by all of it."""
     folds = list(_folds(split, seed))
     labelled = training_rows(folds, side=side, options=options, seed=seed)
     parts = [(fold, rows) for fold, rows in zip(folds, labelled, strict=True) if len(rows.labels)]
@@ -75,7 +73,7 @@ def gather(
         )
     stage = FirstStage.fit(split.train, side=side, options=options, seed=seed, now=split.now)
     asked = stage.rows(split.users)
-    return stage, Rows(
+    return Rows(
         _data(parts[:-1]),
         _data(parts[-1:], "validation"),
         asked,

@@ -41,7 +41,7 @@ def world(data: DemoData, cache: Path, *, model: str = "packaged") -> World:
             f"The table of items has no column {missing!r}; items are found by their ids and told by their texts. Add "
             "it; a column `title` will do for `text`."
         )
-    events = data.interactions
+    events = data.interactions.drop_duplicates(["user_id", "item_id"])  # in order of time: the first stays
     items = (
         data.items.assign(item_id=data.items["item_id"].astype(str))
         .drop_duplicates("item_id")

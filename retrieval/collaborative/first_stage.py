@@ -129,11 +129,6 @@ class FirstStage:
         times = None if now is None or interactions.times is None else TimeColumns(interactions, now)
         return cls(interactions, models, options, SideColumns(interactions, side), times)
 
-    @property
-    def models(self) -> Mapping[str, CollaborativeModel]:
-        """The fitted models by name."""
-        return self._models
-
     def rows(self, users: Iterable[int], held_out: Interactions | None = None) -> RankingRows:
         """Return the candidates of `users`, rows of the interactions, and their features.
 
