@@ -14,7 +14,7 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test test-gpu check bench bench-trees bench-request-path bench-libraries regret docs plots \
+.PHONY: help demo test test-gpu check accuracy bench bench-trees bench-request-path bench-libraries regret docs plots \
 	constraints clean
 
 help: ## Say what there is
@@ -45,6 +45,9 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 	@PYTHONPATH=build/typed $(BIN)/lint-imports --no-logo --cache-dir build/import-linter
 	@echo "check: wheel"
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q tests/packaging/test_wheel.py
+
+accuracy: $(READY) ## Measure retrieval and ranking on held-out interactions, one thread (half an hour)
+	@$(TEST_ENVIRONMENT) $(BIN)/python -m benchmarks.accuracy --ablation --cold-start
 
 bench: $(READY) ## Measure exploration beside plain numpy, on one core (2 minutes)
 	@$(BIN)/python -m benchmarks.exploration

@@ -7,6 +7,7 @@ first call that needs it.
 from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval._index_kinds import Effort
 from explorank.retrieval.catalogue import Catalogue
+from explorank.retrieval.collaborative.two_tower import TwoTower
 from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
     AdapterMismatch,
@@ -53,6 +54,7 @@ __all__ = [
     "TradeOff",
     "TunedIndex",
     "Tuning",
+    "TwoTower",
     "UserVectors",
     "interest_vector",
     "tune_index",

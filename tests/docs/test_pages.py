@@ -31,6 +31,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize(
     "page",
     [
+        "accuracy",
         "budgets",
         "data",
         "encoders",

@@ -1,0 +1,1 @@
+"""Accuracy of retrieval and ranking on held-out interactions."""

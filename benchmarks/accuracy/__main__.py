@@ -1,0 +1,159 @@
+"""How well each system foresees what users take up, on MovieLens-100K or on your own tables.
+
+    python -m benchmarks.accuracy [--protocol user75|user80|time|last-out] [--seeds 3] [--json PATH] [--ablation]
+        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm …] [--cold-start]
+
+or `make accuracy`. `docs/accuracy.md` says what is measured, and what came of it. One process, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import environment
+from benchmarks.accuracy import cold_start, contenders
+from benchmarks.accuracy.metrics import accuracy, best_of
+from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
+from benchmarks.accuracy.summary import Record, table
+from benchmarks.accuracy.two_stage import rankers
+from benchmarks.accuracy.worlds import World, world
+from explorank.demo.data import DemoData, movielens, own_data
+from explorank.errors import DataError
+from explorank.rankers import RankerError
+from explorank.retrieval import RetrievalError
+
+CACHE: Final = Path(__file__).parents[2] / "build" / "accuracy" / "embeddings.db"
+_CUTOFF: Final = 10
+
+
+def play(
+    data: World,
+    protocol: Protocol,
+    *,
+    seeds: Sequence[int],
+    ranker_names: Sequence[str],
+    ablation: bool,
+    with_towers: bool = True,
+) -> list[Record]:
+    """Return the figures of every contender under each of `seeds`, in the order of the table."""
+    records: dict[str, Record] = {}
+    for seed in seeds:
+        split = protocol.split(data.interactions, seed)
+        if not len(split.users):
+            raise DataError(
+                f"Under {protocol.name} no user of the test part is known from training, so nothing can be foreseen. "
+                "Bring more interactions, or choose user75."
+            )
+        taken, test = (part.matrix[split.users] for part in (split.train, split.test))
+        entries = chain(
+            contenders.simple(split, data.side, seed),
+            contenders.towers(split, data.side, seed) if with_towers else (),
+            contenders.staged(split, data.side, seed, ranker_names, ablation=ablation),
+        )
+        for entry in entries:
+            record = records.setdefault(
+                entry.name, Record(entry.name, len(data.interactions.user_ids), entry.ablation)
+            )
+            found = accuracy(best_of(entry.scores, taken, _CUTOFF), test)
+            record.add(split.users, found, entry.effort.seconds, entry.effort.mib)
+            sys.stderr.write(
+                f"{protocol.name}, seed {seed}: {entry.name} {record.of_seeds('ndcg')[-1]:.4f}\n"
+            )
+    return list(records.values())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print tables in Markdown, and write JSON where asked to."""
+    options = _parser().parse_args(arguments)
+    environment.restart_with_one_thread()
+    try:
+        _run(options)
+    except (DataError, RankerError, RetrievalError) as error:
+        sys.exit(f"benchmarks.accuracy: {error}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    unknown = [name for name in options.protocol if name not in PROTOCOLS]
+    if unknown:
+        raise DataError(f"--protocol {unknown[0]} is none of {', '.join(PROTOCOLS)}. Name some of them.")
+    _one_torch_thread()
+    data = world(_data(options), options.cache)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    facts = {**environment.describe(), "data": data.name, "seeds": ", ".join(map(str, seeds))}
+    written: dict[str, Any] = {"environment": facts, "protocols": {}}
+    lines = environment.lines(facts)
+    for name in options.protocol:
+        protocol = PROTOCOLS[name]
+        records = play(
+            data,
+            protocol,
+            seeds=seeds,
+            ranker_names=options.rankers,
+            ablation=options.ablation,
+            with_towers=not options.no_towers,
+        )
+        lines += ["", f"### {name}: {protocol.says}", "", *table(records, (contenders.POPULAR, "EASE"))]
+        written["protocols"][name] = [record.to_dict() for record in records]
+    if options.cold_start:
+        told = cold_start.play(data, seeds=seeds)
+        lines += ["", *cold_start.tables(told)]
+        written["cold_start"] = [one.to_dict() for one in told]
+    sys.stdout.write("\n".join(lines) + "\n")
+    if options.json is not None:
+        options.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+def _data(options: argparse.Namespace) -> DemoData:
+    if (options.interactions is None) != (options.items is None):
+        raise DataError("--interactions and --items go together; name both, or neither for MovieLens-100K.")
+    if options.interactions is None:
+        return movielens()
+    return own_data(options.interactions, options.items, options.users, None)
+
+
+def _one_torch_thread() -> None:
+    import torch  # noqa: PLC0415 - after the restart with one thread
+
+    torch.set_num_threads(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.accuracy", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--interactions", type=Path, metavar="PATH", help="parquet or CSV: user_id, item_id, timestamp"
+    )
+    parser.add_argument(
+        "--items", type=Path, metavar="PATH", help="item_id, text or title, and any other columns"
+    )
+    parser.add_argument("--users", type=Path, metavar="PATH", help="user_id and any other columns")
+    parser.add_argument(
+        "--protocol", nargs="*", metavar="NAME", default=["user75", "user80", "time"],
+        help=f"some of {', '.join(PROTOCOLS)}; default: user75 user80 time",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--first-seed", type=int, default=1, metavar="N", help="default: 1; tuning looks at seed 0"
+    )
+    parser.add_argument("--rankers", nargs="+", choices=rankers(), default=["lightgbm"], metavar="NAME")
+    parser.add_argument(
+        "--ablation", action="store_true", help="also say what each part of the full system adds"
+    )
+    parser.add_argument(
+        "--no-towers", action="store_true", help="leave out TwoTower, which takes most of the time"
+    )
+    parser.add_argument("--cold-start", action="store_true", help="also measure items and users never seen")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to PATH")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="keeps the texts' embeddings")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Items that nobody took up yet, and users of whom little is known.
+
+**Items.** A random tenth of the items is taken out of training altogether. Who took one of them up is asked about:
+how many of theirs are among the first 100 of the whole catalogue, and among the first 20 of the new items alone.
+
+**Users.** A random tenth of the users is taken out. Each is known by profile and first k interactions only; the rest
+is to be foreseen, among the first 100.
+
+Intervals are bootstraps over users; a user asked about under several seeds counts once, by the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.metrics import accuracy, best_of
+from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
+from explorank.pipeline.metrics import Interval, bootstrap
+from explorank.retrieval.collaborative import EASE, ContentMapping, ImplicitALS, Interactions
+from explorank.retrieval.collaborative.two_tower import TwoTower
+
+SHARE: Final = 0.1
+FIRST: Final = (0, 1, 5, 10)
+_WIDE: Final = 100
+_AMONG_NEW: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One system's recall in one situation."""
+
+    situation: str
+    system: str
+    recall: Interval
+    users: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        interval = [self.recall.low, self.recall.high]
+        return {
+            "situation": self.situation, "system": self.system, "recall": self.recall.mean,
+            "interval_over_users": interval, "users": self.users,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCut:
+    """Interactions with known items, and those with new ones."""
+
+    known: Interactions
+    held_out: Interactions
+    new: NDArray[np.bool_]
+    """(n,) which items are new."""
+
+    @property
+    def users(self) -> NDArray[np.int64]:
+        """The users who took up items of both kinds."""
+        return np.intersect1d(self.known.users, self.held_out.users)
+
+
+def new_items(interactions: Interactions, seed: int) -> ItemCut:
+    """Take a random tenth of the items that anybody took up out of `interactions`."""
+    generator = np.random.default_rng(seed)
+    taken = np.flatnonzero(interactions.popularity)
+    new = np.zeros(len(interactions.item_ids), np.bool_)
+    new[generator.choice(taken, max(int(SHARE * len(taken)), 1), replace=False)] = True
+    out = new[interactions.items]
+    return ItemCut(interactions.take(~out), interactions.take(out), new)
+
+
+def item_scores(cut: ItemCut, data: World, seed: int) -> Iterator[tuple[str, NDArray[np.floating[Any]]]]:
+    """Yield each system's scores (m, n) for `cut.users`."""
+    histories = cut.known.matrix[cut.users]
+    content, people = known_of_items(data.side), known_of_users(data.side)
+    popularity = cut.known.popularity + np.random.default_rng(seed).random(len(cut.new))  # ties are drawn
+    yield "popularity", np.broadcast_to(popularity, histories.shape)
+    if content is None or data.side.content is None:
+        return
+    yield "content similarity", (histories @ data.side.content) @ data.side.content.T
+    als = ImplicitALS.fit(cut.known.without_times(), seed=seed)
+    yield "content mapped to ALS factors", mapped(als, cut, content).scores_of_many(histories)
+    towers = TwoTower.fit(cut.known.without_times(), seed=seed, content=content, user_features=people)
+    vectors = towers.item_vectors.copy()
+    vectors[cut.new] = towers.place(content[cut.new])
+    given = None if people is None else people[cut.users]
+    yield "TwoTower, new items by content", towers.user_vectors(histories, given) @ vectors.T
+
+
+def mapped(
+    als: ImplicitALS, cut: ItemCut, content: NDArray[np.float32], *, l2: float | None = None
+) -> ImplicitALS:
+    """Return `als` with the new items' factors foretold from their content."""
+    taken = cut.known.popularity > 0
+    options = {} if l2 is None else {"l2": l2}
+    mapping = ContentMapping.fit(
+        content[taken], als.factors[taken], confidence=cut.known.popularity[taken], **options
+    )
+    return als.with_factors(cut.new, mapping.factors(content[cut.new]))
+
+
+def _items(data: World, seeds: Sequence[int]) -> Iterator[Found]:
+    wide, narrow = "new items, among all", "new items, among the new alone"
+    figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    for seed in seeds:
+        cut = new_items(data.interactions, seed)
+        taken, wanted = (part.matrix[cut.users] for part in (cut.known, cut.held_out))
+        for name, scores in item_scores(cut, data, seed):
+            among_new = np.where(cut.new, scores, -np.inf)
+            for situation, ranked, k in ((wide, scores, _WIDE), (narrow, among_new, _AMONG_NEW)):
+                recall = np.full(len(data.interactions.user_ids), np.nan)
+                recall[cut.users] = accuracy(best_of(ranked, taken, k), wanted).recall
+                figures.setdefault((situation, name), []).append(recall)
+    yield from _summed(figures)
+
+
+def _users(data: World, seeds: Sequence[int]) -> Iterator[Found]:
+    figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    people = known_of_users(data.side)
+    for seed in seeds:
+        everyone = data.interactions
+        generator = np.random.default_rng(seed)
+        count = len(everyone.user_ids)
+        new = np.sort(generator.choice(count, max(int(SHARE * count), 1), replace=False))
+        known = everyone.take(~np.isin(everyone.users, new)).without_times()
+        systems = _user_systems(data, known, seed)
+        for first in FIRST:
+            begun, rest = _first(everyone, new, first)
+            taken, wanted = begun.matrix[new], rest.matrix[new]
+            for name, system in systems:
+                if first == 0 and name not in {"popularity", "TwoTower"}:
+                    continue  # the others know nothing without a history
+                given = None if people is None else people[new]
+                recall = np.full(count, np.nan)
+                recall[new] = accuracy(best_of(system(taken, given), taken, _WIDE), wanted).recall
+                figures.setdefault((f"new users, {first} interactions known", name), []).append(recall)
+    yield from _summed(figures)
+
+
+def _user_systems(data: World, known: Interactions, seed: int) -> Sequence[tuple[str, Any]]:
+    popularity = known.popularity.astype(np.float64)
+    ease, als = EASE.fit(known), ImplicitALS.fit(known, seed=seed)
+    towers = TwoTower.fit(
+        known, seed=seed, content=known_of_items(data.side), user_features=known_of_users(data.side)
+    )
+
+    return [
+        ("popularity", lambda histories, given: np.broadcast_to(popularity, histories.shape)),
+        ("EASE", lambda histories, given: ease.scores_of_many(histories)),
+        ("implicit ALS", lambda histories, given: als.scores_of_many(histories)),
+        ("TwoTower", towers.scores_of_many),
+    ]
+
+
+def _first(
+    interactions: Interactions, users: NDArray[np.int64], count: int
+) -> tuple[Interactions, Interactions]:
+    """Return the first `count` interactions of each of `users`, which come in order of time, and the rest."""
+    own = np.isin(interactions.users, users)
+    place = np.arange(len(interactions)) - np.searchsorted(interactions.users, interactions.users)
+    return interactions.take(own & (place < count)), interactions.take(own & (place >= count))
+
+
+def _summed(figures: dict[tuple[str, str], list[NDArray[np.float64]]]) -> Iterator[Found]:
+    for (situation, system), by_seed in figures.items():
+        every = np.stack(by_seed)
+        asked = np.isfinite(every)
+        count = asked.sum(axis=0)
+        means = np.where(asked, every, 0.0).sum(axis=0) / np.maximum(count, 1)
+        yield Found(situation, system, bootstrap(means[count > 0], seed=0), int((count > 0).sum()))
+
+
+def play(data: World, *, seeds: Sequence[int]) -> list[Found]:
+    """Return what each system found of new items and of new users."""
+    return [*_items(data, seeds), *_users(data, seeds)]
+
+
+def tables(found: Sequence[Found]) -> list[str]:
+    """Return a table in Markdown for each situation."""
+    lines: list[str] = []
+    for situation in dict.fromkeys(one.situation for one in found):
+        own = [one for one in found if one.situation == situation]
+        cutoff = _AMONG_NEW if "alone" in situation else _WIDE
+        lines += [
+            f"### {situation} ({own[0].users} users)",
+            "",
+            f"| system | recall@{cutoff} |",
+            "|---|---:|",
+        ]
+        lines += [f"| {one.system} | {one.recall} |" for one in own]
+        lines.append("")
+    return lines

@@ -1,0 +1,196 @@
+"""Trained towers, served by numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_matrix
+
+from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
+from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
+from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
+from explorank.retrieval.errors import EncoderUnavailable, InvalidTable, InvalidVectors
+
+_FORMAT: Final = "explorank.two_tower/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TowerArrays:
+    """All that serving needs, float32. `d` outputs, `h` hidden units, `c` content and `g` user columns, 0 if none."""
+
+    item_vectors: NDArray[np.float32]
+    """(n, d) outputs of the item tower, of length 1."""
+    content_weights: NDArray[np.float32]
+    """(c, d) of the item tower: an item that training never saw is placed by its content through them."""
+    content_bias: NDArray[np.float32]
+    """(d,)"""
+    history_vectors: NDArray[np.float32]
+    """(n, d) what having taken up an item adds to a history's mean."""
+    hidden_weights: NDArray[np.float32]
+    """(d + g, h) of the user tower."""
+    hidden_bias: NDArray[np.float32]
+    """(h,)"""
+    output_weights: NDArray[np.float32]
+    """(h, d)"""
+    skip_weights: NDArray[np.float32]
+    """(d + g, d) past the hidden layer."""
+    output_bias: NDArray[np.float32]
+    """(d,)"""
+
+
+class TwoTower:
+    r"""Scores are cosines of the outputs of two towers (Yi et al. 2019).
+
+    The item tower is \(\mathrm{unit}(e_i + W c_i + b)\): an id's embedding and its content. The user tower is a
+    hidden layer with a linear bypass over the mean of the history's own vectors and the user's columns. Training
+    draws no negatives: in a batch each interaction's negatives are the others' items, whose logits are lowered by the
+    logarithm of how often they come up (logQ correction), or popular items would be punished for being popular.
+    """
+
+    Options: ClassVar = TwoTowerOptions
+
+    def __init__(self, item_ids: NDArray[np.str_], arrays: TowerArrays, metrics: dict[str, float]) -> None:
+        """Take the items (n,), what serving needs, and how training went; use `fit` or `load`."""
+        self._item_ids = item_ids
+        self._arrays = arrays
+        self._rows = ItemRows(item_ids)
+        self.metrics = metrics
+        """Epochs trained, the best one, and the recall@100 it had on the validation cut."""
+
+    @property
+    def item_ids(self) -> NDArray[np.str_]:
+        """(n,) the items, in the order of the scores."""
+        return self._item_ids
+
+    @property
+    def item_vectors(self) -> NDArray[np.float32]:
+        """(n, d) of length 1; an index over them answers for `user_vector`."""
+        return self._arrays.item_vectors
+
+    @property
+    def user_columns(self) -> int:
+        """How many columns of a user the model takes."""
+        return len(self._arrays.skip_weights) - len(self._arrays.output_bias)
+
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        *,
+        options: TwoTowerOptions | None = None,
+        seed: int = 0,
+        content: ArrayLike | None = None,
+        user_features: ArrayLike | None = None,
+    ) -> Self:
+        """Train on `interactions`; the same ones, options and seed give the same towers on the same machine.
+
+        `content` (n, c) are numbers of the items, text embeddings or any columns, `user_features` (u, g) of the users,
+        both in the order of the interactions' ids, finite and scaled. Raises `InvalidVectors` where they do not fit,
+        and `InvalidTable` for fewer than ten interactions.
+        """
+        options = options or TwoTowerOptions()
+        if len(interactions) < 10:
+            raise InvalidTable(
+                f"{len(interactions)} interactions, and two towers learn nothing from fewer than 10. Gather more; "
+                "EASE and ItemKNN do with little."
+            )
+        items = _columns("content", content, len(interactions.item_ids))
+        users = _columns("user_features", user_features, len(interactions.user_ids))
+        try:
+            training = import_module("explorank.retrieval.collaborative.two_tower.training")
+        except ImportError as error:
+            raise EncoderUnavailable(
+                f"Towers cannot be trained: {error}. Serving works without torch, training does not. Install it with "
+                "`pip install 'explorank[train]'`."
+            ) from error
+        arrays, metrics = training.train(interactions, items, users, options, seed)
+        return cls(interactions.item_ids, arrays, metrics)
+
+    def scores(self, history: Sequence[str], user_features: ArrayLike | None = None) -> NDArray[np.float32]:
+        """Return (n,) cosines; unknown items of the history are passed over, missing user columns count as 0."""
+        scores: NDArray[np.float32] = self.item_vectors @ self.user_vector(history, user_features)
+        return scores
+
+    def scores_of_many(
+        self, histories: csr_matrix, user_features: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return (m, n) cosines for histories (m, n) with 1 where an item was taken up."""
+        scores: NDArray[np.float32] = self.user_vectors(histories, user_features) @ self.item_vectors.T
+        return scores
+
+    def user_vector(
+        self, history: Sequence[str], user_features: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return the user tower's output (d,), of length 1."""
+        rows = self._rows.known(history)
+        one = csr_matrix((np.ones(len(rows), np.float32), rows, [0, len(rows)]), (1, len(self._item_ids)))
+        given = None if user_features is None else np.atleast_2d(np.asarray(user_features, np.float32))
+        vector: NDArray[np.float32] = self.user_vectors(one, given)[0]
+        return vector
+
+    def user_vectors(
+        self, histories: csr_matrix, user_features: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return the user tower's outputs (m, d) for histories (m, n), of length 1."""
+        arrays, count = self._arrays, histories.shape[0]
+        if user_features is None:
+            given = np.zeros((count, self.user_columns), np.float32)
+        else:
+            given = np.asarray(user_features, np.float32)
+        if given.shape != (count, self.user_columns):
+            raise InvalidVectors(
+                f"User columns of shape {given.shape}, and the model takes ({count}, {self.user_columns}); columns "
+                "would be mixed up. Pass those that it was trained on."
+            )
+        lengths = np.maximum(np.diff(histories.indptr), 1)[:, None].astype(np.float32)
+        read = np.concatenate([np.asarray(histories @ arrays.history_vectors) / lengths, given], axis=1)
+        hidden = np.maximum(read @ arrays.hidden_weights + arrays.hidden_bias, 0.0)
+        output = hidden @ arrays.output_weights + read @ arrays.skip_weights + arrays.output_bias
+        return _unit(output)
+
+    def place(self, content: ArrayLike) -> NDArray[np.float32]:
+        """Return vectors (m, d) of length 1 for items that training never saw, by their content (m, c) alone."""
+        arrays = self._arrays
+        vectors = _columns("content", content, None)
+        if not len(arrays.content_weights) or vectors.shape[1] != len(arrays.content_weights):
+            raise InvalidVectors(
+                f"Content of shape {vectors.shape}, and the towers were trained on (n, {len(arrays.content_weights)}); "
+                "new items cannot be placed by it. Pass the same columns, or train with `content`."
+            )
+        return _unit(vectors @ arrays.content_weights + arrays.content_bias)
+
+    def save(self, folder: str | Path) -> None:
+        """Write arrays and a manifest with their checksums into `folder`; loading it needs no torch."""
+        arrays = {part.name: getattr(self._arrays, part.name) for part in fields(TowerArrays)}
+        save_arrays(folder, _FORMAT, self.metrics, {"item_ids": self._item_ids, **arrays})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact."""
+        names = tuple(part.name for part in fields(TowerArrays))
+        metrics, arrays = load_arrays(folder, _FORMAT, "item_ids", *names)
+        return cls(arrays["item_ids"], TowerArrays(**{name: arrays[name] for name in names}), metrics)
+
+
+def _columns(what: str, values: ArrayLike | None, rows: int | None) -> NDArray[np.float32]:
+    if values is None:
+        return np.zeros((rows or 0, 0), np.float32)
+    matrix = np.asarray(values, np.float32)
+    if matrix.ndim != 2 or (rows is not None and len(matrix) != rows) or not np.isfinite(matrix).all():
+        raise InvalidVectors(
+            f"{what} of shape {matrix.shape} for {rows} rows, or not all finite; they would belong to others. Pass one "
+            "row each in the order of the interactions' ids, with missing values filled."
+        )
+    return matrix
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    norms = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    units: NDArray[np.float32] = (vectors / norms).astype(np.float32)
+    return units

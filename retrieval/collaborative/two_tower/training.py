@@ -1,0 +1,230 @@
+"""Training of the towers, in torch."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import nn
+
+from explorank.retrieval.collaborative.interactions import Interactions
+from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
+from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
+
+_FIRST_SD: Final = 0.05
+_CUTOFF: Final = 100
+_VALIDATION_USERS: Final = 2_000
+
+
+class Towers(nn.Module):
+    """The parameters; `TowerArrays` says what serving keeps of them."""
+
+    def __init__(
+        self, content: NDArray[np.float32], items: int, user_columns: int, options: TwoTowerOptions
+    ) -> None:
+        super().__init__()
+        dim, columns = options.dim, content.shape[1]
+        self.content: torch.Tensor
+        self.register_buffer("content", torch.from_numpy(np.ascontiguousarray(content)))
+        self.item_ids = nn.Embedding(items, dim)
+        self.content_weights = nn.Parameter(torch.randn(columns, dim) * _FIRST_SD)
+        self.content_bias = nn.Parameter(torch.zeros(dim))
+        self.history_ids = nn.Embedding(items, dim)
+        self.history_content = nn.Parameter(torch.randn(columns, dim) * _FIRST_SD)
+        self.hidden = nn.Linear(dim + user_columns, options.hidden)
+        self.output = nn.Linear(options.hidden, dim)
+        self.skip = nn.Linear(dim + user_columns, dim, bias=False)
+        for embedding in (self.item_ids, self.history_ids):
+            nn.init.normal_(embedding.weight, std=_FIRST_SD)
+
+    def items(self, rows: torch.Tensor, with_id: torch.Tensor | None = None) -> torch.Tensor:
+        """Return vectors (m, d) of length 1; `with_id` (m, 1) is 0 where the id is hidden."""
+        own = self.item_ids(rows)
+        if with_id is not None:
+            own = own * with_id
+        return nn.functional.normalize(
+            own + self.content[rows] @ self.content_weights + self.content_bias, dim=1
+        )
+
+    def histories(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what items (m,) add to a history, (m, d)."""
+        added: torch.Tensor = self.history_ids(rows) + self.content[rows] @ self.history_content
+        return added
+
+    def users(self, pooled: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return vectors (m, d) of length 1 for mean histories (m, d) and user columns (m, g)."""
+        read = torch.cat([pooled, columns], dim=1)
+        return nn.functional.normalize(self.output(torch.relu(self.hidden(read))) + self.skip(read), dim=1)
+
+    def arrays(self) -> TowerArrays:
+        """Return what serving needs."""
+        with torch.no_grad():
+            every = torch.arange(self.item_ids.num_embeddings)
+            return TowerArrays(
+                item_vectors=_numpy(self.items(every)),
+                content_weights=_numpy(self.content_weights),
+                content_bias=_numpy(self.content_bias),
+                history_vectors=_numpy(self.histories(every)),
+                hidden_weights=_numpy(self.hidden.weight.T),
+                hidden_bias=_numpy(self.hidden.bias),
+                output_weights=_numpy(self.output.weight.T),
+                skip_weights=_numpy(self.skip.weight.T),
+                output_bias=_numpy(self.output.bias),
+            )
+
+
+def train(
+    interactions: Interactions,
+    content: NDArray[np.float32],
+    user_features: NDArray[np.float32],
+    options: TwoTowerOptions,
+    seed: int,
+) -> tuple[TowerArrays, dict[str, float]]:
+    """Return the towers of the best epoch, and how training went."""
+    # The draws of whoever calls are left as they were.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _trained(interactions, content, user_features, options, np.random.default_rng(seed))
+
+
+def _trained(
+    interactions: Interactions,
+    content: NDArray[np.float32],
+    user_features: NDArray[np.float32],
+    options: TwoTowerOptions,
+    generator: np.random.Generator,
+) -> tuple[TowerArrays, dict[str, float]]:
+    known, held_out = _cut(interactions, options.validation_share, generator)
+    towers = Towers(content, len(interactions.item_ids), user_features.shape[1], options)
+    optimiser = torch.optim.AdamW(
+        towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
+    batches = _Batches(known, user_features, options, generator, with_content=bool(content.shape[1]))
+    best, best_recall, best_epoch, epoch = towers.arrays(), -1.0, 0, 0
+    for epoch in range(1, options.epochs + 1):
+        for batch in batches.epoch():
+            optimiser.zero_grad(set_to_none=True)
+            _loss(towers, batch, options).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        arrays = towers.arrays()
+        recall = _recall(TwoTower(interactions.item_ids, arrays, {}), known, held_out, user_features)
+        if recall > best_recall or not len(held_out):
+            best, best_recall, best_epoch = arrays, recall, epoch
+        elif epoch - best_epoch >= options.patience:
+            break
+    return best, {
+        "epochs": float(epoch), "best_epoch": float(best_epoch), f"recall@{_CUTOFF}": max(best_recall, 0.0),
+    }  # fmt: skip
+
+
+def _loss(towers: Towers, batch: dict[str, torch.Tensor], options: TwoTowerOptions) -> torch.Tensor:
+    """Return the softmax loss over the batch's items, corrected for how often each comes up."""
+    added = towers.histories(batch["history_items"])
+    pooled = nn.functional.embedding_bag(batch["history"], added, batch["history_starts"], mode="mean")
+    users = towers.users(pooled, batch["user_features"])
+    items = towers.items(batch["items"], batch["with_id"])
+    logits = users @ items.T / options.temperature - options.logq * batch["log_frequency"][None]
+    # Another interaction's item that this user took up too is no negative.
+    logits = logits.masked_fill(batch["taken"], -torch.inf)
+    return nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+
+
+class _Batches:
+    """Draws interactions, and for each a part of the rest of its user's history."""
+
+    def __init__(
+        self,
+        known: Interactions,
+        user_features: NDArray[np.float32],
+        options: TwoTowerOptions,
+        generator: np.random.Generator,
+        *,
+        with_content: bool,
+    ) -> None:
+        self._known = known
+        self._matrix: csr_matrix = known.matrix
+        self._matrix.sort_indices()
+        self._user_features = user_features
+        self._options = options
+        self._generator = generator
+        self._hidden = options.id_dropout if with_content else 0.0
+        self._log_frequency = np.log(np.maximum(known.popularity, 1) / max(len(known), 1)).astype(np.float32)
+
+    def epoch(self) -> Any:
+        """Yield batches of tensors; the last of an epoch is left out if it has a single interaction."""
+        order = self._generator.permutation(len(self._known))
+        for start in range(0, len(order), self._options.batch_size):
+            chosen = order[start : start + self._options.batch_size]
+            if len(chosen) > 1:
+                yield self._batch(chosen)
+
+    def _batch(self, chosen: NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        users, items = self._known.users[chosen], self._known.items[chosen]
+        of, taken_items = self._rest_of_histories(users, items)
+        unique, places = np.unique(taken_items, return_inverse=True)
+        taken = self._matrix[users][:, items].toarray() > 0
+        np.fill_diagonal(taken, False)  # noqa: FBT003
+        with_id = self._generator.random((len(chosen), 1)) >= self._hidden
+        return {
+            "items": torch.from_numpy(items),
+            "history_items": torch.from_numpy(unique),
+            "history": torch.from_numpy(places),
+            "history_starts": torch.from_numpy(np.searchsorted(of, np.arange(len(chosen)))),
+            "user_features": torch.from_numpy(self._user_features[users]),
+            "with_id": torch.from_numpy(with_id.astype(np.float32)),
+            "log_frequency": torch.from_numpy(self._log_frequency[items]),
+            "taken": torch.from_numpy(taken),
+        }
+
+    def _rest_of_histories(
+        self, users: NDArray[np.int64], items: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return pairs of a place in the batch and an item of its history, without the one to foresee."""
+        indptr, indices = self._matrix.indptr, self._matrix.indices
+        lengths = (indptr[users + 1] - indptr[users]).astype(np.int64)
+        of = np.repeat(np.arange(len(users)), lengths)
+        within = np.arange(len(of)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        taken = indices[indptr[users][of] + within].astype(np.int64)
+        # Each stays with the probability that leaves `history` items on average.
+        kept = (taken != items[of]) & (self._generator.random(len(of)) * lengths[of] < self._options.history)
+        return of[kept], taken[kept]
+
+
+def _cut(
+    interactions: Interactions, share: float, generator: np.random.Generator
+) -> tuple[Interactions, Interactions]:
+    """Return the interactions apart from `share` of each user's, the latest or random ones; one at least stays."""
+    times = interactions.times
+    keys = generator.random(len(interactions)) if times is None else times
+    order = np.lexsort((keys, interactions.users))
+    rank = np.empty(len(interactions), np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(
+        interactions.users[order], interactions.users[order]
+    )
+    activity = interactions.activity[interactions.users]
+    known = rank < np.maximum(np.round((1.0 - share) * activity), 1)
+    return interactions.take(known), interactions.take(~known)
+
+
+def _recall(
+    model: TwoTower, known: Interactions, held_out: Interactions, user_features: NDArray[np.float32]
+) -> float:
+    """Return the mean share of held-out items among the best of all but the known; 0 where nothing is held out."""
+    users = np.unique(held_out.users)[:_VALIDATION_USERS]
+    if not len(users):
+        return 0.0
+    histories = known.matrix[users]
+    scores = model.scores_of_many(histories, user_features[users])
+    scores[histories.nonzero()] = -np.inf
+    wanted = held_out.matrix[users].toarray() > 0
+    k = min(_CUTOFF, max(scores.shape[1] // 10, 1))
+    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+    hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
+    return float((hits / np.minimum(wanted.sum(axis=1), k)).mean())
+
+
+def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
+    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
