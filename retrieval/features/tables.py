@@ -83,7 +83,8 @@ def unreadable_ids(column: pd.Series[Any]) -> NDArray[np.bool_]:
         return bad
     if pd.api.types.is_integer_dtype(column):
         return bad
-    bad |= column.to_numpy(object) == ""
+    known = ~bad  # comparing a missing value says neither yes nor no
+    bad[known] = column.to_numpy(object)[known] == ""
     return bad
 
 

@@ -84,6 +84,16 @@ def test_each_rule_names_its_rows() -> None:
     assert len(past_interactions(kept)) == len(kept)
 
 
+@pytest.mark.parametrize("kind", [object, "string", "category"])
+def test_ids_of_any_kind(kind: Any) -> None:
+    table = events()
+    table.loc[3, "user_id"] = None
+    table["user_id"] = table["user_id"].astype(kind)
+    assert broken(table) == {"missing id": [3]}
+    numbers = events().assign(user_id=[*range(58), 1.5, np.nan])
+    assert broken(numbers) == {"missing id": [58, 59]}
+
+
 def test_clocks_may_differ_by_a_little() -> None:
     table = events()
     table.loc[0, "timestamp"] = pd.Timestamp(NOW + 3_500, unit="s", tz="UTC")
