@@ -13,6 +13,7 @@ from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
 from explorank.budgets import Budgets, counts_impressions, ledger_path, needs_ledger
 from explorank.catalogues import catalogue_loader
+from explorank.crosses import Crosses
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -29,7 +30,7 @@ from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
-from explorank.rankers import Ranker
+from explorank.rankers import Ranker, register_ranker
 from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
 from explorank.safety import Safety
@@ -151,6 +152,9 @@ def collect_components(settings: Settings, plugins: Sequence[object] = ()) -> tu
         manager.register(plugin)
     registry = Registry()
     manager.register_components(registry)
+    for name in registry.names("ranker"):  # a ranker's own options, and its folder, may name others
+        if isinstance(factory := registry.get("ranker", name), type):
+            register_ranker(name, factory)
     return manager, registry
 
 
@@ -174,7 +178,8 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     safety = Safety.of(settings, kill_switch)
     learner = open_learner(settings, policy, features, safety)
     learner.start(settings.feedback.learn_every_s, clock=clock)
-    engine, recorder = Engine(manager), Recorder(log)
+    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    engine, recorder = Engine(manager, crosses), Recorder(log)
     exposures = _open_exposures(settings)
     budgets = Budgets(settings, exposures, log, lambda: engine.enriched, clock)
     budgets.restore()

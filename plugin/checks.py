@@ -19,8 +19,7 @@ from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
-from explorank.ranker_columns import own_columns
-from explorank.rankers import LightGBMRanker, Ranker
+from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -131,7 +130,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         return
     store.verify(RANKER, current[0])
     ranker = load_ranker(settings, registry)(current[1])
-    available = served_columns(settings) | {*own_columns(ranker)}
+    available = served_columns(settings) | {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from explorank.assembly import RANKER, load_ranker
 from explorank.builtin.features import USER
+from explorank.builtin.rankers import CHEAPER, history_of
 from explorank.builtin.retrieval import SIMILARITY
 from explorank.errors import USER_ERRORS, InvalidRequest
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.registry import did_you_mean
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, Features, SlotMethod
 from explorank.model_card import ModelCard
-from explorank.ranker_columns import ranker_columns
-from explorank.rankers import Explanation, Ranker
+from explorank.rankers import Explanation, Ranker, RankingData, features_for
 from explorank.retrieval import Catalogue, interest_vector
 from explorank.retrieval.features.vocabulary import Vocabularies
 
@@ -142,12 +142,12 @@ def explain_decision(
     ids = [str(item) for item in record.item_ids[rows].tolist()]
     artefact, ranker = _ranker_of(installation, record, notes)
     catalogue = installation.catalogue.get()
-    history = _history(record)
+    history = history_of(record.request)
     columns, explanation, scores = None, None, None
     if ranker is not None and ids:
         try:
             features = _features(installation, record, rows, catalogue, history, notes)
-            columns = ranker_columns(ranker, features.names, features.values, ids, history)
+            columns = _columns(ranker, features, ids, history)
             scores = ranker.score(columns)
             explain = getattr(ranker, "explain", None)
             if explain is None:
@@ -210,7 +210,12 @@ def _ranker_of(
     installation: Installation, record: DecisionRecord, notes: list[str]
 ) -> tuple[str, Ranker | None]:
     """Return the artefact's version and the ranker that scored the decision, where it is still there."""
-    wanted = record.versions.get("ranker", "")
+    served = record.versions.get("ranker", "")
+    wanted = served.removesuffix(CHEAPER)
+    if wanted != served:
+        notes.append(
+            "There was too much to do, so the ranker took its cheaper way; attributions are of the whole one."
+        )
     if not wanted:
         notes.append(
             "No trained ranker scored this decision: the host gave the scores, or the order is retrieval's."
@@ -233,12 +238,20 @@ def _ranker_of(
     return "", None
 
 
-def _history(record: DecisionRecord) -> list[str]:
-    """Return the liked items of the user as the decision knew them, oldest first."""
-    context = record.request.context
-    liked = [str(item) for item in context.get("liked", context.get("history", ())) or ()]
-    known = set(liked)
-    return [*liked, *(str(item) for item in context.get("recent", ()) or () if str(item) not in known)]
+def _columns(
+    ranker: Ranker, features: Features, item_ids: Sequence[str], history: Sequence[str]
+) -> NDArray[np.float32]:
+    """Return what the ranker scores, (n, d) in the order of its manifest."""
+    request = RankingData(
+        features=features.values,
+        feature_names=features.names,
+        labels=np.zeros(len(item_ids)),
+        groups=np.array([len(item_ids)]),
+        item_ids=np.asarray(item_ids, np.str_),
+        histories=(tuple(history),),
+        called="served",
+    )
+    return np.ascontiguousarray(features_for(ranker, request))
 
 
 def _features(
@@ -282,7 +295,9 @@ def _features(
             else catalogue.vectors[anchors[0]]
         )
         values[:, column] = catalogue.cosines(vector, candidates.id_list)
-    return Features(features.names, values)
+    crosses = installation.engine.crosses
+    plain = [place for place, name in enumerate(features.names) if name not in crosses.names]
+    return crosses.extend(Features(tuple(features.names[place] for place in plain), values[:, plain]))
 
 
 def _item(

@@ -3,18 +3,24 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from explorank.rankers.applying import features_for, id_columns_of, is_listwise, places_of, score_data
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import (
     CorruptRanker,
     FeatureMismatch,
+    InvalidProbabilities,
     InvalidTraining,
+    MissingDependency,
     RankerError,
     UnsupportedModel,
 )
 from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.names import RANKERS, register_ranker
+from explorank.rankers.position_bias import examination_from_random_slots
 from explorank.rankers.ranker import (
     ExplainingRanker,
+    HurriedRanker,
     IdReadingRanker,
     MeteredProgress,
     Progress,
@@ -25,39 +31,96 @@ from explorank.rankers.ranker import (
 )
 
 if TYPE_CHECKING:
+    from explorank.rankers.bagging import Bagging, BaggingOptions
+    from explorank.rankers.blend import Blend, BlendOptions
+    from explorank.rankers.calibrated import Calibrated, CalibratedOptions
+    from explorank.rankers.calibration import (
+        ReliabilityCurve,
+        expected_calibration_error,
+        plot_reliability,
+        reliability_curve,
+    )
     from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
+    from explorank.rankers.lightgbm_search import Search, Trial, search_lightgbm
+    from explorank.rankers.reciprocal_rank import ReciprocalRank, ReciprocalRankOptions
     from explorank.rankers.scoring import Scoring
+    from explorank.rankers.stack import Stack, StackOptions
 
 __all__ = [
+    "RANKERS",
+    "Bagging",
+    "BaggingOptions",
+    "Blend",
+    "BlendOptions",
+    "Calibrated",
+    "CalibratedOptions",
     "CorruptRanker",
     "ExplainingRanker",
     "Explanation",
     "FeatureMismatch",
     "Forest",
+    "HurriedRanker",
     "IdReadingRanker",
+    "InvalidProbabilities",
     "InvalidTraining",
     "LightGBMOptions",
     "LightGBMRanker",
     "MeteredProgress",
+    "MissingDependency",
     "Progress",
     "Ranker",
     "RankerError",
     "RankerManifest",
     "RankingData",
+    "ReciprocalRank",
+    "ReciprocalRankOptions",
+    "ReliabilityCurve",
     "Scoring",
+    "Search",
+    "Stack",
+    "StackOptions",
     "TrainableRanker",
+    "Trial",
     "UncertainRanker",
     "UnsupportedModel",
+    "examination_from_random_slots",
+    "expected_calibration_error",
     "feature_hash",
+    "features_for",
+    "id_columns_of",
+    "is_listwise",
+    "places_of",
+    "plot_reliability",
+    "register_ranker",
+    "reliability_curve",
     "report_metrics",
+    "score_data",
+    "search_lightgbm",
 ]
 
 _LATE: Final = {
+    "Bagging": "explorank.rankers.bagging",
+    "BaggingOptions": "explorank.rankers.bagging",
+    "Blend": "explorank.rankers.blend",
+    "BlendOptions": "explorank.rankers.blend",
+    "Calibrated": "explorank.rankers.calibrated",
+    "CalibratedOptions": "explorank.rankers.calibrated",
     "Forest": "explorank.rankers.forest",
     "LightGBMOptions": "explorank.rankers.lightgbm_ranker",
     "LightGBMRanker": "explorank.rankers.lightgbm_ranker",
+    "ReciprocalRank": "explorank.rankers.reciprocal_rank",
+    "ReciprocalRankOptions": "explorank.rankers.reciprocal_rank",
+    "ReliabilityCurve": "explorank.rankers.calibration",
     "Scoring": "explorank.rankers.scoring",
+    "Search": "explorank.rankers.lightgbm_search",
+    "Stack": "explorank.rankers.stack",
+    "StackOptions": "explorank.rankers.stack",
+    "Trial": "explorank.rankers.lightgbm_search",
+    "expected_calibration_error": "explorank.rankers.calibration",
+    "plot_reliability": "explorank.rankers.calibration",
+    "reliability_curve": "explorank.rankers.calibration",
+    "search_lightgbm": "explorank.rankers.lightgbm_search",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 

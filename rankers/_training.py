@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 
-Objective: TypeAlias = Literal["lambdarank", "binary"]
+Objective: TypeAlias = Literal["lambdarank", "binary", "regression", "poisson", "tweedie"]
+
+_COUNTS: Final = ("poisson", "tweedie")
 
 _UNFIT_FOR_NAMES: Final = frozenset('",:[]{}')
 _MOST_GRADES: Final = 31
@@ -19,10 +21,16 @@ _MOST_GRADES: Final = 31
 
 def check_labels(data: RankingData, objective: Objective) -> None:
     """Raise `InvalidTraining` where the labels cannot serve the objective."""
+    if not len(data):
+        raise InvalidTraining(
+            f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
+        )
     if objective == "binary":
         _check_binary(data)
-    else:
+    elif objective == "lambdarank":
         _check_grades(data)
+    else:
+        _check_amounts(data, objective)
 
 
 def _check_binary(data: RankingData) -> None:
@@ -60,6 +68,20 @@ def _check_grades(data: RankingData) -> None:
         )
 
 
+def _check_amounts(data: RankingData, objective: Objective) -> None:
+    if np.ptp(data.labels) == 0.0:
+        raise InvalidTraining(
+            f"All {data.called} labels are {data.labels[0]:g}; from one value alone nothing can be told apart. Add "
+            "rows with others: items that were shown and earned nothing, say."
+        )
+    if objective in _COUNTS and data.labels.min() < 0:
+        row = int(data.labels.argmin())
+        raise InvalidTraining(
+            f"Row {row} of the {data.called} labels is {data.labels[row]:g}; objective {objective!r} knows amounts "
+            "from 0 on. Leave refunds out, or use 'regression'."
+        )
+
+
 def check_names(names: Sequence[str]) -> None:
     """Raise `InvalidTraining` for names that do not fit LightGBM's text format."""
     unfit = next(
@@ -70,6 +92,18 @@ def check_names(names: Sequence[str]) -> None:
             f"Feature name {unfit!r} holds a space or one of {' '.join(sorted(_UNFIT_FOR_NAMES))}, or is "
             "empty; LightGBM's text format cannot hold it. Rename the feature."
         )
+
+
+def monotone_constraints(data: RankingData, monotone: Mapping[str, int]) -> list[int]:
+    """Return LightGBM's list of constraints; raise `InvalidTraining` for a name that stands for no number."""
+    for name in monotone:
+        if name not in data.feature_names or name in data.categorical:
+            why = "categorical, and has no order" if name in data.categorical else "not among the features"
+            raise InvalidTraining(
+                f"`monotone` constrains {name!r}, which is {why}, so the promise could not be kept. Name numerical "
+                f"features: {', '.join(one for one in data.feature_names if one not in data.categorical)}."
+            )
+    return [monotone.get(name, 0) for name in data.feature_names]
 
 
 def check_enough(data: RankingData, min_data_in_leaf: int) -> None:

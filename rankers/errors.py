@@ -4,7 +4,9 @@
     ├── InvalidTraining   (ValueError)  data or options that no useful ranker can be trained from
     ├── FeatureMismatch   (ValueError)  features that are not the ones a ranker was trained on
     ├── CorruptRanker     (ValueError)  a saved file that is damaged, missing or foreign
-    └── UnsupportedModel  (ValueError)  a model that no compiled forest can score exactly
+    ├── UnsupportedModel  (ValueError)  a model that no compiled forest can score exactly
+    ├── InvalidProbabilities (ValueError) probabilities or labels of which no calibration can be told
+    └── MissingDependency (ImportError) a package of an extra that is not installed
 
 Each message names the thing, the rule it broke, what follows from that, and the way out.
 """
@@ -28,3 +30,11 @@ class CorruptRanker(RankerError, ValueError):
 
 class UnsupportedModel(RankerError, ValueError):
     """A model that no compiled forest can score exactly."""
+
+
+class InvalidProbabilities(RankerError, ValueError):
+    """Probabilities or labels of which no calibration can be told."""
+
+
+class MissingDependency(RankerError, ImportError):
+    """A package of an extra that is not installed."""

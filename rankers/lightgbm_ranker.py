@@ -6,7 +6,6 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, get_args
 
@@ -14,21 +13,38 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._training import Objective, check_enough, check_labels, check_names
+from explorank.rankers._training import (
+    Objective,
+    check_enough,
+    check_labels,
+    check_names,
+    monotone_constraints,
+)
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
-from explorank.rankers.explanation import Explanation
-from explorank.rankers.manifest import RankerManifest, feature_hash
+from explorank.rankers.explanation import Explanation, Link
+from explorank.rankers.forest import Forest
+from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
+from explorank.rankers.position_bias import PositionBias, check_examination, corrected
 from explorank.rankers.ranker import Progress, report_metrics
 from explorank.rankers.scoring import Scoring, exact_forest
 
 _log: Final = logging.getLogger(__name__)
 
+_CHEAPER: Final = 5
 _MODEL_FILE: Final = "model.txt"
 _MANIFEST_FILE: Final = "manifest.json"
 _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lambdarank": {"metric": "ndcg", "eval_at": [10]},
     "binary": {"metric": ["binary_logloss", "auc"], "first_metric_only": True},
+    "regression": {"metric": "l2"},
+    "poisson": {"metric": "poisson"},
+    "tweedie": {"metric": "tweedie"},
+}
+_RAW_TO_SCORE: Final[Mapping[str, Link]] = {
+    "binary": "logistic",
+    "poisson": "exponential",
+    "tweedie": "exponential",
 }
 
 
@@ -39,9 +55,13 @@ class LightGBMOptions:
     The defaults are small and shrunken trees: counts drift with time, and deep ones learn their thresholds.
     """
 
+    # Read by pydantic where settings are checked; this package itself does not need pydantic.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
     objective: Objective = "lambdarank"
     """`lambdarank` orders the rows of a request by grades 0, 1, 2, …; `binary` takes 0 and 1, and its scores are
-    probabilities."""
+    probabilities; `regression` foresees an amount, such as a revenue, by squared error, and `poisson` and `tweedie` one
+    that is never below 0, the latter where most are exactly 0."""
     rounds: int = 400
     """Trees at most."""
     learning_rate: float = 0.03
@@ -58,6 +78,14 @@ class LightGBMOptions:
     """Training stops after so many rounds without a better metric on the later slice."""
     num_threads: int = 0
     """While training; 0 takes all cores."""
+    monotone: Mapping[str, int] = field(default_factory=dict)
+    """Features by name whose growth may only raise (1) or only lower (-1) the score: `{price: -1}`."""
+    position_bias: PositionBias = "none"
+    """How training allows for slots that are looked at more often: `weights` by inverse propensities from
+    `examination`; `lightgbm` by the bias of each slot that LightGBM estimates beside its trees (`lambdarank` only).
+    Both read the positions of the training data."""
+    examination: tuple[float, ...] = ()
+    """The probability that each slot is looked at, from the first on, above 0 and at most 1; for `weights`."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """Any others of LightGBM's own, such as `max_bin`; they win over the above. What makes training deterministic is
     set apart from them."""
@@ -77,6 +105,29 @@ class LightGBMOptions:
                 f"`learning_rate` is {self.learning_rate}; trees would count nothing, or the wrong way. Use a number "
                 "above 0, such as 0.03."
             )
+        for name, sign in self.monotone.items():
+            if sign not in (-1, 1):
+                raise InvalidTraining(
+                    f"monotone={{{name}: {sign!r}}} is neither 1, scores rise with the feature, nor -1, they fall. "
+                    "Leave out features that may do both."
+                )
+        if self.position_bias not in get_args(PositionBias):
+            raise InvalidTraining(
+                f"position_bias={self.position_bias!r} is none of {', '.join(get_args(PositionBias))}. Name one of "
+                "them."
+            )
+        if self.position_bias == "lightgbm" and self.objective != "lambdarank":
+            raise InvalidTraining(
+                f"position_bias='lightgbm' works within 'lambdarank', and objective is {self.objective!r}. Use "
+                "`position_bias: weights` with an `examination`."
+            )
+        if self.position_bias == "weights":
+            check_examination(self.examination)
+            if not self.examination:
+                raise InvalidTraining(
+                    "position_bias='weights' needs to know how likely each slot is looked at. Set `examination`, which "
+                    "`examination_from_random_slots` estimates."
+                )
 
     def of_lightgbm(self, rows: int) -> dict[str, Any]:
         """Return LightGBM's own parameters for that many training rows."""
@@ -107,6 +158,11 @@ class LightGBMRanker:
         self._manifest = manifest
         self._booster = lightgbm.Booster(model_str=model_text)
         self._forest, self._scoring = exact_forest(model_text, self._booster)
+        self._rounds = self._booster.current_iteration()
+        self._fewer_rounds = -(-self._rounds // _CHEAPER)
+        self._fewer_trees = None
+        if self._forest is not None and self._fewer_rounds < self._rounds:
+            self._fewer_trees = Forest.of(self._booster.model_to_string(num_iteration=self._fewer_rounds))
         if self._forest is None:
             _log.warning(
                 "Ranker %r version %s is scored by LightGBM itself, several times slower than compiled: %s",
@@ -136,9 +192,9 @@ class LightGBMRanker:
     ) -> LightGBMRanker:
         """Train on `data`; stop when the metric on `valid`, a later slice, no longer improves.
 
-        That metric is NDCG@10, or log loss; the best round is kept. The same data, seed and options give the same
-        trees, whatever `num_threads` is. Raises `InvalidTraining` for data or options from which no useful ranker can
-        come.
+        That metric is NDCG@10, log loss, or the loss of the amounts; the best round is kept. Where clicks are weighed,
+        they are weighed in both slices. The same data, seed and options give the same trees, whatever `num_threads` is.
+        Raises `InvalidTraining` for data or options from which no useful ranker can come.
         """
         options = options or LightGBMOptions()
         params = options.of_lightgbm(len(data))
@@ -153,13 +209,15 @@ class LightGBMRanker:
             "force_row_wise": True,
             "verbosity": -1,
         }
-        training = _dataset(data)
+        if options.monotone:
+            params["monotone_constraints"] = monotone_constraints(data, options.monotone)
+        training = _dataset(_seen(data, options), positions=options.position_bias == "lightgbm")
         callbacks: list[Callable[[Any], None]] = []
         watched = []
         if valid is not None:
             data.check_same_features(valid)
             check_labels(valid, options.objective)
-            watched = [_dataset(valid, training)]
+            watched = [_dataset(_seen(valid, options), training)]
             callbacks.append(lightgbm.early_stopping(options.early_stopping_rounds, verbose=False))
         if progress is not None:
             callbacks.append(_telling(progress))
@@ -168,7 +226,7 @@ class LightGBMRanker:
             callbacks=callbacks,
         )  # fmt: skip
         text = booster.model_to_string(num_iteration=booster.best_iteration)
-        mean, std = _mean_and_std(data.features)
+        mean, std = column_scales(data.features)
         metrics = {
             "rows": float(len(data)),
             "trees": float(
@@ -178,8 +236,8 @@ class LightGBMRanker:
         }
         ranker = cls(
             text,
-            _manifest(
-                text,
+            RankerManifest.of(
+                text.encode(),
                 name="lightgbm",
                 objective=options.objective,
                 feature_names=data.feature_names,
@@ -194,11 +252,19 @@ class LightGBMRanker:
         return ranker
 
     @classmethod
-    def from_booster(cls, booster: lightgbm.Booster, name: str = "lightgbm") -> LightGBMRanker:
+    def from_booster(
+        cls,
+        booster: lightgbm.Booster,
+        name: str = "lightgbm",
+        *,
+        features: NDArray[np.float32] | None = None,
+    ) -> LightGBMRanker:
         """Return a ranker of a booster trained elsewhere; its feature names are the manifest's.
 
-        Where the booster stopped early, its best round is kept. Raises `InvalidTraining` for a booster that
-        gives several scores per row.
+        Where the booster stopped early, its best round is kept. `features` (n, d) are what it was trained on: their
+        means and deviations scale what exploration sees, which else scales within each request.
+
+        Raises `InvalidTraining` for a booster that gives several scores per row.
         """
         if booster.num_model_per_iteration() > 1:
             raise InvalidTraining(
@@ -206,14 +272,17 @@ class LightGBMRanker:
                 "by one. Train it with a ranking, binary or regression objective."
             )
         text = booster.model_to_string(num_iteration=booster.best_iteration)
+        mean, std = (None, None) if features is None else column_scales(features)
         header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
         return cls(
             text,
-            _manifest(
-                text,
+            RankerManifest.of(
+                text.encode(),
                 name=name,
                 objective=header.get("objective", "custom").partition(" ")[0],
                 feature_names=tuple(booster.feature_name()),
+                feature_mean=mean,
+                feature_std=std,
             ),
         )
 
@@ -224,7 +293,8 @@ class LightGBMRanker:
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return one score per row, (n,) float64, for features (n, d) float32; NaN is missing.
 
-        More is better; with objective `binary` a score is a probability. Raises `FeatureMismatch` where d is
+        More is better; with objective `binary` a score is a probability, with the objectives of amounts what is
+        expected. Raises `FeatureMismatch` where d is
         not the number of features; `check` compares their names.
         """
         features = np.asarray(features, np.float32)
@@ -236,9 +306,23 @@ class LightGBMRanker:
         scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)
         return scores
 
-    def explain(self, features: NDArray[np.float32]) -> Explanation:
-        """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
+    @property
+    def cheaper_way(self) -> str:
+        """The first fifth of the trees, which correct the most; empty for a booster that is not compiled."""
+        if self._fewer_trees is None:
+            return ""
+        return f"the first {self._fewer_rounds} of {self._rounds} rounds of trees"
 
+    def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what `score` would if boosting had ended after a fifth of its rounds."""
+        features = np.asarray(features, np.float32)
+        self._check_columns(features)
+        return self.score(features) if self._fewer_trees is None else self._fewer_trees.predict(features)
+
+    def explain(self, features: NDArray[np.float32]) -> Explanation:
+        """Return what each feature adds to each row's raw score.
+
+        For `binary` that is the log-odds, for `poisson` and `tweedie` the logarithm of the amount.
         Exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent). Takes several times as long as `score`.
         """
         self._check_columns(features)
@@ -251,7 +335,7 @@ class LightGBMRanker:
             attributions=parts[:, :-1],
             base=parts[:, -1],
             method="tree_shap",
-            link="logistic" if self._manifest.objective == "binary" else "identity",
+            link=_RAW_TO_SCORE.get(self._manifest.objective, "identity"),
         )
 
     def save(self, folder: str | Path) -> None:
@@ -304,6 +388,18 @@ class LightGBMRanker:
             )
 
 
+def _seen(data: RankingData, options: LightGBMOptions) -> RankingData:
+    """Return the data as the options allow for slots."""
+    if options.position_bias == "weights":
+        return corrected(data, options.objective, options.examination)
+    if options.position_bias == "lightgbm" and data.positions is None:
+        raise InvalidTraining(
+            f"`position_bias` asks in which slot each row was shown, and the {data.called} data has no positions. Pass "
+            "them, or set `position_bias: none`."
+        )
+    return data
+
+
 def _telling(progress: Progress) -> Callable[[Any], None]:
     def tell(env: Any) -> None:
         step = env.iteration + 1
@@ -317,34 +413,16 @@ def _telling(progress: Progress) -> Callable[[Any], None]:
     return tell
 
 
-def _dataset(data: RankingData, reference: lightgbm.Dataset | None = None) -> lightgbm.Dataset:
+def _dataset(
+    data: RankingData, reference: lightgbm.Dataset | None = None, *, positions: bool = False
+) -> lightgbm.Dataset:
     return lightgbm.Dataset(
         data.features,
         data.labels,
         reference=reference,
         group=data.groups,
         weight=data.weights,
+        position=data.positions if positions else None,
         feature_name=list(data.feature_names),
         categorical_feature=list(data.categorical),
     )
-
-
-def _manifest(text: str, **facts: Any) -> RankerManifest:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    names_hash = feature_hash(facts["feature_names"], facts.get("categorical", ()))
-    return RankerManifest(
-        version=hashlib.sha256(f"{digest}{names_hash}".encode()).hexdigest()[:12],
-        feature_hash=names_hash,
-        model_sha256=digest,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        **facts,
-    )
-
-
-def _mean_and_std(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    known = ~np.isnan(features)
-    count = np.maximum(known.sum(axis=0), 1)
-    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
-    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
-    std = np.sqrt(variance)
-    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())

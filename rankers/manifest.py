@@ -7,8 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch
 
@@ -44,6 +48,23 @@ class RankerManifest:
     """First and last moment of the training data, in seconds since the Unix epoch."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
+
+    @classmethod
+    def of(cls, content: bytes, **facts: Any) -> RankerManifest:
+        """Return the manifest of a ranker that was trained just now, whose model is `content`.
+
+        `facts` are the fields that do not follow from the model and the names: at least `name`, `objective` and
+        `feature_names`.
+        """
+        digest = hashlib.sha256(content).hexdigest()
+        names_hash = feature_hash(facts["feature_names"], facts.get("categorical", ()))
+        return cls(
+            version=hashlib.sha256(f"{digest}{names_hash}".encode()).hexdigest()[:12],
+            feature_hash=names_hash,
+            model_sha256=digest,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            **facts,
+        )
 
     @property
     def scale(self) -> dict[str, tuple[float, float]]:
@@ -111,6 +132,16 @@ def feature_hash(feature_names: Sequence[str], categorical: Sequence[str] = ()) 
     """Return the SHA-256, in hex, of the names, their order, and which of them are categorical."""
     canonical = json.dumps([list(feature_names), sorted(categorical)], separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def column_scales(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return `feature_mean` and `feature_std` of training columns (n, d), NaN for missing."""
+    known = ~np.isnan(features)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.sum(features, axis=0, dtype=np.float64, where=known) / count
+    variance = np.sum(np.square(features - mean), axis=0, where=known) / count
+    std = np.sqrt(variance)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def _seal(content: Mapping[str, Any]) -> str:

@@ -47,7 +47,8 @@ class Ranker(Protocol):
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better.
 
-        A row's score depends on that row alone. Raises `FeatureMismatch` where d is another number.
+        A row's score depends on that row alone, unless the ranker has a `listwise` that is true. Raises
+        `FeatureMismatch` where d is another number.
         """
 
 
@@ -59,6 +60,18 @@ class UncertainRanker(Ranker, Protocol):
         self, features: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return what `score` does, and the standard deviation of each score, (n,) float64, 0 or more."""
+
+
+@runtime_checkable
+class HurriedRanker(Ranker, Protocol):
+    """A ranker that can also answer sooner and less exactly, for when more is asked than it can score."""
+
+    @property
+    def cheaper_way(self) -> str:
+        """What `score_cheaply` leaves out, in words: `the first 60 of 300 trees`; empty where there is no such way."""
+
+    def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return scores, (n,) float64, for features (n, d); more is better, on a scale of their own."""
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ def module_at() -> Callable[[Path], ModuleType]:
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # where dataclasses and inspect look for it
         spec.loader.exec_module(module)
         return module
 

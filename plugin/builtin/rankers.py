@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
 import numpy as np
 
 from explorank.artefacts import Watched
+from explorank.builtin.retrieval import liked_items
+from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Features, IndexArray, Scores
-from explorank.rankers import LightGBMRanker, Ranker
+from explorank.hooks.types import (
+    Candidates,
+    Fallback,
+    FeatureArray,
+    Features,
+    IndexArray,
+    RankingRequest,
+    Scores,
+)
+from explorank.rankers import (
+    Bagging,
+    Blend,
+    Calibrated,
+    HurriedRanker,
+    IdReadingRanker,
+    LightGBMRanker,
+    Ranker,
+    ReciprocalRank,
+    Stack,
+    UncertainRanker,
+    places_of,
+)
 from explorank.services import Services
+
+NAME: Final = "explorank-rankers"
+CHEAPER: Final = "-cheaper"
+"""Ends the version of scores that a ranker gave in its cheaper way."""
 
 
 class RankersPlugin:
@@ -17,12 +46,17 @@ class RankersPlugin:
 
     def __init__(self) -> None:
         self._ranker: Watched[Ranker] | None = None
-        self._columns: tuple[tuple[str, ...], str, IndexArray | slice] | None = None
+        self._plan: _Plan | None = None
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
-        """Add the built-in ranker."""
+        """Add the built-in rankers."""
         registry.ranker("lightgbm", LightGBMRanker)
+        registry.ranker("bagging", Bagging)
+        registry.ranker("blend", Blend)
+        registry.ranker("calibrated", Calibrated)
+        registry.ranker("reciprocal_rank", ReciprocalRank)
+        registry.ranker("stack", Stack)
 
     @hookimpl
     def ranking_startup(self, services: Services) -> None:
@@ -30,26 +64,70 @@ class RankersPlugin:
         self._ranker = services.ranker
 
     @hookimpl
-    def ranking_score(self, features: Features) -> Scores | None:
-        """Return the ranker's scores, or None where none is trained."""
+    def ranking_score(
+        self, request: RankingRequest, candidates: Candidates, features: Features
+    ) -> Scores | None:
+        """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained."""
         ranker = None if self._ranker is None else self._ranker.get()
         if ranker is None:
             return None
-        columns = self._columns_for(ranker, features)
-        return Scores(ranker.score(features.values[:, columns]), version=ranker.manifest.version)
+        plan = self._plan
+        if plan is None or plan.ranker is not ranker or plan.names != features.names:
+            self._plan = plan = _Plan.of(ranker, features.names)
+        return plan.score(request, candidates, features.values)
 
-    def _columns_for(self, ranker: Ranker, features: Features) -> IndexArray | slice:
-        """Return where the ranker's columns stand; remembered, since they rarely change.
 
-        A slice where they stand together and in order, so that nothing is copied.
-        """
-        known = self._columns
-        if known is not None and known[0] == features.names and known[1] == ranker.manifest.version:
-            return known[2]
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How one ranker scores requests with columns of these names; remembered, since both rarely change."""
+
+    ranker: Ranker
+    names: tuple[str, ...]
+    columns: IndexArray | slice
+    """Where the ranker's columns stand, those that it reads from ids after the served ones. A slice where they stand
+    together and in order, so that nothing is copied."""
+    reads_ids: IdReadingRanker | None
+    """The ranker, where it computes columns from ids."""
+    knows_uncertainty: UncertainRanker | None
+    """The ranker, where it says how sure it is."""
+
+    @classmethod
+    def of(cls, ranker: Ranker, names: tuple[str, ...]) -> _Plan:
+        """Look up the columns; raise `FeatureMismatch` for one that nobody serves."""
+        reads_ids = ranker if isinstance(ranker, IdReadingRanker) and ranker.id_columns else None
+        all_names = names if reads_ids is None else (*names, *reads_ids.id_columns)
         wanted = ranker.manifest.feature_names
-        ranker.check([name for name in wanted if name in features.names])
-        places = [features.names.index(name) for name in wanted]
-        run = range(min(places, default=0), min(places, default=0) + len(places))
-        columns = slice(run.start, run.stop) if places == list(run) else np.array(places, np.int64)
-        self._columns = (features.names, ranker.manifest.version, columns)
-        return columns
+        ranker.check([name for name in wanted if name in all_names])
+        return cls(
+            ranker=ranker,
+            names=names,
+            columns=places_of(wanted, all_names),
+            reads_ids=reads_ids,
+            knows_uncertainty=ranker if isinstance(ranker, UncertainRanker) else None,
+        )
+
+    def score(self, request: RankingRequest, candidates: Candidates, values: FeatureArray) -> Scores:
+        """Return the scores of candidates with served columns `values` (n, d)."""
+        if self.reads_ids is not None:
+            read = self.reads_ids.read_ids(candidates.id_list, history_of(request))
+            values = np.concatenate([values, read], axis=1)
+        version = self.ranker.manifest.version
+        hurried = request.hurried and isinstance(self.ranker, HurriedRanker) and self.ranker
+        if hurried and hurried.cheaper_way:
+            note_fallback(Fallback("score", NAME, request.hurried, hurried.cheaper_way))
+            # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
+            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}")
+        if self.knows_uncertainty is None:
+            return Scores(self.ranker.score(values[:, self.columns]), version=version)
+        scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])
+        return Scores(scores, uncertainty, version)
+
+
+def history_of(request: RankingRequest) -> tuple[str, ...]:
+    """Return what the visitor took up, oldest first: what is stored, their session, and what came in since then.
+
+    What is stored of the latest events already, and what was taken up once more, stands where it was last taken up.
+    """
+    since = tuple(request.context.get("recent", ()))
+    latest = frozenset(since)
+    return (*(item for item in map(str, liked_items(request)) if item not in latest), *since)

@@ -61,7 +61,7 @@ class RetrievalPlugin:
             return None
         query = RetrievalQuery(
             user_vector=self._user_vector(request, catalogue),
-            history=tuple(_liked(request)),
+            history=tuple(liked_items(request)),
             similar_to=request.similar_to,
             exclude=request.exclude,
             time=request.time,
@@ -94,7 +94,7 @@ class RetrievalPlugin:
         return None if self._catalogue is None else self._catalogue.get()
 
     def _user_vector(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
-        return self._interest.vector(request.user_id, _liked(request), catalogue)
+        return self._interest.vector(request.user_id, liked_items(request), catalogue)
 
     def _anchor(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
         if request.similar_to is None:
@@ -113,6 +113,7 @@ def _found(retriever: Retriever, catalogue: Catalogue, query: RetrievalQuery, k:
         return Candidates.of((), retriever.name)
 
 
-def _liked(request: RankingRequest) -> Sequence[str]:
+def liked_items(request: RankingRequest) -> Sequence[str]:
+    """Return what the visitor liked by what is stored and brought along, oldest first."""
     liked: Sequence[str] = request.context.get("liked", request.context.get("history", ()))
     return liked

@@ -11,8 +11,7 @@ from explorank.errors import USER_ERRORS, CorruptState, UnknownArtefact
 from explorank.hooks.exploration import Calibration
 from explorank.model_card import ModelCard
 from explorank.pipeline.features import served_columns
-from explorank.ranker_columns import own_columns
-from explorank.rankers import Ranker
+from explorank.rankers import Ranker, id_columns_of
 from explorank.settings import Settings
 
 
@@ -124,7 +123,7 @@ class Models:
         _, registry = collect_components(self._settings)
         ranker = load_ranker(self._settings, registry)(self._store.verify(RANKER, version))
         if not force:
-            served = served_columns(self._settings) | {*own_columns(ranker)}
+            served = served_columns(self._settings) | {*id_columns_of(ranker)}
             ranker.check([name for name in ranker.manifest.feature_names if name in served])
         return ranker
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, collect_components, load_ranker
 from explorank.builtin.retrieval import SIMILARITY
+from explorank.crosses import Crosses
 from explorank.errors import USER_ERRORS, CorruptState, DataError
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
+from explorank.hooks.types import Features
 from explorank.model_card import Comparison, Estimate
 from explorank.pipeline.card import model_card, options_as_json
 from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_resumed
@@ -28,8 +30,7 @@ from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_
 from explorank.pipeline.results import estimate
 from explorank.pipeline.segments import by_segment, user_groups
 from explorank.pipeline.tracking import Monitor, Run, TrackerName, tracking
-from explorank.ranker_columns import score_requests
-from explorank.rankers import Ranker, RankingData, TrainableRanker
+from explorank.rankers import Ranker, RankingData, TrainableRanker, score_data
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RankerComponent, Settings, resolve_ranker
@@ -159,7 +160,7 @@ def train_ranker(
             progress=monitor,
             checkpoint=checkpoint,
         )
-        scores = score_requests(ranker, past.later)
+        scores = score_data(ranker, past.later)
         metrics = accuracy(scores, past.later)
         for tracker in trackers:
             tracker.log(
@@ -216,10 +217,12 @@ def _past_data(
     access: FeatureAccess,
     options: TrainOptions,
 ) -> _PastData:
+    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
     data = RankingData(
         features=matrix,
@@ -268,7 +271,7 @@ class _Former:
                 return cls(why_not="there was none")
             version, folder = current[0], store.verify(RANKER, current[0])
             ranker = load_ranker(settings, registry)(folder)
-            scores = score_requests(ranker, past.later)
+            scores = score_data(ranker, past.later)
         except (*USER_ERRORS, OSError) as error:
             return cls(why_not=str(error))
         own = accuracy(scores, past.later)["ndcg@10"]
@@ -343,7 +346,11 @@ def _past_requests(
 
 
 def feature_matrix(
-    access: FeatureAccess, catalogue: Catalogue, rows: pd.DataFrame, vectors: NDArray[np.float32]
+    access: FeatureAccess,
+    catalogue: Catalogue,
+    rows: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    crosses: Crosses | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
 
@@ -358,7 +365,8 @@ def feature_matrix(
     cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
     cosines[(positions < 0) | (norms[query] == 0)] = np.nan
     matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
-    return (*names, SIMILARITY), matrix
+    features = (crosses or Crosses()).extend(Features((*names, SIMILARITY), matrix))
+    return features.names, features.values
 
 
 def _group_sizes(query: pd.Series[int]) -> NDArray[np.int64]:

@@ -8,10 +8,18 @@ import pandas as pd
 import pytest
 
 from explorank import Stage
-from explorank.builtin.rankers import RankersPlugin
+from explorank.builtin.rankers import RankersPlugin, history_of
+from explorank.effort import Effort
 from explorank.hooks import hookimpl
-from explorank.hooks.types import Candidates, Features, RankingRequest
-from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
+from explorank.hooks.types import Candidates, Features, RankingRequest, Scores
+from explorank.rankers import (
+    Bagging,
+    BaggingOptions,
+    LightGBMOptions,
+    LightGBMRanker,
+    RankerManifest,
+    RankingData,
+)
 
 OpenStage = Callable[..., Stage]
 
@@ -106,10 +114,10 @@ def test_blocked_items_never_reach_scoring(stage: Stage, spy: Spy) -> None:
 class Watching:
     """What `Services.ranker` is to the plugin: something that gives the newest ranker."""
 
-    def __init__(self, ranker: LightGBMRanker | None) -> None:
+    def __init__(self, ranker: Any) -> None:
         self.ranker = ranker
 
-    def get(self) -> LightGBMRanker | None:
+    def get(self) -> Any:
         return self.ranker
 
 
@@ -120,7 +128,13 @@ def trained(names: list[str], seed: int) -> LightGBMRanker:
     return LightGBMRanker.fit(data, options=LightGBMOptions(objective="binary", rounds=5))
 
 
-def plugin_with(ranker: LightGBMRanker | None) -> tuple[RankersPlugin, Watching]:
+def score(plugin: RankersPlugin, features: Features, **request: Any) -> Scores | None:
+    asked = RankingRequest(decision_id="1", slots=3, **request)
+    ids = [f"item-{row}" for row in range(len(features.values))]
+    return plugin.ranking_score(asked, Candidates.of(ids, "test"), features)
+
+
+def plugin_with(ranker: Any) -> tuple[RankersPlugin, Watching]:
     plugin, watching = RankersPlugin(), Watching(ranker)
     services: Any = type("Services", (), {"ranker": watching})()
     plugin.ranking_startup(services)
@@ -134,7 +148,7 @@ def test_columns_are_found_by_name_whatever_their_order() -> None:
 
     for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
         names = tuple(np.array(["a", "b", "other"])[order].tolist())
-        scores = plugin.ranking_score(Features(names, values[:, order]))
+        scores = score(plugin, Features(names, values[:, order]))
         assert scores is not None
         np.testing.assert_array_equal(scores.values, ranker.score(values[:, :2]))
         assert scores.version == ranker.manifest.version
@@ -143,10 +157,10 @@ def test_columns_are_found_by_name_whatever_their_order() -> None:
 def test_a_new_ranker_with_other_columns_is_taken_up() -> None:
     plugin, watching = plugin_with(trained(["a", "b"], seed=1))
     features = Features(("a", "b", "c"), np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32))
-    plugin.ranking_score(features)
+    score(plugin, features)
     watching.ranker = newer = trained(["c", "a"], seed=2)
 
-    scores = plugin.ranking_score(features)
+    scores = score(plugin, features)
 
     assert scores is not None
     np.testing.assert_array_equal(scores.values, newer.score(features.values[:, [2, 0]]))
@@ -155,15 +169,139 @@ def test_a_new_ranker_with_other_columns_is_taken_up() -> None:
 def test_without_a_ranker_there_are_no_scores() -> None:
     features = Features(("a",), np.zeros((2, 1), np.float32))
 
-    assert plugin_with(None)[0].ranking_score(features) is None
-    assert RankersPlugin().ranking_score(features) is None
+    assert score(plugin_with(None)[0], features) is None
+    assert score(RankersPlugin(), features) is None
 
 
 def test_a_missing_column_is_named() -> None:
     plugin, _ = plugin_with(trained(["a", "b"], seed=1))
 
     with pytest.raises(Exception, match="missing b"):
-        plugin.ranking_score(Features(("a",), np.zeros((2, 1), np.float32)))
+        score(plugin, Features(("a",), np.zeros((2, 1), np.float32)))
+
+
+def test_the_uncertainty_travels_with_the_scores() -> None:
+    random = np.random.default_rng(5)
+    matrix = random.normal(size=(300, 2)).astype(np.float32)
+    data = RankingData(features=matrix, labels=matrix[:, 0] > 0, feature_names=["a", "b"])
+    member = {"use": "lightgbm", "objective": "binary", "rounds": 5}
+    bagging = Bagging.fit(data, options=BaggingOptions(member=member, bags=3))
+    plugin, watching = plugin_with(bagging)
+    features = Features(("b", "a"), matrix[:6, ::-1])
+
+    scores = score(plugin, features)
+
+    means, deviations = bagging.score_with_uncertainty(matrix[:6])
+    assert scores is not None
+    assert scores.uncertainty is not None
+    np.testing.assert_array_equal(scores.values, means)
+    np.testing.assert_array_equal(scores.uncertainty, deviations)
+    assert scores.version == bagging.manifest.version
+    watching.ranker = trained(["a", "b"], seed=1)
+    assert score(plugin, features).uncertainty is None  # type: ignore[union-attr]
+
+
+class TakesUpTheSame:
+    """Scores by `a`, and by how often the visitor took up the same item before."""
+
+    id_columns = ("times", "last")
+
+    def __init__(self) -> None:
+        self.manifest = RankerManifest.of(
+            b"", name="same", objective="none", feature_names=("times", "a", "last")
+        )
+        self.seen: list[Any] = []
+
+    def check(self, names: Any) -> None:
+        self.manifest.check(names)
+
+    def read_ids(self, item_ids: Any, history: Any) -> Any:
+        self.seen.append((tuple(item_ids), tuple(history)))
+        last = history[-1] if history else None
+        return np.array([[history.count(one), one == last] for one in item_ids], np.float32).reshape(-1, 2)
+
+    def score(self, features: Any) -> Any:
+        self.seen.append(features)
+        return (features @ np.array([1.0, 0.0, 10.0])).astype(np.float64)
+
+
+def test_columns_are_read_from_ids_and_the_history_of_the_request() -> None:
+    ranker = TakesUpTheSame()
+    plugin, _ = plugin_with(ranker)
+    features = Features(("b", "a"), np.arange(6, dtype=np.float32).reshape(3, 2))
+    context = {
+        "liked": ("item-1", "item-4", "item-0"),
+        "recent": ("item-0", "item-1", "item-2"),
+        "history": ("else",),
+    }
+
+    scores = score(plugin, features, context=context)
+
+    assert scores is not None
+    # What came in since is appended; what is stored of it already stands where it was last taken up.
+    assert ranker.seen[0] == (("item-0", "item-1", "item-2"), ("item-4", "item-0", "item-1", "item-2"))
+    assert ranker.seen[1].tolist() == [[1, 1, 0], [1, 3, 0], [1, 5, 1]]
+    assert scores.values.tolist() == [1, 1, 11]
+    score(plugin, features, context={"history": ["item-2"]})
+    assert ranker.seen[2] == (("item-0", "item-1", "item-2"), ("item-2",))
+    score(plugin, features)
+    assert ranker.seen[4] == (("item-0", "item-1", "item-2"), ())
+
+
+def test_served_columns_reach_a_ranker_without_a_copy() -> None:
+    class Keeps(TakesUpTheSame):
+        id_columns = ()  # type: ignore[assignment]
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.manifest = RankerManifest.of(b"", name="same", objective="none", feature_names=("a", "b"))
+
+        def score(self, features: Any) -> Any:
+            self.seen.append(features)
+            return np.zeros(len(features))
+
+    ranker = Keeps()
+    plugin, _ = plugin_with(ranker)
+    features = Features(("x", "a", "b"), np.zeros((4, 3), np.float32))
+
+    score(plugin, features)
+
+    assert [np.shares_memory(seen, features.values) for seen in ranker.seen] == [True]
+
+
+def test_columns_that_are_read_from_ids_need_not_be_served() -> None:
+    plugin, _ = plugin_with(TakesUpTheSame())
+
+    with pytest.raises(Exception, match="missing a"):
+        score(plugin, Features(("b",), np.zeros((2, 1), np.float32)))
+
+
+def test_a_new_event_is_in_the_history_of_the_next_request(stage: Stage, spy: Spy) -> None:
+    decision = stage.rank(user_id="reader-9", slots=3)
+    before = history_of(spy.request)
+
+    stage.reward(decision.decision_id, item_id=decision.items[0])
+    stage.rank(user_id="reader-9", slots=3)
+
+    taken = decision.items[0]
+    assert history_of(spy.request) == (*(item for item in before if item != taken), taken)
+
+
+def test_a_stage_serves_a_ranker_of_rankers_under_its_name(open_books: OpenStage, spy: Spy) -> None:
+    stage = open_books({"ranker": {"use": "bagging"}}, plugins=[spy])
+    stage.rank(user_id="reader-9", slots=3)
+    names = spy.features.names[:3]
+    matrix = np.random.default_rng(7).normal(size=(200, len(names))).astype(np.float32)
+    data = RankingData(features=matrix, labels=matrix[:, 0] > 0, feature_names=names)
+    member = {"use": "lightgbm", "objective": "binary", "rounds": 3}
+    bagging = Bagging.fit(data, options=BaggingOptions(member=member, bags=2))
+    stage.installation.artefacts.publish("ranker", bagging.save)
+    stage.installation.refresh()
+
+    decision = stage.rank(user_id="reader-9", slots=3)
+
+    assert decision.fallbacks == ()
+    assert stage.installation.ranker.get().manifest == bagging.manifest
 
 
 def test_a_session_of_a_known_user_follows_their_stored_likes(stage: Stage, spy: Spy) -> None:
@@ -210,3 +348,22 @@ def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) 
     (fallback,) = decision.fallbacks
     assert (fallback.step, fallback.plugin, fallback.action) == ("retrieve", "broken", "skipped")
     assert "no answer" in fallback.reason
+
+
+def test_a_hurried_request_is_scored_by_fewer_trees_and_says_so(stage: Stage) -> None:
+    hurried = Effort(ranker="cheaper", reason="too much to do")
+    whole, cheap = (
+        stage.rank(user_id="reader-4", slots=3),
+        stage.rank(user_id="reader-4", slots=3, effort=hurried),
+    )
+
+    ranker = stage.installation.ranker.get()
+    assert isinstance(ranker, LightGBMRanker)
+    assert whole.fallbacks == ()
+    assert [(each.step, each.plugin, each.reason, each.action) for each in cheap.fallbacks] == [
+        ("score", "explorank-rankers", "too much to do", ranker.cheaper_way)
+    ]
+    assert cheap.versions["ranker"] == f"{ranker.manifest.version}-cheaper"
+    record = stage.decision(cheap.decision_id)
+    assert record.fallbacks == cheap.fallbacks
+    assert not np.array_equal(record.scores, stage.decision(whole.decision_id).scores)

@@ -26,8 +26,7 @@ from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.tracking import default_trackers
 from explorank.pipeline.train import TrainOptions, train_ranker
-from explorank.ranker_columns import ranker_columns, score_requests
-from explorank.rankers import FeatureMismatch, InvalidTraining, RankingData
+from explorank.rankers import FeatureMismatch, InvalidTraining, RankingData, features_for, score_data
 from explorank.settings import RankerComponent, Settings, load_settings
 
 PROGRAM = Path(__file__).with_name("linear_ranker.py")
@@ -89,12 +88,11 @@ def test_a_ranker_learns_from_ids_and_histories(
         item_ids=["sea-1", "chess-1", "sea-2"], histories=[("sea-4", "sea-5"), ("chess-2", "sea-1")],
     )  # fmt: skip
     alone = linear.SubjectRanker.fit(data)
-    columns = ranker_columns(alone, ("unused",), data.features[:2], ["sea-1", "chess-1"], ("sea-4", "sea-5"))
-    np.testing.assert_array_equal(columns, [[0, 1], [0, 0]])
+    np.testing.assert_array_equal(features_for(alone, data.take([0])), [[0, 1], [0, 0]])
     expected = alone.score(np.array([[0, 1], [0, 0], [0, 0.5]], np.float32))
-    np.testing.assert_array_equal(score_requests(alone, data), expected)
+    np.testing.assert_array_equal(score_data(alone, data), expected)
     with pytest.raises(FeatureMismatch, match="missing unused"):
-        ranker_columns(alone, ("other",), data.features[:2], ["sea-1", "chess-1"], ())
+        features_for(alone, replace(data, feature_names=("other",)))
 
 
 @pytest.mark.parametrize(

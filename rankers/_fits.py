@@ -1,0 +1,154 @@
+"""Many fits for one ranker: a seed for each, folds by request, one line of progress, and a checkpoint after each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.rankers.applying import score_data
+from explorank.rankers.data import RankingData
+from explorank.rankers.errors import InvalidTraining, RankerError
+from explorank.rankers.members import Member, Plan
+from explorank.rankers.ranker import Progress
+
+_STEPS: Final = 100
+"""Into how many steps of progress each fit is divided."""
+
+
+class Fits:
+    """Trains members one after another; the same data, options and seed give the same ones.
+
+    With a checkpoint folder, members that were trained before a run was cut off are loaded from it. A folder that
+    belongs to another run is refused, by `InvalidTraining`.
+    """
+
+    def __init__(
+        self,
+        data: RankingData,
+        valid: RankingData | None,
+        *,
+        options: object,
+        seed: int,
+        total: int,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> None:
+        self.data: Final = data
+        self._valid = valid
+        self._seed = seed
+        self._total = total * _STEPS
+        self._progress = progress
+        self._checkpoint = checkpoint
+        self._done = 0
+        if valid is not None:
+            data.check_same_features(valid)
+        if checkpoint is not None:
+            _claim(checkpoint, _fingerprint(data, valid, options, seed))
+
+    def randomness(self, *purpose: int) -> np.random.Generator:
+        """Return a generator of this run for one purpose, whatever else is drawn."""
+        return np.random.default_rng([self._seed, *purpose])
+
+    def fit(self, plan: Plan, data: RankingData | None = None) -> Member:
+        """Return the next member, trained on `data`, by default all of it, and stopped on the later slice."""
+        number, self._done = self._done, self._done + 1
+        home = None if self._checkpoint is None else self._checkpoint / f"{number:03d}"
+        member = self._resumed(plan, home)
+        if member is None:
+            rows = plan.columns_of(self.data if data is None else data)
+            ranker = plan.trainable.fit(
+                rows,
+                valid=None if self._valid is None else plan.columns_of(self._valid),
+                options=plan.options,
+                seed=int(self.randomness(1, number).integers(2**31)),
+                progress=None if self._progress is None else self._step_of(number),
+                checkpoint=None if home is None else home / "running",
+            )
+            member = Member(plan.use or ranker.manifest.name, ranker)
+            if home is not None:
+                ranker.save(home / "draft")
+                (home / "draft").replace(home / "trained")
+        if self._progress is not None:
+            self._progress(self._done * _STEPS, self._total)
+        return member
+
+    def out_of_fold(self, plans: Sequence[Plan], folds: int) -> NDArray[np.float64]:
+        """Return scores (n, members) of each row by members that were trained without its request."""
+        requests = self.data.requests
+        if requests < 2 * folds:
+            raise InvalidTraining(
+                f"{requests} requests cannot be cut into {folds} folds of two or more, on which members are judged by "
+                "what they have not seen. Bring more requests, or fewer `folds`."
+            )
+        fold_of = self.randomness(2).permutation(requests) % folds
+        row_fold = fold_of[self.data.request_of]
+        scores = np.empty((len(self.data), len(plans)))
+        for fold in range(folds):
+            rest = self.data.take(np.flatnonzero(fold_of != fold))
+            held_out = self.data.take(np.flatnonzero(fold_of == fold))
+            for column, plan in enumerate(plans):
+                scores[row_fold == fold, column] = score_data(self.fit(plan, rest).ranker, held_out)
+        return scores
+
+    def _resumed(self, plan: Plan, home: Path | None) -> Member | None:
+        if home is None or not (home / "trained").is_dir():
+            if home is not None:
+                shutil.rmtree(home / "draft", ignore_errors=True)
+            return None
+        try:
+            ranker = plan.trainable.load(home / "trained")
+        except RankerError:
+            shutil.rmtree(home / "trained")  # cut off while it was written: trained once more
+            return None
+        return Member(plan.use or ranker.manifest.name, ranker)
+
+    def _step_of(self, number: int) -> Progress:
+        def tell(done: int, of: int) -> None:
+            if self._progress is not None:
+                self._progress(number * _STEPS + min(_STEPS * done // max(of, 1), _STEPS - 1), self._total)
+
+        return tell
+
+
+def _claim(folder: Path, fingerprint: str) -> None:
+    """Begin a run in `folder`, or go on with the same one."""
+    file = folder / "run.json"
+    try:
+        before = json.loads(file.read_bytes())["fingerprint"]
+    except FileNotFoundError:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+        return
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidTraining(
+            f"{file} cannot be read ({error}), so it is unknown which run it belongs to. Remove {folder}; training "
+            "starts anew then."
+        ) from error
+    if before != fingerprint:
+        raise InvalidTraining(
+            f"{folder} holds the checkpoint of a run with other data, options or seed; going on would mix the two. "
+            "Remove it, or name another folder."
+        )
+
+
+def _fingerprint(*parts: Any) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, RankingData):
+            arrays = (part.features, part.labels, part.groups, part.weights, part.positions, part.item_ids)
+            for array in (*arrays, *part.outcomes.values()):
+                digest.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
+                digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+            digest.update(
+                repr((part.feature_names, part.categorical, [*part.outcomes], part.histories)).encode()
+            )
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
