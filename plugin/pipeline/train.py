@@ -30,7 +30,7 @@ from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_
 from explorank.pipeline.results import estimate
 from explorank.pipeline.segments import by_segment, user_groups
 from explorank.pipeline.tracking import Monitor, Run, TrackerName, tracking
-from explorank.rankers import Ranker, RankingData, TrainableRanker, score_data
+from explorank.rankers import CorruptRanker, Ranker, RankingData, TrainableRanker, score_data
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RankerComponent, Settings, resolve_ranker
@@ -152,14 +152,22 @@ def train_ranker(
     ):
         resumed = is_resumed(checkpoint)
         monitor = Monitor(progress, trackers)
-        ranker: TrainableRanker = ranker_class.fit(
-            past.training,
-            valid=past.later,
-            options=ranker_options,
-            seed=options.seed,
-            progress=monitor,
-            checkpoint=checkpoint,
-        )
+        try:
+            ranker: TrainableRanker = ranker_class.fit(
+                past.training,
+                valid=past.later,
+                options=ranker_options,
+                seed=options.seed,
+                progress=monitor,
+                checkpoint=checkpoint,
+            )
+        except CorruptRanker as error:
+            if not resumed:
+                raise
+            raise DataError(
+                f"A run that was cut off cannot go on, because what it saved is damaged: {error} What serves is as it "
+                f"was. Delete {checkpoint}, and the run starts anew."
+            ) from error
         scores = score_data(ranker, past.later)
         metrics = accuracy(scores, past.later)
         for tracker in trackers:
