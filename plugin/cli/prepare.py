@@ -187,7 +187,8 @@ def train(
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions, read_table
     from explorank.pipeline.tracking import default_trackers, tracker_names
-    from explorank.pipeline.train import TrainOptions, train_ranker
+    from explorank.pipeline.train import train_ranker
+    from explorank.pipeline.train_options import TrainOptions
     from explorank.settings import load_settings, ranker_component
 
     settings = load_settings(config)

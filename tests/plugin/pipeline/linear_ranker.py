@@ -169,7 +169,8 @@ def train(folder: Path, **arguments: Any) -> Any:
 
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions
-    from explorank.pipeline.train import TrainOptions, train_ranker
+    from explorank.pipeline.train import train_ranker
+    from explorank.pipeline.train_options import TrainOptions
     from explorank.settings import RankerComponent, load_settings
 
     return train_ranker(

@@ -26,7 +26,8 @@ from explorank.model_card import ModelCard
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.tracking import default_trackers
-from explorank.pipeline.train import TrainOptions, train_ranker
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import FeatureMismatch, InvalidTraining, RankingData, features_for, score_data
 from explorank.settings import RankerComponent, Settings, load_settings
 
