@@ -25,6 +25,7 @@ from explorank.rankers.ranker import (
     MeteredProgress,
     Progress,
     Ranker,
+    RepresentingRanker,
     TrainableRanker,
     UncertainRanker,
     report_metrics,
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
     from explorank.rankers.lightgbm_search import Search, Trial, search_lightgbm
+    from explorank.rankers.neural.dcn_ranker import DCNRanker
+    from explorank.rankers.neural.options import DCNOptions, SequenceOptions, TaskOptions, TrainingOptions
+    from explorank.rankers.neural.sequence_ranker import SequenceRanker
     from explorank.rankers.reciprocal_rank import ReciprocalRank, ReciprocalRankOptions
     from explorank.rankers.scoring import Scoring
     from explorank.rankers.stack import Stack, StackOptions
@@ -56,6 +60,8 @@ __all__ = [
     "Calibrated",
     "CalibratedOptions",
     "CorruptRanker",
+    "DCNOptions",
+    "DCNRanker",
     "ExplainingRanker",
     "Explanation",
     "FeatureMismatch",
@@ -76,11 +82,16 @@ __all__ = [
     "ReciprocalRank",
     "ReciprocalRankOptions",
     "ReliabilityCurve",
+    "RepresentingRanker",
     "Scoring",
     "Search",
+    "SequenceOptions",
+    "SequenceRanker",
     "Stack",
     "StackOptions",
+    "TaskOptions",
     "TrainableRanker",
+    "TrainingOptions",
     "Trial",
     "UncertainRanker",
     "UnsupportedModel",
@@ -121,6 +132,12 @@ _LATE: Final = {
     "plot_reliability": "explorank.rankers.calibration",
     "reliability_curve": "explorank.rankers.calibration",
     "search_lightgbm": "explorank.rankers.lightgbm_search",
+    "DCNOptions": "explorank.rankers.neural.options",
+    "DCNRanker": "explorank.rankers.neural.dcn_ranker",
+    "SequenceOptions": "explorank.rankers.neural.options",
+    "SequenceRanker": "explorank.rankers.neural.sequence_ranker",
+    "TaskOptions": "explorank.rankers.neural.options",
+    "TrainingOptions": "explorank.rankers.neural.options",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 

@@ -89,6 +89,14 @@ class IdReadingRanker(Ranker, Protocol):
         """Return the columns (n, c) for candidates (n,) and a history, oldest first; codes of what it learnt."""
 
 
+@runtime_checkable
+class RepresentingRanker(Ranker, Protocol):
+    """A ranker that turns features into columns which a linear model can go on from: those of a last hidden layer."""
+
+    def representation(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n, h) float32 for features (n, d), h being the same for all."""
+
+
 class ExplainingRanker(Ranker, Protocol):
     """A ranker that says what each feature added."""
 

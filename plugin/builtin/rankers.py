@@ -25,11 +25,13 @@ from explorank.rankers import (
     Bagging,
     Blend,
     Calibrated,
+    DCNRanker,
     HurriedRanker,
     IdReadingRanker,
     LightGBMRanker,
     Ranker,
     ReciprocalRank,
+    SequenceRanker,
     Stack,
     UncertainRanker,
     places_of,
@@ -57,6 +59,8 @@ class RankersPlugin:
         registry.ranker("calibrated", Calibrated)
         registry.ranker("reciprocal_rank", ReciprocalRank)
         registry.ranker("stack", Stack)
+        registry.ranker("dcn", DCNRanker)
+        registry.ranker("sequence", SequenceRanker)
 
     @hookimpl
     def ranking_startup(self, services: Services) -> None:
