@@ -16,6 +16,7 @@ from explorank.exploration_features import SCORE, ExplorationFeatures, explorati
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
+from explorank.model_card import ModelCard
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
@@ -134,6 +135,14 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
     )
+    card = ModelCard.read(current[1])
+    if card is not None and card.ranker != settings.ranker.use:
+        yield CheckResult(
+            "ranker kind",
+            "warning",
+            f"{card.ranker} serves, as it was promoted; `explorank train` would train {settings.ranker.use}, as the "
+            "settings name it",
+        )
     if isinstance(ranker, LightGBMRanker) and ranker.scoring.method == "booster":
         yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {ranker.scoring.reason}")
     unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE})

@@ -154,8 +154,8 @@ def explain_decision(
                 notes.append(f"The ranker {ranker.manifest.name!r} does not say what each feature adds.")
             else:
                 explanation = explain(columns)
-        except (*USER_ERRORS, ImportError) as error:
-            notes.append(f"What each feature adds could not be computed: {error}")
+        except Exception as error:
+            notes.append(f"What each feature adds could not be computed: {type(error).__name__}: {error}")
     items = tuple(
         _item(
             record,

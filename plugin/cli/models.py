@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from explorank.cli.console import output
 from explorank.cli.options import DEFAULT_CONFIG, Config
@@ -40,9 +41,7 @@ def list_(
     if not models:
         output.print("no ranker is trained yet; run `explorank train`")
         return
-    table = Table(
-        "version", "", "ranker", "NDCG@10", "calibration error", "rewards mapped", "was current", box=None
-    )
+    table = Table(Column("version", no_wrap=True), Column("", no_wrap=True), "ranker", box=None)
     for model in models:
         table.add_row(*_row(model))
     output.print(table)
@@ -96,27 +95,20 @@ def _models(config: Config) -> Models:
 
 def _row(model: Model) -> list[str]:
     state = "[green]current[/green]" if model.current else "before" if model.previous else ""
+    return [model.version, state, escape("\n".join(_lines(model)))]
+
+
+def _lines(model: Model) -> Iterator[str]:
     card = model.card
     if card is None:
-        return [
-            model.version,
-            state,
-            escape(model.problem or "no card"),
-            "",
-            "",
-            "",
-            model.promoted or "never",
-        ]
-    error = "" if card.probabilities is None else f"{card.probabilities.error:.4f}"
-    return [
-        model.version,
-        state,
-        escape(f"{card.ranker} {card.version}"),
-        str(card.metrics.get("ndcg@10", "")),
-        error,
-        "yes" if model.calibration else "no",
-        model.promoted or "never",
-    ]
+        yield model.problem or "no card"
+    else:
+        yield f"{card.ranker} {card.version}, NDCG@10 {card.metrics.get('ndcg@10', 'not measured')}"
+        if card.probabilities is not None:
+            yield f"calibration error {card.probabilities.error:.4f}"
+        if model.calibration is not None:
+            yield "its scores are mapped to rewards"
+    yield "was never current" if model.promoted is None else f"became current {model.promoted}"
 
 
 def _tell(promoted: Promoted) -> None:

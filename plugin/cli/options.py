@@ -17,6 +17,9 @@ Items: TypeAlias = Annotated[
     Path,
     typer.Option(help="Parquet or CSV with item_id and text (or title); further columns become features."),
 ]
+OptionalItems: TypeAlias = Annotated[
+    Path | None, typer.Option(help="Parquet or CSV with item_id, and what else is known of items.")
+]
 Users: TypeAlias = Annotated[
     Path | None, typer.Option(help="Parquet or CSV with user_id; further columns become features.")
 ]

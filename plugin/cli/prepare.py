@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
+import orjson
 import typer
 from rich.markup import escape
 
 from explorank.cli.console import errors, output, progress
-from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, Users
+from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, OptionalItems, Users
 
 if TYPE_CHECKING:
     from explorank.pipeline.train import TrainReport
@@ -27,17 +29,28 @@ def features(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Build point-in-time feature rows, apply the Feast repository and load its online store."""
+    from explorank.cli.tables import tell_of_checks
     from explorank.pipeline.features import prepare_features
+    from explorank.pipeline.quarantine import usable_tables
     from explorank.pipeline.tables import read_table
     from explorank.settings import load_settings
 
     settings = load_settings(config)
+    tables = usable_tables(
+        settings,
+        interactions=read_table(interactions),
+        items=read_table(items),
+        users=None if users is None else read_table(users),
+    )
+    tell_of_checks(tables)
+    assert tables.interactions is not None  # noqa: S101 - both were given
+    assert tables.items is not None  # noqa: S101
     with errors.status("building features, applying and materialising"):
         report = prepare_features(
             settings,
-            read_table(interactions),
-            read_table(items),
-            None if users is None else read_table(users),
+            tables.interactions,
+            tables.items,
+            tables.users,
             until=None if until is None else until.replace(tzinfo=UTC),
         )
     output.print(
@@ -51,6 +64,35 @@ def features(
         )
     for place, reason in report.left_out.items():
         output.print(f"[yellow]note[/yellow] {escape(place)}: {escape(reason)}")
+
+
+def check_data(
+    interactions: Interactions,
+    items: OptionalItems = None,
+    users: Users = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,  # noqa: FBT002 - a flag
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Look tables over by the rules of `data` in the settings; `features` and `train` put aside what breaks them."""
+    import time
+
+    from explorank.cli.tables import print_report
+    from explorank.pipeline.data_checks import check_tables
+    from explorank.pipeline.tables import read_table
+    from explorank.settings import Settings, load_settings
+
+    settings = load_settings(config) if config.exists() else Settings(version=1)
+    checked = check_tables(
+        settings.data,
+        interactions=read_table(interactions),
+        items=None if items is None else read_table(items),
+        users=None if users is None else read_table(users),
+        now=time.time(),
+    )
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(checked.report.to_dict(), option=orjson.OPT_INDENT_2) + b"\n")
+        return
+    print_report(checked.report, output)
 
 
 def build(
@@ -215,15 +257,21 @@ def train(
     """Train a ranker on point-in-time features and publish it; a running server takes it up."""
     import pandas as pd
 
+    from explorank.cli.tables import tell_of_checks
+    from explorank.pipeline.quarantine import usable_tables
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions, read_table
     from explorank.pipeline.tracking import default_trackers, tracker_names
-    from explorank.pipeline.train import TrainOptions, train_ranker
+    from explorank.pipeline.train import train_ranker
+    from explorank.pipeline.train_options import TrainOptions
     from explorank.settings import load_settings, ranker_component
 
     settings = load_settings(config)
     component = ranker_component(settings, ranker, option or ())
-    events = past_interactions(read_table(interactions))
+    tables = usable_tables(settings, interactions=read_table(interactions))
+    tell_of_checks(tables)
+    assert tables.interactions is not None  # noqa: S101 - they were given
+    events = past_interactions(tables.interactions)
     if until is not None:
         events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
     positive_from = 1.0 if settings.features is None else settings.features.positive_from

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from explorank.retrieval import Tuning
+from explorank.cli.console import output
+
+if TYPE_CHECKING:
+    from explorank.pipeline.data_checks import DataReport
+    from explorank.pipeline.quarantine import UsableTables
+    from explorank.retrieval import Tuning
 
 _HEADINGS: Final = ("index", "looked at", "recall", "µs per search", "bytes per vector", "")
 
@@ -39,3 +45,29 @@ def print_tuning(tuning: Tuning, console: Console) -> None:
             f"[yellow]note[/yellow] recall {tuning.recall:.4f} instead of {tuning.wanted_recall:g}; {why}",
             highlight=False,
         )
+
+
+def print_report(report: DataReport, console: Console) -> None:
+    """Print what was found in tables, rule by rule."""
+    counts = ", ".join(f"{rows:,} {table}" for table, rows in report.rows.items())
+    if not report.findings:
+        console.print(f"{counts}: every row keeps every rule")
+        return
+    table = Table("table", "rule", "rows", "", "such as", box=box.SIMPLE_HEAD, title=counts)
+    for one in report.findings:
+        verdict = "[red]put aside[/red]" if one.put_aside else "[yellow]note[/yellow]"
+        rule = f"{escape(one.rule)}\n[dim]{escape(one.meaning)}[/dim]"
+        table.add_row(
+            one.table, rule, f"{one.rows:,} ({one.share:.2%})", verdict, escape("\n".join(one.examples))
+        )
+    console.print(table, highlight=False)
+
+
+def tell_of_checks(tables: UsableTables) -> None:
+    """Print what was put aside of the tables and where it lies; nothing where all is used."""
+    if tables.unchecked:
+        output.print(f"[yellow]note[/yellow] {escape(tables.unchecked)}")
+    if tables.report is not None and tables.report.put_aside:
+        print_report(tables.report, output)
+    for file in tables.files:
+        output.print(f"put aside: {file}", markup=False)

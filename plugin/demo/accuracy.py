@@ -19,8 +19,8 @@ from explorank.demo.data import DemoData
 from explorank.errors import DataError
 from explorank.hooks.types import Candidates
 from explorank.pipeline.metrics import Interval, bootstrap, ndcg_at, recall_at
+from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import interest_vectors
-from explorank.pipeline.train import feature_matrix
 from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue, NewItems, Popular, RetrievalQuery, SimilarToHistory
 from explorank.retrieval.features import FeatureAccess

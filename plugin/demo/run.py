@@ -29,7 +29,8 @@ from explorank.exploration_features import ExplorationFeatures
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access, prepare_features
 from explorank.pipeline.queries import QueryOptions
-from explorank.pipeline.train import TrainOptions, train_ranker
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.settings import Settings

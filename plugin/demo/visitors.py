@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from explorank.demo.data import DemoData
 from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.types import Features
+from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import interest_vectors
-from explorank.pipeline.train import feature_matrix
 from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess

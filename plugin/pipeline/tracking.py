@@ -45,8 +45,7 @@ class Monitor:
     """A progress that passes on what is measured: to the progress of the caller, and to all trackers."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, trackers: Sequence[Tracker]) -> None:
-        self.steps = 0
-        """The last step that anything was measured at."""
+        self._steps = 0
         self._progress = progress
         self._trackers = trackers
 
@@ -57,17 +56,22 @@ class Monitor:
 
     def measured(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take numbers of one step."""
-        self.steps = max(self.steps, step)
+        self._steps = max(self._steps, step)
         report_metrics(self._progress, step, metrics)
         for tracker in self._trackers:
             tracker.log(step, metrics)
+
+    def end(self, metrics: Mapping[str, float]) -> None:
+        """Tell the trackers how well the finished ranker does, at the last step."""
+        for tracker in self._trackers:
+            tracker.log(self._steps, {f"final/{name}": value for name, value in metrics.items()})
 
 
 class TensorBoard:
     """Writes event files, which `tensorboard --logdir` shows; needs `tensorboard`, not torch."""
 
     def __init__(self, run: Run) -> None:
-        _imported("tensorboard", "tensorboard")
+        _imported("tensorboard")
         from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: PLC0415 - an extra
 
         self._writer = EventFileWriter(str(run.folder))
@@ -89,7 +93,7 @@ class MLflow:
     """A run of MLflow, on whatever `MLFLOW_TRACKING_URI` names; needs the extra `mlflow`."""
 
     def __init__(self, run: Run) -> None:
-        self._mlflow = _imported("mlflow", "explorank[mlflow]")
+        self._mlflow = _imported("mlflow")
         self._mlflow.set_experiment(run.project)
         self._mlflow.start_run(run_name=run.name)
         self._mlflow.log_params({name: str(value) for name, value in run.options.items()})
@@ -109,7 +113,7 @@ class WeightsAndBiases:
     """A run of Weights & Biases; needs the extra `wandb`."""
 
     def __init__(self, run: Run) -> None:
-        wandb = _imported("wandb", "explorank[wandb]")
+        wandb = _imported("wandb")
         run.folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=run.project, name=run.name, dir=str(run.folder), config=dict(run.options)
@@ -131,6 +135,13 @@ _TRACKERS: Final[Mapping[TrackerName, Callable[[Run], Tracker]]] = {
 }
 
 
+_REQUIREMENTS: Final[Mapping[TrackerName, str]] = {
+    "tensorboard": "explorank[train]",
+    "mlflow": "explorank[mlflow]",
+    "wandb": "explorank[wandb]",
+}
+
+
 def default_trackers() -> tuple[TrackerName, ...]:
     """Return what is tracked with where nothing else is asked for: TensorBoard, where it is installed."""
     return ("tensorboard",) if importlib.util.find_spec("tensorboard") is not None else ()
@@ -139,6 +150,12 @@ def default_trackers() -> tuple[TrackerName, ...]:
 def tracker_names(given: Collection[str]) -> tuple[TrackerName, ...]:
     """Return those of `given` that name a tracker; `none` names none."""
     return tuple(name for name in _TRACKERS if name in given)
+
+
+def require_installed(names: Collection[TrackerName]) -> None:
+    """Raise `DataError` for a tracker whose package is not installed."""
+    for name in names:
+        _imported(name)
 
 
 @contextmanager
@@ -158,11 +175,11 @@ def _ending(tracker: Tracker) -> Callable[[type[BaseException] | None, Any, Any]
     return lambda kind, _error, _trace: tracker.close(failed=kind is not None)
 
 
-def _imported(module: str, requirement: str) -> ModuleType:
+def _imported(name: TrackerName) -> ModuleType:
     try:
-        return importlib.import_module(module)
+        return importlib.import_module(name)
     except ImportError as error:
         raise DataError(
-            f"The tracker {module!r} needs the package of that name, which is not installed ({error}); nothing was "
-            f"trained. Run `pip install '{requirement}'`, or leave it out of --tracker."
+            f"The tracker {name!r} needs the package of that name, which is not installed ({error}); nothing was "
+            f"trained. Run `pip install '{_REQUIREMENTS[name]}'`, or leave it out of --tracker."
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,47 +13,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.artefacts import ArtefactStore
-from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, collect_components, load_ranker
-from explorank.builtin.retrieval import SIMILARITY
-from explorank.crosses import Crosses
-from explorank.errors import USER_ERRORS, CorruptState, DataError
+from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, collect_components
+from explorank.errors import CorruptState, DataError
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Features
-from explorank.model_card import Comparison, Estimate
+from explorank.model_card import Comparison
 from explorank.pipeline.card import model_card, options_as_json
 from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_resumed
-from explorank.pipeline.evidence import PromotionRule, Verdict, accuracy, compared, judge
+from explorank.pipeline.evidence import Verdict, accuracy, judge
 from explorank.pipeline.features import feature_access
+from explorank.pipeline.former import Former
 from explorank.pipeline.metrics import Interval, bootstrap
-from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_rows, ranking_queries
-from explorank.pipeline.results import estimate
+from explorank.pipeline.past_data import PastData, past_data
 from explorank.pipeline.segments import by_segment, user_groups
-from explorank.pipeline.tracking import Monitor, Run, TrackerName, tracking
-from explorank.rankers import Ranker, RankingData, TrainableRanker, score_data
+from explorank.pipeline.tracking import Monitor, Run, require_installed, tracking
+from explorank.pipeline.train_options import TrainOptions
+from explorank.rankers import CorruptRanker, Ranker, TrainableRanker, score_data
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RankerComponent, Settings, resolve_ranker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """How the data is made, and what becomes of the ranker; what it is trained with is the ranker's own."""
-
-    queries: QueryOptions = field(default_factory=QueryOptions)
-    max_queries: int = 2_000
-    """At most this many past requests, the latest; they resemble most what will be asked."""
-    negatives: int = 60
-    """How many items are drawn for a query's positives to be told from."""
-    validation_share: float = 0.2
-    """The latest share of the queries, by time, on which training stops early."""
-    seed: int = 0
-    promote: PromotionRule = "unless-worse"
-    """When the new ranker becomes current; the first one always does, but by `never`."""
-    trackers: tuple[TrackerName, ...] = ()
-    """Where per-round metrics go, beside `progress`."""
-    log_folder: Path | None = None
-    """Where trackers may write files; `runs` in the installation's folder by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +62,6 @@ class TrainReport:
     none to carry over."""
 
 
-@dataclass(frozen=True, slots=True)
-class _PastData:
-    """Past requests, the earlier to train on and the later to stop and judge on."""
-
-    training: RankingData
-    later: RankingData
-    training_users: NDArray[Any]  # (g,)
-    later_users: NDArray[Any]  # (h,)
-    activity: NDArray[np.int64]  # (h,) how many events the user of each later request had before
-
-
 def train_ranker(
     settings: Settings,
     interactions: pd.DataFrame,
@@ -115,68 +82,40 @@ def train_ranker(
     `InvalidTraining` where the ranker refuses the data.
     """
     options = options or TrainOptions()
-    component = component or settings.ranker
-    if component is None:
-        raise DataError(
-            f"{settings.source} says `ranker: null`, so there is nothing to train. Name one: `explorank train --ranker "
-            "lightgbm`."
-        )
-    _, registry = collect_components(settings, plugins)
-    ranker_class, ranker_options = resolve_ranker(component, registry)
-    if not hasattr(ranker_class, "fit"):
-        raise DataError(
-            f"The ranker {component.use!r} cannot be trained here: its class has no `fit`. Publish it with "
-            "`ArtefactStore.publish`, or name another one."
-        )
+    trainee = _Trainee.of(settings, component or settings.ranker, plugins)
+    require_installed(options.trackers)
     store = ArtefactStore(settings.folder_path / "artefacts")
     current = store.current(CATALOGUE)
     if current is None:
         raise DataError(
             "No catalogue is built yet, and the ranker reads similarities from it. Run `explorank build`."
         )
-    catalogue = Catalogue.load(current[1])
     access = feature_access(settings)
-    past = _past_data(settings, interactions, catalogue, access, options)
-    name = component.use
+    past = past_data(settings, interactions, Catalogue.load(current[1]), access, options)
+    run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,
-        name=f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}",
-        folder=(options.log_folder or settings.folder_path / "runs")
-        / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}",
-        options={**options_as_json(ranker_options), "seed": options.seed},
+        name=run_name,
+        folder=(options.log_folder or settings.folder_path / "runs") / run_name,
+        options={**options_as_json(trainee.options), "seed": options.seed},
     )
-    identity = f"{name}-{fingerprint(name, (past.training, past.later), ranker_options, options.seed)}"
+    identity = fingerprint(trainee.name, (past.training, past.later), trainee.options, options.seed)
     with (
-        checkpoint_folder(settings.folder_path / "training", identity) as checkpoint,
+        checkpoint_folder(settings.folder_path / "training", f"{trainee.name}-{identity}") as checkpoint,
         tracking(options.trackers, run) as trackers,
     ):
         resumed = is_resumed(checkpoint)
         monitor = Monitor(progress, trackers)
-        ranker: TrainableRanker = ranker_class.fit(
-            past.training,
-            valid=past.later,
-            options=ranker_options,
-            seed=options.seed,
-            progress=monitor,
-            checkpoint=checkpoint,
-        )
+        ranker = trainee.fitted(past, options.seed, monitor, checkpoint)
         scores = score_data(ranker, past.later)
         metrics = accuracy(scores, past.later)
-        for tracker in trackers:
-            tracker.log(
-                monitor.steps, {f"final/{one}": float(np.nanmean(values)) for one, values in metrics.items()}
-            )
-        former = _Former.of(settings, registry, store, past, metrics["ndcg@10"], options.seed)
-        first = store.current(RANKER) is None
-        verdict = judge(
-            options.promote,
-            former.difference,
-            "the first one" if first else f"not compared: {former.why_not}",
-        )
+        monitor.end({name: float(np.nanmean(values)) for name, values in metrics.items()})
+        former = Former.of(settings, trainee.registry, store, past, metrics["ndcg@10"], options.seed)
+        verdict = judge(options.promote, former.difference, former.why_not)
         card = model_card(
-            name,
+            trainee.name,
             ranker,
-            options=ranker_options,
+            options=trainee.options,
             seed=options.seed,
             data=past.training,
             later=past.later,
@@ -196,7 +135,7 @@ def train_ranker(
     return ranker, TrainReport(
         calibration=carried,
         version=version,
-        ranker=name,
+        ranker=trainee.name,
         queries=past.training.requests,
         validation_queries=past.later.requests,
         rows=len(past.training) + len(past.later),
@@ -210,94 +149,58 @@ def train_ranker(
     )
 
 
-def _past_data(
-    settings: Settings,
-    interactions: pd.DataFrame,
-    catalogue: Catalogue,
-    access: FeatureAccess,
-    options: TrainOptions,
-) -> _PastData:
-    crosses = Crosses([] if settings.features is None else settings.features.crosses)
-    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
-    queries, split = _past_requests(interactions, catalogue, options)
-    vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
-    rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses)
-    times = [moment.timestamp() for moment in queries["event_timestamp"]]
-    data = RankingData(
-        features=matrix,
-        feature_names=names,
-        labels=rows["label"].to_numpy(),
-        groups=_group_sizes(rows["query"]),
-        item_ids=rows["item_id"].to_numpy(),
-        histories=tuple(queries["liked"]),
-    )
-    users = queries["user_id"].to_numpy().astype(str)
-    return _PastData(
-        replace(data.take(np.arange(split)), window=(times[0], times[split - 1])),
-        replace(
-            data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
-        ),
-        users[:split],
-        users[split:],
-        np.array([len(seen) for seen in queries["seen"][split:]], np.int64),
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class _Former:
-    """The ranker that was current, on the new one's later slice."""
+class _Trainee:
+    """What is to be trained."""
 
-    ranker: Ranker | None = None
-    scores: NDArray[np.float64] | None = None
-    comparison: Comparison | None = None
-    difference: Interval | None = None
-    why_not: str = ""
+    name: str
+    ranker_class: Any
+    options: Any
+    registry: Registry
 
     @classmethod
-    def of(
-        cls,
-        settings: Settings,
-        registry: Registry,
-        store: ArtefactStore,
-        past: _PastData,
-        ndcg: NDArray[np.float64],
-        seed: int,
-    ) -> _Former:
-        """Score the later slice with the current ranker; whatever keeps it from that is a reason, no error."""
+    def of(cls, settings: Settings, component: RankerComponent | None, plugins: Sequence[object]) -> _Trainee:
+        """Look the ranker up; raise `DataError` where there is none, or none that can be trained."""
+        if component is None:
+            raise DataError(
+                f"{settings.source} says `ranker: null`, so there is nothing to train. Name one: `explorank train "
+                "--ranker lightgbm`."
+            )
+        _, registry = collect_components(settings, plugins)
+        ranker_class, options = resolve_ranker(component, registry)
+        if not hasattr(ranker_class, "fit"):
+            raise DataError(
+                f"The ranker {component.use!r} cannot be trained here: its class has no `fit`. Publish it with "
+                "`ArtefactStore.publish`, or name another one."
+            )
+        return cls(component.use, ranker_class, options, registry)
+
+    def fitted(self, past: PastData, seed: int, monitor: Monitor, checkpoint: Path) -> TrainableRanker:
+        """Train it, from where an earlier run was cut off if one was."""
+        resumed = is_resumed(checkpoint)
         try:
-            current = store.current(RANKER)
-            if current is None:
-                return cls(why_not="there was none")
-            version, folder = current[0], store.verify(RANKER, current[0])
-            ranker = load_ranker(settings, registry)(folder)
-            scores = score_data(ranker, past.later)
-        except (*USER_ERRORS, OSError) as error:
-            return cls(why_not=str(error))
-        own = accuracy(scores, past.later)["ndcg@10"]
-        difference = compared(ndcg, own, past.later_users, seed=seed)
-        seen = ranker.manifest.training_window
-        first = (past.later.window or (0.0, 0.0))[0]
-        note = (
-            "It was trained on requests of this slice, which favours it." if seen and seen[1] >= first else ""
-        )
-        comparison = Comparison(
-            former=version,
-            former_ndcg_at_10=_estimated(own, past.later_users, seed),
-            difference=estimate(difference),
-            note=note,
-        )
-        return cls(ranker, scores, comparison, difference)
+            ranker: TrainableRanker = self.ranker_class.fit(
+                past.training,
+                valid=past.later,
+                options=self.options,
+                seed=seed,
+                progress=monitor,
+                checkpoint=checkpoint,
+            )
+        except CorruptRanker as error:
+            if not resumed:
+                raise
+            raise DataError(
+                f"A run that was cut off cannot go on, because what it saved is damaged: {error} What serves is as it "
+                f"was. Delete {checkpoint}, and the run starts anew."
+            ) from error
+        return ranker
 
 
-def _estimated(values: NDArray[np.float64], users: NDArray[Any], seed: int) -> Estimate:
-    return estimate(bootstrap(values, seed=seed, users=users))
-
-
-def _segments(access: FeatureAccess, past: _PastData, ndcg: NDArray[np.float64], seed: int) -> Any:
+def _segments(access: FeatureAccess, past: PastData, ndcg: NDArray[np.float64], seed: int) -> Any:
     """Return how well the later requests of each segment of the users were answered."""
     later = past.later
-    assert later.groups is not None  # noqa: S101 - `_past_data` gave them
+    assert later.groups is not None  # noqa: S101 - `past_data` gave them
     first_rows = np.cumsum(later.groups) - later.groups
     columns: Mapping[str, NDArray[np.float32]] = {
         name: later.features[first_rows, place]
@@ -308,7 +211,7 @@ def _segments(access: FeatureAccess, past: _PastData, ndcg: NDArray[np.float64],
 
 
 def _carry_over(
-    store: ArtefactStore, former: _Former, ranker: Ranker, scores: NDArray[np.float64], *, promote: bool
+    store: ArtefactStore, former: Former, ranker: Ranker, scores: NDArray[np.float64], *, promote: bool
 ) -> str | None:
     """Publish the former ranker's calibration for the new one's scores; return its version, if there was one.
 
@@ -327,48 +230,3 @@ def _carry_over(
         return None
     carried = calibration.carried_over(former.scores, scores, ranker=ranker.manifest.version)
     return store.publish(CALIBRATION, carried.save, promote=promote)
-
-
-def _past_requests(
-    interactions: pd.DataFrame, catalogue: Catalogue, options: TrainOptions
-) -> tuple[pd.DataFrame, int]:
-    """Return the queries that teach something, the latest, and how many of them come before validation."""
-    queries = ranking_queries(interactions, options.queries, seed=options.seed)
-    queries = queries[[bool(catalogue.item_known(taken).any()) for taken in queries["positives"]]]
-    queries = queries.tail(options.max_queries).reset_index(drop=True)
-    split = int(len(queries) * (1 - options.validation_share))
-    if not 0 < split < len(queries):
-        raise DataError(
-            f"{len(queries)} past requests after which items of the catalogue were liked are too few to train on the "
-            "earlier and to stop on the later ones. Bring more interactions, or build the catalogue of their items."
-        )
-    return queries, split
-
-
-def feature_matrix(
-    access: FeatureAccess,
-    catalogue: Catalogue,
-    rows: pd.DataFrame,
-    vectors: NDArray[np.float32],
-    crosses: Crosses | None = None,
-) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
-
-    `rows` has `query`, `user_id`, `item_id` and `event_timestamp`; `vectors` (q, d) are the queries' interests.
-    """
-    known = access.training_frame(rows[["user_id", "item_id", "event_timestamp"]])
-    names = (*access.item_names, *access.user_names)
-    positions = catalogue.rows(rows["item_id"].tolist())
-    norms = np.linalg.norm(vectors, axis=1)
-    units = vectors / np.where(norms > 0, norms, 1.0)[:, None]
-    query = rows["query"].to_numpy()
-    cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
-    cosines[(positions < 0) | (norms[query] == 0)] = np.nan
-    matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
-    features = (crosses or Crosses()).extend(Features((*names, SIMILARITY), matrix))
-    return features.names, features.values
-
-
-def _group_sizes(query: pd.Series[int]) -> NDArray[np.int64]:
-    """Return how many consecutive rows each query has."""
-    return np.asarray(query.groupby(query, sort=False).size(), np.int64)

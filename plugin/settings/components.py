@@ -7,6 +7,7 @@ settings: strictly, all at once, with the line of each problem.
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import inspect
 import itertools
@@ -99,25 +100,31 @@ def ranker_component(
     """Return the ranker `name` with what the settings say of it and `options`, `NAME=VALUE` each, over that.
 
     `None` is the configured one; the answer is `None` where none is configured either. Values are read as YAML reads
-    them. Raises `SettingsError` for an option that is no `NAME=VALUE`.
+    them, and `training.epochs=3` sets a key within an option. Raises `SettingsError` for an option that is no
+    `NAME=VALUE`.
     """
     configured = settings.ranker
     if name is None and configured is None:
         return None
-    given = {}
+    same = configured is not None and name in (None, configured.use)
+    given = copy.deepcopy(configured.options) if same and configured is not None else {}
     for option in options:
         key, found, value = option.partition("=")
         if not found or not key.strip():
             raise SettingsError(
                 f"The option {option!r} sets nothing, because it is no NAME=VALUE. Write `rounds=500`, say."
             )
-        given[key.strip()] = read_scalar(value)
-    same = configured is not None and name in (None, configured.use)
-    if same and configured is not None and not given:
+        within = given
+        *above, last = key.strip().split(".")
+        for part in above:
+            if not isinstance(within.get(part), dict):
+                within[part] = {}
+            within = within[part]
+        within[last] = read_scalar(value)
+    if same and configured is not None and given == configured.options:
         return configured
-    of_settings = configured.options if same and configured is not None else {}
     use = name or (configured.use if configured is not None else "")
-    return RankerComponent(use=use, **{**of_settings, **given})
+    return RankerComponent(use=use, **given)
 
 
 def _factory(kind: ComponentKind, component: Component, registry: Registry) -> Factory:

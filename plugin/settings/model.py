@@ -160,6 +160,31 @@ class FeatureSettings(_Section):
     the real time."""
 
 
+class DataSettings(_Section):
+    """What tables must be to be learnt from. A row that breaks a rule is put aside with the reason, never dropped."""
+
+    value_from: float | None = None
+    """The least that an interaction's `value` may be; `null` is no limit."""
+    value_to: float | None = None
+    """The most that it may be; `null` is no limit."""
+    ranges: dict[Name, tuple[float, float]] = {"users.age": (0.0, 120.0)}
+    """`items.COLUMN` or `users.COLUMN`: the least and the most that its numbers may be. Columns that a table lacks do
+    not matter."""
+    repeats: Literal["aside", "keep"] = "aside"
+    """What becomes of interactions that equal an earlier one in user, item, time and value: `aside`, or `keep`, where
+    times are so coarse that equal rows are several events."""
+    burst_events: Positive = 120
+    """Nobody interacts more often than this within `burst_s`; what does is put aside."""
+    burst_s: Annotated[float, Field(gt=0)] = 60.0
+    """The length of that window, in seconds."""
+    day_events: Positive = 5_000
+    """Whoever interacts more often than this within 24 hours is a bot: all of their interactions are put aside."""
+    future_s: Annotated[float, Field(ge=0)] = 3_600.0
+    """An interaction later than this many seconds from now is put aside; clocks may differ by a little."""
+    most_aside: Share = 0.2
+    """A table of which one rule would put aside more than this share is refused: it is rather read wrongly."""
+
+
 class GpuSettings(_Section):
     """How the index lies on GPUs, where there are any."""
 
@@ -613,6 +638,8 @@ class Settings(_Section):
     features: FeatureSettings | None = None
     """The Feast repository. Leave it out to run without Feast, for a host that brings candidates and
     scores."""
+    data: DataSettings = DataSettings()
+    """What tables must be to be learnt from."""
     retrieval: RetrievalSettings = RetrievalSettings()
     """Where candidates come from."""
     ranker: RankerComponent | None = RankerComponent(use="lightgbm", budget_ms=200.0)

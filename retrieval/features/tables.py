@@ -50,16 +50,55 @@ def interactions_of(frame: pd.DataFrame) -> Interactions:
 def _values(frame: pd.DataFrame) -> NDArray[np.float64]:
     if "value" not in frame:
         return np.ones(len(frame))
-    values = pd.to_numeric(frame["value"], errors="coerce").to_numpy(np.float64, na_value=np.nan)
     refuse_rows(
-        ~np.isfinite(values),
+        unreadable_values(frame["value"]),
         frame["value"],
         "interactions",
         "value",
         "a value must be a finite number, or means over windows are lost",
         "Correct those rows, or drop the column: each interaction then counts as 1.0",
     )
-    return values
+    return _numbers(frame["value"])
+
+
+def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
+    return pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+
+
+def unreadable_values(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Return which values (n,) are no finite numbers."""
+    return ~np.isfinite(_numbers(column))
+
+
+def unreadable_ids(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Return which ids (n,) are missing, empty, or numbers that are not whole."""
+    bad: NDArray[np.bool_] = column.isna().to_numpy(bool)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_bool_dtype(column):
+        return np.ones(len(column), bool)
+    if pd.api.types.is_float_dtype(column):
+        numbers = column.to_numpy(np.float64, na_value=np.nan)
+        bad |= numbers != np.floor(numbers)
+        return bad
+    if pd.api.types.is_integer_dtype(column):
+        return bad
+    known = ~bad  # comparing a missing value says neither yes nor no
+    bad[known] = column.to_numpy(object)[known] == ""
+    return bad
+
+
+def unreadable_times(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Return which times (n,) are missing, in no known form, or numbers that cannot be seconds."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        seconds: NDArray[np.float64] = column.to_numpy(np.float64, na_value=np.nan)
+        return ~(np.abs(seconds) < _LATEST_SECONDS)
+    missing: NDArray[np.bool_] = _parsed(column).isna().to_numpy(bool)
+    return missing
+
+
+def _parsed(column: pd.Series[Any]) -> pd.Series[pd.Timestamp]:
+    return pd.to_datetime(column, utc=True, errors="coerce", format=None if _is_time(column) else "ISO8601")
 
 
 def require_columns(frame: pd.DataFrame, table: str, columns: tuple[str, ...]) -> None:
@@ -90,15 +129,10 @@ def text_ids(column: pd.Series[Any], table: str, name: str) -> NDArray[Any]:
     Raises `InvalidTable` for missing and empty ids, and for numbers that are not whole.
     """
     rule = "an id must be a text that is not empty, or a whole number"
-    way_out = "Drop those rows, or give them ids"
-    refuse_rows(column.isna().to_numpy(bool), column, table, name, rule, way_out)
+    refuse_rows(unreadable_ids(column), column, table, name, rule, "Drop those rows, or give them ids")
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
-    if pd.api.types.is_bool_dtype(column):
-        refuse_rows(np.ones(len(column), bool), column, table, name, rule, way_out)
     if pd.api.types.is_float_dtype(column):
-        numbers = column.to_numpy(np.float64)
-        refuse_rows(numbers != np.floor(numbers), column, table, name, rule, way_out)
         column = column.astype(np.int64)
     if pd.api.types.is_integer_dtype(column):
         return column.astype(str).to_numpy(object)
@@ -112,7 +146,6 @@ def text_ids(column: pd.Series[Any], table: str, name: str) -> NDArray[Any]:
         else column.to_numpy(object),
         dtype=object,
     )
-    refuse_rows(ids == "", column, table, name, rule, way_out)
     return ids
 
 
@@ -121,21 +154,21 @@ def microseconds(column: pd.Series[Any], table: str, name: str) -> NDArray[np.in
 
     Raises `InvalidTable` for missing and unreadable times, and for numbers that cannot be seconds.
     """
+    bad = unreadable_times(column)
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        seconds = column.to_numpy(np.float64, na_value=np.nan)
         refuse_rows(
-            ~(np.abs(seconds) < _LATEST_SECONDS),
+            bad,
             column,
             table,
             name,
             "a time given as a number is in seconds since 1970; these are missing or beyond the year 5000",
             "Divide milliseconds by 1000, or pass datetimes",
         )
+        seconds = column.to_numpy(np.float64, na_value=np.nan)
         times: NDArray[np.int64] = np.rint(seconds * MICROSECONDS).astype(np.int64)
         return times
-    parsed = pd.to_datetime(column, utc=True, errors="coerce", format=None if _is_time(column) else "ISO8601")
     refuse_rows(
-        parsed.isna().to_numpy(bool),
+        bad,
         column,
         table,
         name,
@@ -143,7 +176,7 @@ def microseconds(column: pd.Series[Any], table: str, name: str) -> NDArray[np.in
         "known when",
         "Correct or drop those rows",
     )
-    return np.asarray(parsed.dt.as_unit("us").astype(np.int64), np.int64)
+    return np.asarray(_parsed(column).dt.as_unit("us").astype(np.int64), np.int64)
 
 
 def _is_time(column: pd.Series[Any]) -> bool:

@@ -191,15 +191,39 @@ class Silent:
         return Without()
 
 
+class Failing:
+    """A ranker whose explanations fail, by whatever a library of theirs raises."""
+
+    @staticmethod
+    def load(folder: Path) -> Any:
+        inner = Silent.load(folder)
+
+        def explain(features: Any) -> Any:
+            raise RuntimeError("no gradient")
+
+        inner.explain = explain
+        return inner
+
+
 class SilentPlugin:
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
         registry.ranker("silent", Silent)
+        registry.ranker("failing", Failing)
 
 
-def test_a_ranker_that_explains_nothing(open_books: OpenStage, installation: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("silent", "The ranker 'lightgbm' does not say what each feature adds."),
+        ("failing", "What each feature adds could not be computed: RuntimeError: no gradient"),
+    ],
+)
+def test_a_ranker_that_explains_nothing(
+    open_books: OpenStage, installation: Path, name: str, note: str
+) -> None:
     folder = next((installation / ".explorank" / "artefacts" / "ranker").glob("2*"))
-    card = (folder / "card.json").read_text().replace('"ranker": "lightgbm"', '"ranker": "silent"')
+    card = (folder / "card.json").read_text().replace('"ranker": "lightgbm"', f'"ranker": "{name}"')
     (folder / "card.json").write_text(card)
     names = ("model.txt", "manifest.json", "card.json")
     store = ArtefactStore(installation / ".explorank" / "artefacts")
@@ -210,7 +234,7 @@ def test_a_ranker_that_explains_nothing(open_books: OpenStage, installation: Pat
 
     explained = stage.explain(decision.decision_id)
 
-    assert explained.notes == ("The ranker 'lightgbm' does not say what each feature adds.",)
+    assert explained.notes == (note,)
     assert [one.as_served for one in explained.items] == [True, True]
     assert [one.parts for one in explained.items] == [(), ()]
 

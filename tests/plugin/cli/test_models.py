@@ -54,10 +54,11 @@ def test_train_list_show_promote_and_roll_back(run: Callable[..., tuple[int, str
 
     code, out, _ = run("models", "list")
     assert code == 0
-    lines = out.splitlines()
-    assert "current" in lines[1]
-    assert "never" in lines[2]
-    assert str(second["version"]) in lines[2]
+    _, *rows = out.splitlines()
+    assert rows[0].strip().startswith(f"{first['version']}  current  lightgbm ")
+    assert rows[1].strip().startswith("became current 20")
+    assert rows[2].strip().startswith(f"{second['version']}           lightgbm ")
+    assert rows[3].strip() == "was never current"
 
     code, out, _ = run("models", "show", str(second["version"])[:24])
     assert code == 0

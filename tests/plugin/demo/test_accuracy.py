@@ -12,8 +12,8 @@ from explorank.demo.accuracy import Accuracy, held_out_queries, measure_accuracy
 from explorank.demo.data import DemoData
 from explorank.errors import DataError
 from explorank.pipeline.features import feature_access
+from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import interest_vectors
-from explorank.pipeline.train import feature_matrix
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess

@@ -18,6 +18,7 @@ import numpy as np
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
 from explorank.rankers import (
+    CorruptRanker,
     Explanation,
     InvalidTraining,
     RankerManifest,
@@ -75,8 +76,11 @@ class LinearRanker:
         weights, begin = np.random.default_rng(seed).normal(0, 0.01, len(names)), 0
         saved = None if checkpoint is None else checkpoint / "step.npz"
         if saved is not None and saved.exists():
-            with np.load(saved) as state:
-                weights, begin = state["weights"], int(state["step"])
+            try:
+                with np.load(saved) as state:
+                    weights, begin = state["weights"], int(state["step"])
+            except (OSError, ValueError, KeyError) as error:
+                raise CorruptRanker(f"{saved} is no state of a run ({error}).") from error
         for step in range(begin, options.steps):
             said = 1 / (1 + np.exp(-(x @ weights)))
             weights = weights - options.rate * (x.T @ (said - data.labels)) / len(x)
@@ -165,7 +169,8 @@ def train(folder: Path, **arguments: Any) -> Any:
 
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions
-    from explorank.pipeline.train import TrainOptions, train_ranker
+    from explorank.pipeline.train import train_ranker
+    from explorank.pipeline.train_options import TrainOptions
     from explorank.settings import RankerComponent, load_settings
 
     return train_ranker(

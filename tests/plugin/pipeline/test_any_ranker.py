@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from explorank.model_card import ModelCard
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.tracking import default_trackers
-from explorank.pipeline.train import TrainOptions, train_ranker
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import FeatureMismatch, InvalidTraining, RankingData, features_for, score_data
 from explorank.settings import RankerComponent, Settings, load_settings
 
@@ -159,6 +161,17 @@ def test_another_seed_begins_anew(settings: Settings, events: pd.DataFrame, line
         run(0, progress=interrupt)
     assert not run(1)[1].resumed
     assert run(0)[1].resumed
+    # What was saved may be damaged: that is told, and the way out works.
+    with pytest.raises(Interrupted):
+        run(0, progress=interrupt)
+    (saved,) = (settings.folder_path / "training").glob("linear-*/step.npz")
+    saved.write_bytes(b"scribbled over")
+    with pytest.raises(
+        DataError, match=rf"step\.npz is no state of a run.*Delete {saved.parent}, and the run"
+    ):
+        run(0)
+    shutil.rmtree(saved.parent)
+    assert not run(0)[1].resumed
 
 
 def test_data_that_a_ranker_refuses_changes_nothing(

@@ -21,7 +21,8 @@ from explorank.hooks.exploration import Calibration
 from explorank.pipeline.models import Models
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
-from explorank.pipeline.train import TrainOptions, train_ranker
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import LightGBMRanker
 from explorank.settings import RankerComponent, Settings, load_settings
 

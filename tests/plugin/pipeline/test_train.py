@@ -19,9 +19,11 @@ from explorank.hooks.exploration import Calibration
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access
+from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import QueryOptions, interest_vectors
 from explorank.pipeline.tables import past_interactions
-from explorank.pipeline.train import TrainOptions, feature_matrix, train_ranker
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
 from explorank.retrieval import Catalogue
 from explorank.settings import RankerComponent, Settings, load_settings, parse_settings
 

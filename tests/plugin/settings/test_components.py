@@ -16,6 +16,7 @@ from explorank.settings import (
     PolicyComponent,
     load_settings,
     parse_settings,
+    ranker_component,
     resolve_component,
     resolve_components,
     resolve_ranker,
@@ -219,6 +220,23 @@ def test_a_ranker_is_trained_with_its_own_options(given: dict[str, Any], expecte
     with pytest.raises(SettingsError) as refused:
         resolved(**given)
     assert expected in str(refused.value)
+
+
+def test_options_of_the_command_line_lie_over_those_of_the_settings() -> None:
+    written = {"use": "model", "depth": 2, "inner": {"a": 1, "b": 2}}
+    settings = parse_settings({"version": 1, "ranker": written})
+    assert ranker_component(settings) == settings.ranker
+    same = ranker_component(settings, "model", ["inner.b=3", "depth=true", "word =two"])
+    assert same is not None
+    assert same.options == {"depth": True, "inner": {"a": 1, "b": 3}, "word": "two"}
+    other = ranker_component(settings, "other", ["deep.est.x=1.5"])
+    assert other is not None
+    assert (other.use, other.options) == ("other", {"deep": {"est": {"x": 1.5}}})
+    assert settings.ranker is not None
+    assert settings.ranker.options == {"depth": 2, "inner": {"a": 1, "b": 2}}
+    assert ranker_component(parse_settings({"version": 1, "ranker": None})) is None
+    with pytest.raises(SettingsError, match="no NAME=VALUE"):
+        ranker_component(settings, None, ["depth"])
 
 
 def test_options_carry_their_documentation_and_defaults():

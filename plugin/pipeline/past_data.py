@@ -1,0 +1,112 @@
+"""Past requests with what was known at their time: the rows that a ranker learns from, and is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explorank.builtin.retrieval import SIMILARITY
+from explorank.crosses import Crosses
+from explorank.errors import DataError
+from explorank.hooks.types import Features
+from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
+from explorank.pipeline.train_options import TrainOptions
+from explorank.rankers import RankingData
+from explorank.retrieval import Catalogue
+from explorank.retrieval.features import FeatureAccess
+from explorank.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class PastData:
+    """Past requests, the earlier to train on and the later to stop and judge on."""
+
+    training: RankingData
+    later: RankingData
+    training_users: NDArray[Any]  # (g,)
+    later_users: NDArray[Any]  # (h,)
+    activity: NDArray[np.int64]  # (h,) how many events the user of each later request had before
+
+
+def past_data(
+    settings: Settings,
+    interactions: pd.DataFrame,
+    catalogue: Catalogue,
+    access: FeatureAccess,
+    options: TrainOptions,
+) -> PastData:
+    """Return the past requests that teach something; raise `DataError` where they are too few."""
+    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
+    queries, split = _past_requests(interactions, catalogue, options)
+    vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
+    rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses)
+    times = [moment.timestamp() for moment in queries["event_timestamp"]]
+    data = RankingData(
+        features=matrix,
+        feature_names=names,
+        labels=rows["label"].to_numpy(),
+        groups=_group_sizes(rows["query"]),
+        item_ids=rows["item_id"].to_numpy(),
+        histories=tuple(queries["liked"]),
+    )
+    users = queries["user_id"].to_numpy().astype(str)
+    return PastData(
+        replace(data.take(np.arange(split)), window=(times[0], times[split - 1])),
+        replace(
+            data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
+        ),
+        users[:split],
+        users[split:],
+        np.array([len(seen) for seen in queries["seen"][split:]], np.int64),
+    )
+
+
+def _past_requests(
+    interactions: pd.DataFrame, catalogue: Catalogue, options: TrainOptions
+) -> tuple[pd.DataFrame, int]:
+    """Return the queries that teach something, the latest, and how many of them come before validation."""
+    queries = ranking_queries(interactions, options.queries, seed=options.seed)
+    queries = queries[[bool(catalogue.item_known(taken).any()) for taken in queries["positives"]]]
+    queries = queries.tail(options.max_queries).reset_index(drop=True)
+    split = int(len(queries) * (1 - options.validation_share))
+    if not 0 < split < len(queries):
+        raise DataError(
+            f"{len(queries)} past requests after which items of the catalogue were liked are too few to train on the "
+            "earlier and to stop on the later ones. Bring more interactions, or build the catalogue of their items."
+        )
+    return queries, split
+
+
+def feature_matrix(
+    access: FeatureAccess,
+    catalogue: Catalogue,
+    rows: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    crosses: Crosses | None = None,
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
+
+    `rows` has `query`, `user_id`, `item_id` and `event_timestamp`; `vectors` (q, d) are the queries' interests.
+    """
+    known = access.training_frame(rows[["user_id", "item_id", "event_timestamp"]])
+    names = (*access.item_names, *access.user_names)
+    positions = catalogue.rows(rows["item_id"].tolist())
+    norms = np.linalg.norm(vectors, axis=1)
+    units = vectors / np.where(norms > 0, norms, 1.0)[:, None]
+    query = rows["query"].to_numpy()
+    cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
+    cosines[(positions < 0) | (norms[query] == 0)] = np.nan
+    matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
+    features = (crosses or Crosses()).extend(Features((*names, SIMILARITY), matrix))
+    return features.names, features.values
+
+
+def _group_sizes(query: pd.Series[int]) -> NDArray[np.int64]:
+    """Return how many consecutive rows each query has."""
+    return np.asarray(query.groupby(query, sort=False).size(), np.int64)

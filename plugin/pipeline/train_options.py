@@ -1,0 +1,30 @@
+"""How training data is made, and what becomes of the ranker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from explorank.pipeline.evidence import PromotionRule
+from explorank.pipeline.queries import QueryOptions
+from explorank.pipeline.tracking import TrackerName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """How the data is made, and what becomes of the ranker; what it is trained with is the ranker's own."""
+
+    queries: QueryOptions = field(default_factory=QueryOptions)
+    max_queries: int = 2_000
+    """At most this many past requests, the latest; they resemble most what will be asked."""
+    negatives: int = 60
+    """How many items are drawn for a query's positives to be told from."""
+    validation_share: float = 0.2
+    """The latest share of the queries, by time, on which training stops early."""
+    seed: int = 0
+    promote: PromotionRule = "unless-worse"
+    """When the new ranker becomes current; the first one always does, but by `never`."""
+    trackers: tuple[TrackerName, ...] = ()
+    """Where per-round metrics go, beside `progress`."""
+    log_folder: Path | None = None
+    """Where trackers may write files; `runs` in the installation's folder by default."""
