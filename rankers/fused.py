@@ -144,8 +144,8 @@ class FusedRanker(ABC):
         manifest = RankerManifest.read(folder / _MANIFEST_FILE)
         if manifest.name != cls.name:
             raise CorruptRanker(
-                f"{folder / _MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {cls.name!r} is read here. Name the "
-                "ranker that was trained, or train again."
+                f"{folder / _MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {cls.name!r} is read here. Name "
+                "the ranker that was trained, or train again."
             )
         file = folder / _FUSION_FILE
         try:

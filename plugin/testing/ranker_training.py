@@ -60,7 +60,7 @@ class RankerTrainingTests(RankerCases):
         )
 
     def test_the_manifest_tells_what_it_was_trained_on(self) -> None:
-        """Names in order, their hash, the window, a name, a version, a moment and finite metrics stand in the manifest.
+        """The manifest holds the names it takes, in their order, their hash, window, name, version and finite metrics.
 
         Serving compares features with it; decisions record the version; people read the rest.
         """
@@ -68,7 +68,10 @@ class RankerTrainingTests(RankerCases):
         manifest = ranker.manifest
         served = tuple(name for name in manifest.feature_names if name not in id_columns_of(ranker))
         for holds, otherwise in (
-            (served == data.feature_names, f"lists the features {served} of {data.feature_names}"),
+            (
+                served and served == tuple(name for name in data.feature_names if name in served),
+                f"lists the features {served} of {data.feature_names}, in whose order they must stand",
+            ),
             (
                 manifest.feature_hash == feature_hash(manifest.feature_names, manifest.categorical),
                 "has a feature_hash that is not `feature_hash(feature_names, categorical)`",
