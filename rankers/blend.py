@@ -94,8 +94,8 @@ class Blend(FusedRanker):
         return weighted(self._explained(features), slopes, offset)
 
     def _line(self) -> tuple[NDArray[np.float64], float]:
-        slopes = np.array(self._learnt["weights"]) / np.array(self._learnt["deviation"])
-        return slopes, -float(slopes @ np.array(self._learnt["mean"]))
+        slopes = self._arrays["weights"] / self._arrays["deviation"]
+        return slopes, -float(slopes @ self._arrays["mean"])
 
 
 def _learnt_weights(scores: NDArray[np.float64], data: RankingData) -> NDArray[np.float64]:

@@ -101,13 +101,13 @@ class Calibrated(FusedRanker):
         return [member], learnt, metrics
 
     def _combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _applied(self._learnt, scores[:, 0])
+        return _applied(self._learnt | self._arrays, scores[:, 0])
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return the attributions of each probability, or with `platt` of its log-odds."""
         (part,) = self._explained(features)
         if self._learnt["method"] == "isotonic":
-            return part.on_score_scale().through(lambda scores: _applied(self._learnt, scores))
+            return part.on_score_scale().through(lambda scores: _applied(self._learnt | self._arrays, scores))
         slope, intercept = self._learnt["slope"], self._learnt["intercept"]
         raw = part if part.link == "logistic" else part.on_score_scale()
         return replace(

@@ -49,6 +49,9 @@ class FusedRanker(ABC):
         """Take trained members, and what was learnt beside them, as JSON can hold it; use `fit` or `load`."""
         self._members: Final = tuple(members)
         self._learnt: Final = dict(learnt)
+        self._arrays: Final = {
+            name: np.array(value, np.float64) for name, value in learnt.items() if isinstance(value, list)
+        }
         self._manifest: Final = manifest
         names = manifest.feature_names
         self._places: Final = [
