@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from explorank.rankers._fits import Fits
 from explorank.rankers._logistic import logistic, logistic_regression
@@ -170,6 +169,8 @@ def _fitted(
             "intercept": intercept - slope * float(mean),
             "rise": slope,
         }
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - a sixth of a second, for training only
+
     weigh = np.ones(len(scores)) if weights is None else weights
     known, place = np.unique(scores, return_inverse=True)
     mass = np.bincount(place, weigh)
