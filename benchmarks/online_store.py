@@ -44,6 +44,7 @@ from rich.console import Console
 from benchmarks.environment import describe, restart_with_one_thread
 from benchmarks.report import markdown_table, tell_facts
 from benchmarks.request_path.redis_server import free_port, redis_server
+from benchmarks.request_path.settling import until_idle
 from benchmarks.timing import Contestant, measure, repeated
 
 if TYPE_CHECKING:
@@ -421,6 +422,9 @@ def main() -> None:
         for name, store in stores.items():
             if name != "columnar, Redis":  # the same server
                 materialize(store)
+        for store in stores.values():
+            reading(store, "to_dict", items)()
+        until_idle(time.process_time)
         compare_reads(console, stores, items, rounds)
         compare_gathers(console, stores["columnar, SQLite"], items, 4 * rounds)
         compare_writes(console, folder / "writes", data, backings, 1 if arguments.quick else 5)

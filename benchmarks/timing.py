@@ -61,7 +61,7 @@ def measure(contestants: Sequence[Contestant], rounds: int, sample_s: float) -> 
 
 
 def _calls(contestant: Contestant, sample_s: float) -> int:
-    # The first call also warms up what is computed once.
+    seconds_per_call(contestant.work, 1)  # what is loaded or computed once
     fastest = math.inf
     for _ in range(3):
         fastest = min(fastest, max(1e-9, seconds_per_call(contestant.work, 1)))

@@ -70,6 +70,8 @@ class RankingRequest:
     """What guards read of the outside, taken once per request, so that all slots see the same."""
     allowance: Allowance | None = None
     """What limits leave to `ranking_explore`; `None` where none is set. A slate beyond it is refused."""
+    hurried: str = ""
+    """Why `ranking_score` should take a cheaper way if it has one; empty where it need not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from explorank import __version__
 from explorank.artefacts import ArtefactStore, Watched
 from explorank.budgets import Budgets, counts_impressions, ledger_path, needs_ledger
 from explorank.catalogues import catalogue_loader
+from explorank.crosses import Crosses
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
@@ -176,7 +177,8 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     safety = Safety.of(settings, kill_switch)
     learner = open_learner(settings, policy, features, safety)
     learner.start(settings.feedback.learn_every_s, clock=clock)
-    engine, recorder = Engine(manager), Recorder(log)
+    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    engine, recorder = Engine(manager, crosses), Recorder(log)
     exposures = _open_exposures(settings)
     budgets = Budgets(settings, exposures, log, lambda: engine.enriched, clock)
     budgets.restore()

@@ -12,6 +12,7 @@ from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, col
 from explorank.budgets import columns_of
 from explorank.builtin.retrieval import SIMILARITY
 from explorank.catalogues import catalogue_loader
+from explorank.crosses import Crosses
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
 from explorank.hooks.exploration import Calibration
@@ -134,6 +135,9 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     if settings.features is not None:
         access = feature_access(settings)
         available |= {*access.item_names, *access.user_names}
+        crosses = Crosses(settings.features.crosses)
+        crosses.check(sorted(available))
+        available |= {*crosses.names}
     available |= {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult(

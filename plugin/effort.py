@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Final, Literal
 
 from explorank.settings import Settings
 
@@ -21,8 +21,8 @@ class Effort:
     """How metrics call it."""
     candidates: int | None = None
     """At most so many candidates are ranked; `None` is `retrieval.candidates`."""
-    scores: bool = True
-    """Whether the ranker scores them; else they keep the order of retrieval."""
+    ranker: Literal["whole", "cheaper", "none"] = "whole"
+    """`cheaper` asks the ranker for its cheaper way, if it has one; `none` leaves the order of retrieval."""
     explores: bool = True
     """Whether the request may explore."""
     reason: str = "the caller asked for less"
@@ -35,8 +35,8 @@ WHOLE: Final = Effort()
 def ladder(settings: Settings) -> tuple[Effort, ...]:
     """Return the efforts that the settings allow, each less than the one before.
 
-    Half of the candidates, the fewest (`load.candidates`), no ranker, no exploration: first goes what costs the
-    answers least. A rung that would leave nothing out is not there.
+    Half of the candidates, the fewest (`load.candidates`), the ranker's cheaper way, no ranker, no exploration: first
+    goes what costs the answers least. A rung that would leave nothing out is not there.
     """
     most, fewest = settings.retrieval.candidates, min(settings.load.candidates, settings.retrieval.candidates)
     half = max(fewest, ceil(most / 2))
@@ -47,9 +47,8 @@ def ladder(settings: Settings) -> tuple[Effort, ...]:
         if fewest < half:
             rungs.append(Effort(name="fewest_candidates", candidates=fewest))
         if settings.ranker is not None:
-            rungs.append(Effort(name="no_ranker", candidates=fewest, scores=False))
+            rungs.append(Effort(name="cheaper_ranker", candidates=fewest, ranker="cheaper"))
+            rungs.append(Effort(name="no_ranker", candidates=fewest, ranker="none"))
     if settings.exploration.mode != "off":
-        rungs.append(
-            Effort(name="no_exploration", candidates=fewest, scores=settings.ranker is None, explores=False)
-        )
+        rungs.append(Effort(name="no_exploration", candidates=fewest, ranker="none", explores=False))
     return tuple(rungs)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from explorank.crosses import Crosses
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.types import (
@@ -38,8 +39,9 @@ class Engine:
     Every method appends to `fallbacks` what went wrong and never raises for a plugin's fault.
     """
 
-    def __init__(self, manager: RankingManager) -> None:
+    def __init__(self, manager: RankingManager, crosses: Crosses | None = None) -> None:
         self.manager = manager
+        self._crosses = crosses or Crosses()
         self.enriched: frozenset[str] = frozenset()
         """The context keys that plugins have added so far."""
 
@@ -100,7 +102,7 @@ class Engine:
         return allowed
 
     def enrich(self, request: RankingRequest, candidates: Candidates, fallbacks: list[Fallback]) -> Features:
-        """Return the plugins' feature columns side by side, (n, d) float32."""
+        """Return the plugins' feature columns side by side and, behind them, their crosses, (n, d) float32."""
         n = len(candidates)
         fitting: list[Features] = []
 
@@ -111,7 +113,8 @@ class Engine:
             return features
 
         hook, arguments = "ranking_enrich", {"request": request, "candidates": candidates}
-        return Features.join(list(self._answers(hook, check, "columns missing", fallbacks, **arguments)), n)
+        joined = Features.join(list(self._answers(hook, check, "columns missing", fallbacks, **arguments)), n)
+        return self._crosses.extend(joined)
 
     def score(
         self, request: RankingRequest, candidates: Candidates, features: Features, fallbacks: list[Fallback]

@@ -10,6 +10,7 @@ import numpy as np
 
 from explorank.errors import SettingsError
 from explorank.hooks.errors import InvalidBatch
+from explorank.hooks.exploration.compiled import FEATURES, FLOAT, ROWS, VECTOR, kernel
 from explorank.hooks.types import FeatureArray, Features, FloatArray, IndexArray
 from explorank.rankers import Ranker, id_columns_of
 from explorank.settings import Settings
@@ -75,20 +76,9 @@ class ExplorationFeatures:
         if not self.names:
             return None
         plan = self._plan_for(features.names, scale)
-        raw = np.empty((len(scores), self.dim - 1))
-        raw[:, plan.targets] = features.values[:, plan.sources]
-        raw[:, plan.score_targets] = scores[:, None]
-        mean, deviation = plan.mean, plan.deviation
-        if len(plan.unknown):
-            mean, deviation = mean.copy(), deviation.copy()
-            mean[plan.unknown], deviation[plan.unknown] = _mean_and_deviation(raw[:, plan.unknown])
-        raw -= mean
-        raw /= deviation
-        matrix = np.empty((len(scores), self.dim), np.float32)
-        matrix[:, 0] = 1.0
-        matrix[:, 1:] = raw
-        matrix[np.isnan(matrix)] = 0.0
-        return np.clip(matrix, -_CLIP, _CLIP, out=matrix)
+        return _standardised(
+            features.values, scores, plan.sources, plan.mean, plan.deviation, plan.unknown, _CLIP
+        )
 
     def _plan_for(self, names: tuple[str, ...], scale: Mapping[str, tuple[float, float]]) -> _Plan:
         """Return what stands where; remembered, since columns and scales rarely change."""
@@ -105,13 +95,9 @@ class _Plan:
     names: tuple[str, ...]
     scale: Mapping[str, tuple[float, float]]
     sources: IndexArray
-    """The features' columns that are wanted,"""
-    targets: IndexArray
-    """and where they go."""
-    score_targets: IndexArray
-    """Where the score goes."""
+    """Where each wanted column stands among the features; -1 is the score."""
     unknown: IndexArray
-    """The columns whose mean and deviation are the request's own."""
+    """The wanted columns whose mean and deviation are the request's own."""
     mean: FloatArray
     deviation: FloatArray
 
@@ -125,24 +111,55 @@ class _Plan:
                 f"`exploration.features` names {missing}, which no plugin supplied for this request "
                 f"(supplied: {list(names)}). Exploration is left out until they are there again."
             )
-        targets = [place for place, name in enumerate(wanted) if name != SCORE]
         known = [scale.get(name, (0.0, 1.0)) for name in wanted]
         return cls(
             names=names,
             scale=scale,
-            sources=np.array([names.index(wanted[place]) for place in targets], np.int64),
-            targets=np.array(targets, np.int64),
-            score_targets=np.array([place for place, name in enumerate(wanted) if name == SCORE], np.int64),
+            sources=np.array([-1 if name == SCORE else names.index(name) for name in wanted], np.int64),
             unknown=np.array([place for place, name in enumerate(wanted) if name not in scale], np.int64),
             mean=np.array([mean for mean, _ in known], np.float64),
             deviation=np.array([deviation or 1.0 for _, deviation in known], np.float64),
         )
 
 
-def _mean_and_deviation(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return both of each column of `columns` (n, d), over what is finite; a constant column has deviation 1."""
-    finite = np.isfinite(columns)
-    present = np.maximum(np.count_nonzero(finite, axis=0), 1)
-    mean = np.where(finite, columns, 0.0).sum(axis=0) / present
-    deviation = np.sqrt(np.square(np.where(finite, columns - mean, 0.0)).sum(axis=0) / present)
-    return mean, np.where(deviation > 0.0, deviation, 1.0)
+@kernel((FEATURES, VECTOR, ROWS, VECTOR, VECTOR, ROWS, FLOAT))
+def _standardised(
+    values: FeatureArray,
+    scores: FloatArray,
+    sources: IndexArray,
+    mean: FloatArray,
+    deviation: FloatArray,
+    unknown: IndexArray,
+    limit: float,
+) -> FeatureArray:
+    """Return the constant and the columns at `sources`, (n, 1 + c), in deviations from the mean, cut at `limit`.
+
+    Those of the columns `unknown` are the request's own, over what is finite; a constant column has deviation 1.
+    """
+    n, width = len(scores), len(sources)
+    mean, deviation = mean.copy(), deviation.copy()
+    for column in unknown:
+        source = sources[column]
+        total, present = 0.0, 0
+        for row in range(n):
+            value = np.float64(values[row, source]) if source >= 0 else scores[row]
+            if np.isfinite(value):
+                total += value
+                present += 1
+        mean[column] = total / max(present, 1)
+        total = 0.0
+        for row in range(n):
+            value = np.float64(values[row, source]) if source >= 0 else scores[row]
+            if np.isfinite(value):
+                total += (value - mean[column]) ** 2
+        spread = np.sqrt(total / max(present, 1))
+        deviation[column] = spread if spread > 0.0 else 1.0
+    matrix = np.empty((n, 1 + width), np.float32)
+    for row in range(n):
+        matrix[row, 0] = 1.0
+        for column in range(width):
+            source = sources[column]
+            value = np.float64(values[row, source]) if source >= 0 else scores[row]
+            value = (value - mean[column]) / deviation[column]
+            matrix[row, 1 + column] = 0.0 if np.isnan(value) else min(max(value, -limit), limit)
+    return matrix

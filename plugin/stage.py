@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -320,9 +321,11 @@ class Stage:
     ) -> Scores:
         """Return the ranker's scores, or falling numbers in retrieval order, which no ranker's version stands for."""
         ranked = self.installation.settings.ranker is not None and len(candidates) > 0
-        if ranked and not effort.scores:
+        if ranked and effort.ranker == "none":
             fallbacks.append(Fallback("score", "explorank", effort.reason, "retrieval order"))
         elif ranked:
+            if effort.ranker == "cheaper":
+                request = replace(request, hurried=effort.reason)
             scores = self.installation.engine.score(request, candidates, features, fallbacks)
             if scores is not None:
                 return scores

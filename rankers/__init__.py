@@ -20,6 +20,7 @@ from explorank.rankers.names import RANKERS, register_ranker
 from explorank.rankers.position_bias import examination_from_random_slots
 from explorank.rankers.ranker import (
     ExplainingRanker,
+    HurriedRanker,
     IdReadingRanker,
     Progress,
     Ranker,
@@ -57,6 +58,7 @@ __all__ = [
     "Explanation",
     "FeatureMismatch",
     "Forest",
+    "HurriedRanker",
     "IdReadingRanker",
     "InvalidProbabilities",
     "InvalidTraining",

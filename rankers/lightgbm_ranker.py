@@ -23,6 +23,7 @@ from explorank.rankers._training import (
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
 from explorank.rankers.explanation import Explanation, Link
+from explorank.rankers.forest import Forest
 from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.position_bias import PositionBias, check_examination, corrected
 from explorank.rankers.ranker import Progress
@@ -30,6 +31,7 @@ from explorank.rankers.scoring import Scoring, exact_forest
 
 _log: Final = logging.getLogger(__name__)
 
+_CHEAPER: Final = 5
 _MODEL_FILE: Final = "model.txt"
 _MANIFEST_FILE: Final = "manifest.json"
 _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -124,6 +126,11 @@ class LightGBMRanker:
         self._manifest = manifest
         self._booster = lightgbm.Booster(model_str=model_text)
         self._forest, self._scoring = exact_forest(model_text, self._booster)
+        self._rounds = self._booster.current_iteration()
+        self._fewer_rounds = -(-self._rounds // _CHEAPER)
+        self._fewer_trees = None
+        if self._forest is not None and self._fewer_rounds < self._rounds:
+            self._fewer_trees = Forest.of(self._booster.model_to_string(num_iteration=self._fewer_rounds))
         if self._forest is None:
             _log.warning(
                 "Ranker %r version %s is scored by LightGBM itself, several times slower than compiled: %s",
@@ -213,11 +220,19 @@ class LightGBMRanker:
         return ranker
 
     @classmethod
-    def from_booster(cls, booster: lightgbm.Booster, name: str = "lightgbm") -> LightGBMRanker:
+    def from_booster(
+        cls,
+        booster: lightgbm.Booster,
+        name: str = "lightgbm",
+        *,
+        features: NDArray[np.float32] | None = None,
+    ) -> LightGBMRanker:
         """Return a ranker of a booster trained elsewhere; its feature names are the manifest's.
 
-        Where the booster stopped early, its best round is kept. Raises `InvalidTraining` for a booster that
-        gives several scores per row.
+        Where the booster stopped early, its best round is kept. `features` (n, d) are what it was trained on: their
+        means and deviations scale what exploration sees, which else scales within each request.
+
+        Raises `InvalidTraining` for a booster that gives several scores per row.
         """
         if booster.num_model_per_iteration() > 1:
             raise InvalidTraining(
@@ -225,6 +240,7 @@ class LightGBMRanker:
                 "by one. Train it with a ranking, binary or regression objective."
             )
         text = booster.model_to_string(num_iteration=booster.best_iteration)
+        mean, std = (None, None) if features is None else column_scales(features)
         header = dict(line.split("=", 1) for line in text.partition("\n\n")[0].splitlines() if "=" in line)
         return cls(
             text,
@@ -233,6 +249,8 @@ class LightGBMRanker:
                 name=name,
                 objective=header.get("objective", "custom").partition(" ")[0],
                 feature_names=tuple(booster.feature_name()),
+                feature_mean=mean,
+                feature_std=std,
             ),
         )
 
@@ -255,6 +273,19 @@ class LightGBMRanker:
             return np.zeros(0, np.float64)
         scores: NDArray[np.float64] = self._booster.predict(features, num_threads=1)
         return scores
+
+    @property
+    def cheaper_way(self) -> str:
+        """The first fifth of the trees, which correct the most; empty for a booster that is not compiled."""
+        if self._fewer_trees is None:
+            return ""
+        return f"the first {self._fewer_rounds} of {self._rounds} rounds of trees"
+
+    def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return what `score` would if boosting had ended after a fifth of its rounds."""
+        features = np.asarray(features, np.float32)
+        self._check_columns(features)
+        return self.score(features) if self._fewer_trees is None else self._fewer_trees.predict(features)
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return what each feature adds to each row's raw score.

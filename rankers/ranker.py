@@ -46,6 +46,18 @@ class UncertainRanker(Ranker, Protocol):
 
 
 @runtime_checkable
+class HurriedRanker(Ranker, Protocol):
+    """A ranker that can also answer sooner and less exactly, for when more is asked than it can score."""
+
+    @property
+    def cheaper_way(self) -> str:
+        """What `score_cheaply` leaves out, in words: `the first 60 of 300 trees`; empty where there is no such way."""
+
+    def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return scores, (n,) float64, for features (n, d); more is better, on a scale of their own."""
+
+
+@runtime_checkable
 class IdReadingRanker(Ranker, Protocol):
     """A ranker some of whose columns follow from ids alone: the candidate's, and those of the user's history.
 

@@ -51,7 +51,8 @@ def prepare(world: World, folder: Path, online_store: Mapping[str, Any], *, kind
     settings = load_settings(path)
     store = ArtefactStore(settings.folder_path / "artefacts")
     if not _readable(store, RANKER, LightGBMRanker.load):
-        store.publish(RANKER, LightGBMRanker.from_booster(lightgbm.Booster(model_str=world.model)).save)
+        booster = lightgbm.Booster(model_str=world.model)
+        store.publish(RANKER, LightGBMRanker.from_booster(booster, features=world.training_rows).save)
     if not _readable(store, CATALOGUE, Catalogue.load):
         store.publish(CATALOGUE, _catalogue(world, settings).save)
     return path

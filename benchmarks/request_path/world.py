@@ -141,14 +141,19 @@ class World:
         return normed
 
     @cached_property
+    def training_rows(self) -> NDArray[np.float32]:
+        """Features of pairs of items and users, in the model's order."""
+        rng = np.random.default_rng((self.seed, 4))
+        users = rng.integers(self.size.users, size=_TRAINING_ROWS)
+        items = rng.integers(self.size.items, size=_TRAINING_ROWS)
+        return np.hstack([self.item_features[items], self.user_features[users]])
+
+    @cached_property
     def model(self) -> str:
         """A binary LightGBM model over item features, then user features, as text."""
         path = self.folder / "model.txt"
         if not path.exists():
-            rng = np.random.default_rng((self.seed, 4))
-            users = rng.integers(self.size.users, size=_TRAINING_ROWS)
-            items = rng.integers(self.size.items, size=_TRAINING_ROWS)
-            rows = np.hstack([self.item_features[items], self.user_features[users]])
+            rng, rows = np.random.default_rng((self.seed, 7)), self.training_rows
             known = np.nan_to_num(rows).clip(-5.0, 5.0)
             half = self.item_features.shape[1]
             outcome = known @ (rng.standard_normal(rows.shape[1]) / np.sqrt(rows.shape[1]))

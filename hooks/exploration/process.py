@@ -96,6 +96,9 @@ class SlotProcess:
         allowed_at: list[BoolArray] = []
         strategies: list[str] = []
         slot = 0
+        if not varies and not slots.explored.any():
+            slot = length = self._by_score(slots)
+            strategies = [""] * slot
         while slot < length:
             allowed = eligibility.at(slot, above[:slot], free) if varies else free
             contending = self._contending(slot, allowed)
@@ -137,6 +140,13 @@ class SlotProcess:
             strategies=tuple(strategies) if policy.sees_slate else (),
             reads=self._read(),
         )
+
+    def _by_score(self, slots: OpenSlots) -> int:
+        """Let all slots hold the best by score, as far as there are any; return how many were filled."""
+        best = self._ranking(len(slots.order)).head[: len(slots.order)]
+        slots.order[: len(best)] = best
+        slots.support[np.arange(len(best)), best] = True
+        return len(best)
 
     def _draw(self, slots: OpenSlots, slot: int, contending: BoolArray, placed: IndexArray) -> int:
         """Draw a slot's item, and note how probable it was and what else could have been drawn."""

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.retrieval import liked_items
+from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Candidates, FeatureArray, Features, IndexArray, RankingRequest, Scores
+from explorank.hooks.types import (
+    Candidates,
+    Fallback,
+    FeatureArray,
+    Features,
+    IndexArray,
+    RankingRequest,
+    Scores,
+)
 from explorank.rankers import (
     Bagging,
     Blend,
     Calibrated,
+    HurriedRanker,
     IdReadingRanker,
     LightGBMRanker,
     Ranker,
@@ -24,6 +35,8 @@ from explorank.rankers import (
     places_of,
 )
 from explorank.services import Services
+
+NAME: Final = "explorank-rankers"
 
 
 class RankersPlugin:
@@ -97,6 +110,11 @@ class _Plan:
             read = self.reads_ids.read_ids(candidates.id_list, history_of(request))
             values = np.concatenate([values, read], axis=1)
         version = self.ranker.manifest.version
+        hurried = request.hurried and isinstance(self.ranker, HurriedRanker) and self.ranker
+        if hurried and hurried.cheaper_way:
+            note_fallback(Fallback("score", NAME, request.hurried, hurried.cheaper_way))
+            # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
+            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}-cheaper")
         if self.knows_uncertainty is None:
             return Scores(self.ranker.score(values[:, self.columns]), version=version)
         scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER
 from explorank.builtin.retrieval import SIMILARITY
+from explorank.crosses import Crosses
 from explorank.errors import CorruptState, DataError, RankerError
 from explorank.hooks.exploration import Calibration
+from explorank.hooks.types import Features
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.metrics import ndcg_at
 from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_rows, ranking_queries
@@ -90,13 +92,15 @@ def train_ranker(
     catalogue = Catalogue.load(current[1])
     former = store.current(RANKER)
     access = feature_access(settings)
+    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
     labels = rows["label"].to_numpy()
     train = (rows["query"] < split).to_numpy()
     valid = ~train
-    names, matrix = feature_matrix(access, catalogue, rows, vectors)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses)
     times = queries["event_timestamp"]
     data = RankingData(
         features=matrix,
@@ -171,7 +175,11 @@ def _past_requests(
 
 
 def feature_matrix(
-    access: FeatureAccess, catalogue: Catalogue, rows: pd.DataFrame, vectors: NDArray[np.float32]
+    access: FeatureAccess,
+    catalogue: Catalogue,
+    rows: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    crosses: Crosses | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
 
@@ -186,7 +194,8 @@ def feature_matrix(
     cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
     cosines[(positions < 0) | (norms[query] == 0)] = np.nan
     matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
-    return (*names, SIMILARITY), matrix
+    features = (crosses or Crosses()).extend(Features((*names, SIMILARITY), matrix))
+    return features.names, features.values
 
 
 def _fitting(params: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import (
     AfterValidator,
@@ -120,6 +120,24 @@ class RankerComponent(Component):
     the order of retrieval."""
 
 
+CrossKind: TypeAlias = Literal["difference", "equal", "product", "ratio"]
+
+
+class CrossSettings(_Section):
+    """A column that follows from two others, in training and serving alike."""
+
+    words: ClassVar[str] = "a cross such as `{name: age_gap, kind: difference, of: [item_age, user_age]}`"
+    """How messages and the reference describe it."""
+
+    name: Name
+    """What the ranker and `exploration.features` know the column by."""
+    kind: CrossKind
+    """`difference` is the first less the second; `ratio` the first by the second, missing where that is 0; `equal` is
+    1 where both hold the same number or code and 0 where they differ; `product` is both multiplied."""
+    of: Annotated[list[Name], Field(min_length=2, max_length=2)]
+    """The two columns: of items, of users, `similarity`, or an earlier cross."""
+
+
 class FeatureSettings(_Section):
     """The Feast repository that user and item features come from."""
 
@@ -134,6 +152,9 @@ class FeatureSettings(_Section):
     positive_from: float = 1.0
     """An interaction of at least this value is liked: training learns to foresee those, and retrieval looks for
     more like them."""
+    crosses: list[CrossSettings] = []
+    """Columns made of two others, for what neither says alone: how an item's price compares with what the user pays
+    as a rule, say. A missing side makes the cross missing."""
     as_of: AwareDatetime | None = None
     """A fixed "now" for replaying historic data: the time to live of features is judged against it. `null` is
     the real time."""
@@ -471,8 +492,9 @@ class LimitSettings(_Section):
 class LoadSettings(_Section):
     """What the HTTP host does when more is asked than it can answer in time.
 
-    It then spends less on each request: half of the candidates, the fewest, no ranker, no exploration, and at
-    last it refuses with 503. Each answer names what it went without. See [Operations](operations.md#overload).
+    It then spends less on each request: half of the candidates, the fewest, the ranker's cheaper way, no ranker, no
+    exploration, and at last it refuses with 503. Each answer names what it went without. See
+    [Operations](operations.md#overload).
     """
 
     latency_ms: Milliseconds | None = None

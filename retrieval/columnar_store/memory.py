@@ -22,10 +22,14 @@ from explorank.retrieval.columnar_store.table import Blocks, KeySpace, Table
 _log = logging.getLogger(__name__)
 
 _LOAD_AT_ONCE_S: Final = 0.5  # what a first request waits for a view to load; the rest is loaded behind it
-_STEP_S: Final = 0.05  # how long the background holds the lock while it loads
+# A request meets the background at each of its many steps outside the interpreter's lock, and waits there until the
+# background lets go: so it works in short steps, and stands back for longer than a request takes.
+_STEP_S: Final = 0.005
 _LOADING_PAUSE_S: Final = 0.001
-_SWEEPING_PAUSE_S: Final = 0.2  # between two steps: a fifth of a core
-_KEYS_PER_STEP: Final = 2_000
+_LOADING_PAUSE_BESIDE_READERS_S: Final = 0.01
+_SWEEPING_PAUSE_S: Final = 0.02  # a fifth of a core
+_KEYS_PER_STEP: Final = 200
+_KEYS_AT_ONCE: Final = 2_000
 _LOOKS_PER_BOUND: Final = 4  # how often the backing store is asked within the freshness bound
 _ROOM: Final = 0.5  # of the entities stay when the limit is passed
 
@@ -104,6 +108,7 @@ class Memory:
         self._passes: dict[str, _Pass] = {}
         self._pending: dict[bytes, None] = {}
         self._requests = 0
+        self._reads = self._reads_before = 0
         self._looked = -np.inf
         self._next_look = -np.inf
         self._next_sweep = np.inf
@@ -119,6 +124,7 @@ class Memory:
         All views have the same join keys. Raises what the backing store raises where rows have to be read.
         """
         self._keep_fresh()
+        self._reads += 1
         space, tables = self._tables(views)
         ids = space.lookup(keys)
         found = [(table, table.slot_of[ids]) for table in tables]
@@ -224,7 +230,7 @@ class Memory:
             self._pending.update(dict.fromkeys(changes.keys))
         while self._pending:
             with self._lock:  # let go between the steps: requests may need it
-                keys = list(self._pending)[:_KEYS_PER_STEP]
+                keys = list(self._pending)[:_KEYS_AT_ONCE]
                 self._read_again(keys)
                 for key in keys:
                     self._pending.pop(key, None)
@@ -307,8 +313,8 @@ class Memory:
         space.touch(ids, self._requests)
         for view, table in zip(views, tables, strict=True):
             cold = np.unique(ids[table.slot_of[ids] == COLD])
-            for first in range(0, len(cold), _KEYS_PER_STEP):
-                self._read_ids(space, view, cold[first : first + _KEYS_PER_STEP])
+            for first in range(0, len(cold), _KEYS_AT_ONCE):
+                self._read_ids(space, view, cold[first : first + _KEYS_AT_ONCE])
         self._limit(keep=len(set(ids.tolist())))
         return self._spaces[views[0].keys]
 
@@ -430,8 +436,11 @@ class Memory:
                 return None
             tables = [table for space in self._spaces.values() for table in space.tables.items()]
             loading = any(name in self._passes and not table.complete for name, table in tables)
-            # What is read again can wait; what is not there yet can't.
-            return _LOADING_PAUSE_S if loading else _SWEEPING_PAUSE_S
+            # What is read again can wait; what is not there yet can't, unless somebody is served meanwhile.
+            if not loading:
+                return _SWEEPING_PAUSE_S
+            reads, self._reads_before = self._reads - self._reads_before, self._reads
+            return _LOADING_PAUSE_BESIDE_READERS_S if reads else _LOADING_PAUSE_S
 
     def _sweep(self, name: str, space: KeySpace) -> _Pass:
         view = self._views[name]

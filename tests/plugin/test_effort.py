@@ -16,7 +16,7 @@ from explorank.settings import parse_settings
 
 OpenStage = Callable[..., Stage]
 
-LESS = Effort(name="bare", candidates=3, scores=False, explores=False, reason="too much to do")
+LESS = Effort(name="bare", candidates=3, ranker="none", explores=False, reason="too much to do")
 SHOP: dict[str, Any] = {
     "retrieval": {"retrievers": [{"use": "popular"}], "candidates": 10},
     "ranker": {"use": "lightgbm"},
@@ -36,8 +36,8 @@ class Shop:
         return Candidates.of([f"i{row}" for row in range(min(k, 10))], "shop")
 
     @hookimpl
-    def ranking_score(self, candidates: Candidates, features: Features) -> Scores:
-        self.asked.append(f"score {len(candidates)}")
+    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> Scores:
+        self.asked.append(f"score {len(candidates)}{request.hurried and ' cheaply'}")
         return Scores(np.arange(len(candidates), dtype=np.float64), version="shop-1")
 
 
@@ -75,11 +75,18 @@ def test_without_the_ranker_retrieval_order_holds_and_no_version_stands_for_it(
 ) -> None:
     stage.kill_switch.engage("to see the best by score")
     assert stage.rank(user_id="u", slots=3).items == ("i9", "i8", "i7")
-    decision = stage.rank(user_id="u", slots=3, effort=Effort(scores=False, reason="too much to do"))
+    decision = stage.rank(user_id="u", slots=3, effort=Effort(ranker="none", reason="too much to do"))
     assert decision.items == ("i0", "i1", "i2")
     assert "score 10" not in shop.asked[2:]
     assert decision.versions["ranker"] == ""
     assert [(each.step, each.action) for each in decision.fallbacks] == [("score", "retrieval order")]
+
+
+def test_a_hurried_ranker_is_told_so_and_the_record_is_not(stage: Stage, shop: Shop) -> None:
+    decision = stage.rank(user_id="u", slots=3, effort=Effort(ranker="cheaper", reason="too much to do"))
+    assert shop.asked == ["retrieve 10", "score 10 cheaply"]
+    assert decision.fallbacks == ()  # what it left out is for the ranker to say
+    assert stage.decision(decision.decision_id).request.hurried == ""
 
 
 def test_without_exploration_every_propensity_is_one_and_known(stage: Stage) -> None:
@@ -134,44 +141,50 @@ def test_timings_name_the_steps_in_their_order(stage: Stage) -> None:
     assert "timings_us" not in ranked.to_dict()
 
 
-LADDERS: list[tuple[dict[str, Any], list[tuple[str, int | None, bool, bool]]]] = [
+LADDERS: list[tuple[dict[str, Any], list[tuple[str, int | None, str, bool]]]] = [
     (
         {"retrieval": {"candidates": 500}},
         [
-            ("whole", None, True, True),
-            ("fewer_candidates", 250, True, True),
-            ("fewest_candidates", 100, True, True),
-            ("no_ranker", 100, False, True),
-            ("no_exploration", 100, False, False),
+            ("whole", None, "whole", True),
+            ("fewer_candidates", 250, "whole", True),
+            ("fewest_candidates", 100, "whole", True),
+            ("cheaper_ranker", 100, "cheaper", True),
+            ("no_ranker", 100, "none", True),
+            ("no_exploration", 100, "none", False),
         ],
     ),
     (
         {"retrieval": {"candidates": 150}},
         [
-            ("whole", None, True, True),
-            ("fewer_candidates", 100, True, True),
-            ("no_ranker", 100, False, True),
-            ("no_exploration", 100, False, False),
+            ("whole", None, "whole", True),
+            ("fewer_candidates", 100, "whole", True),
+            ("cheaper_ranker", 100, "cheaper", True),
+            ("no_ranker", 100, "none", True),
+            ("no_exploration", 100, "none", False),
         ],
     ),
     (
         {"retrieval": {"candidates": 50}, "ranker": None, "exploration": {"mode": "live"}},
-        [("whole", None, True, True), ("no_exploration", 50, True, False)],
+        [("whole", None, "whole", True), ("no_exploration", 50, "none", False)],
     ),
     (
         {"retrieval": {"retrievers": []}, "ranker": None, "exploration": {"mode": "live"}},
-        [("whole", None, True, True), ("no_exploration", 100, True, False)],
+        [("whole", None, "whole", True), ("no_exploration", 100, "none", False)],
     ),
     (
         {"retrieval": {"candidates": 50}, "exploration": {"mode": "off"}},
-        [("whole", None, True, True), ("no_ranker", 50, False, True)],
+        [
+            ("whole", None, "whole", True),
+            ("cheaper_ranker", 50, "cheaper", True),
+            ("no_ranker", 50, "none", True),
+        ],
     ),
 ]
 
 
 @pytest.mark.parametrize(("changes", "expected"), LADDERS)
 def test_the_ladder_holds_only_rungs_that_leave_something_out(
-    changes: dict[str, Any], expected: list[tuple[str, int | None, bool, bool]], tmp_path: Any
+    changes: dict[str, Any], expected: list[tuple[str, int | None, str, bool]], tmp_path: Any
 ) -> None:
     settings = parse_settings({"version": 1, **changes}, tmp_path)
-    assert [(e.name, e.candidates, e.scores, e.explores) for e in ladder(settings)] == expected
+    assert [(e.name, e.candidates, e.ranker, e.explores) for e in ladder(settings)] == expected

@@ -19,6 +19,7 @@ import pytest
 from explorank.rankers import (
     CorruptRanker,
     FeatureMismatch,
+    HurriedRanker,
     InvalidTraining,
     LightGBMOptions,
     LightGBMRanker,
@@ -162,6 +163,19 @@ def test_attributions_of_a_probability_sum_to_its_log_odds() -> None:
     np.testing.assert_allclose(explained.scores, ranker.score(FEATURES), atol=1e-9)
 
 
+def test_the_cheaper_way_is_the_first_fifth_of_the_trees(ranker: LightGBMRanker) -> None:
+    rows = data(5, seed=15)[0]
+    assert ranker.cheaper_way == "the first 4 of 20 rounds of trees"
+    np.testing.assert_array_equal(ranker.score_cheaply(rows), ranker._booster.predict(rows, num_iteration=4))
+    assert isinstance(ranker, HurriedRanker)
+
+
+def test_a_single_tree_has_no_cheaper_way() -> None:
+    single = fit(rounds=1)
+    assert single.cheaper_way == ""
+    np.testing.assert_array_equal(single.score_cheaply(FEATURES), single.score(FEATURES))
+
+
 def test_a_categorical_feature_has_no_order() -> None:
     rng = np.random.default_rng(10)
     features = rng.standard_normal((2_000, 3)).astype(np.float32)
@@ -280,6 +294,8 @@ def test_a_foreign_booster(objective: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ranker.score(features), booster.predict(features))
     ranker.save(tmp_path)
     np.testing.assert_array_equal(LightGBMRanker.load(tmp_path).score(features), booster.predict(features))
+    scaled = LightGBMRanker.from_booster(booster, features=features).manifest.scale
+    assert scaled["price"] == pytest.approx((features[:, 1].mean(), features[:, 1].std()), rel=1e-5)
 
 
 def test_a_booster_with_several_scores_is_refused() -> None:

@@ -19,7 +19,7 @@ from explorank.retrieval.columnar_store.sources.source import Changes, StoredRow
 _KEYS_PER_ENTRY: Final = 1_000
 _ENTRIES: Final = 100_000  # a reader that is further behind reads everything anew
 _ENTRIES_PER_READ: Final = 10_000
-_KEYS_PER_PAGE: Final = 1_000
+_KEYS_PER_PAGE: Final = 200
 _DAY_S: Final = 86_400
 _BEGINNING: Final = b"0-0"
 

@@ -9,6 +9,7 @@ import pytest
 
 from explorank import Stage
 from explorank.builtin.rankers import RankersPlugin, history_of
+from explorank.effort import Effort
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest, Scores
 from explorank.rankers import (
@@ -347,3 +348,22 @@ def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) 
     (fallback,) = decision.fallbacks
     assert (fallback.step, fallback.plugin, fallback.action) == ("retrieve", "broken", "skipped")
     assert "no answer" in fallback.reason
+
+
+def test_a_hurried_request_is_scored_by_fewer_trees_and_says_so(stage: Stage) -> None:
+    hurried = Effort(ranker="cheaper", reason="too much to do")
+    whole, cheap = (
+        stage.rank(user_id="reader-4", slots=3),
+        stage.rank(user_id="reader-4", slots=3, effort=hurried),
+    )
+
+    ranker = stage.installation.ranker.get()
+    assert isinstance(ranker, LightGBMRanker)
+    assert whole.fallbacks == ()
+    assert [(each.step, each.plugin, each.reason, each.action) for each in cheap.fallbacks] == [
+        ("score", "explorank-rankers", "too much to do", ranker.cheaper_way)
+    ]
+    assert cheap.versions["ranker"] == f"{ranker.manifest.version}-cheaper"
+    record = stage.decision(cheap.decision_id)
+    assert record.fallbacks == cheap.fallbacks
+    assert not np.array_equal(record.scores, stage.decision(whole.decision_id).scores)

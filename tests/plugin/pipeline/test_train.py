@@ -12,6 +12,7 @@ import yaml
 from explorank import load
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
+from explorank.crosses import Crosses
 from explorank.errors import DataError, RankerError
 from explorank.hooks import hookimpl
 from explorank.hooks.exploration import Calibration
@@ -76,7 +77,13 @@ def test_serving_builds_the_columns_that_training_saw(
     asked = events["timestamp"].max() + delay
     written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
     written["features"]["as_of"] = asked.isoformat()
+    written["features"]["crosses"] = [
+        {"name": "usual_pages", "kind": "ratio", "of": ["item_pages", "user_events"]},
+        {"name": "liking", "kind": "product", "of": ["usual_pages", "similarity"]},
+    ]
     settings = parse_settings(written, installation)
+    assert settings.features is not None
+    crosses = Crosses(settings.features.crosses)
     users: Sequence[str] = ("reader-0", "reader-7", "reader-23", "nobody")
     spy = Spy()
 
@@ -90,8 +97,9 @@ def test_serving_builds_the_columns_that_training_saw(
         queries = pd.DataFrame({"liked": [liked_by(user, events, asked)]})
         rows = pd.DataFrame({"query": 0, "user_id": user, "item_id": item_ids, "event_timestamp": asked})
         names, trained = feature_matrix(
-            access, catalogue, rows, interest_vectors(queries, catalogue, settings.retrieval.decay)
+            access, catalogue, rows, interest_vectors(queries, catalogue, settings.retrieval.decay), crosses
         )
+        assert {"usual_pages", "liking"} <= set(names)
         assert set(names) <= set(served.names)
         assert len(item_ids) > 10
         for position, name in enumerate(names):
