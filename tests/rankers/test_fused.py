@@ -213,6 +213,8 @@ def test_the_uncertainty_is_the_deviation_of_the_copies_and_falls_with_data() ->
         np.testing.assert_allclose(mean, copies.mean(axis=1), rtol=1e-12)
         np.testing.assert_allclose(deviation, copies.std(axis=1, ddof=1), rtol=1e-9)
         spreads.append(deviation.mean())
+        np.testing.assert_array_equal(bagging.score_cheaply(fresh), copies[:, 0])
+        assert bagging.cheaper_way == "the first of 4 copies"
     # Twenty times the requests: the spread of a rate would fall by a factor of 4.5.
     assert spreads[1] < spreads[0] / 2
 
@@ -330,6 +332,44 @@ def test_a_class_may_be_a_member_and_must_be_known_to_be_loaded(ids: Any, tmp_pa
 def test_members_that_are_written_wrongly_are_explained(member: Any, said: str) -> None:
     with pytest.raises(InvalidTraining, match=said):
         Bagging.fit(data(), options=BaggingOptions(member=member))
+
+
+@dataclasses.dataclass(frozen=True)
+class Depth:
+    leaves: int = 31
+    """Of each tree."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NestedOptions:
+    depth: Depth = dataclasses.field(default_factory=Depth)
+    """How deep."""
+
+
+class Nested(LightGBMRanker):
+    """Options within options, as the neural rankers have them."""
+
+    Options: ClassVar = NestedOptions  # type: ignore[assignment]
+
+    @classmethod
+    def fit(cls, data: RankingData, *, options: Any = None, **arguments: Any) -> Any:
+        own = LightGBMOptions(rounds=2, num_threads=1, params={"num_leaves": options.depth.leaves})
+        return super().fit(data, options=own, **arguments)
+
+
+def test_options_within_options_may_be_mappings() -> None:
+    def leaves(member: Any) -> int:
+        bagging = Bagging.fit(data(), options=BaggingOptions(member=member, bags=2))
+        return max(
+            tree["num_leaves"] for tree in bagging.members[0].ranker._booster.dump_model()["tree_info"]
+        )
+
+    assert leaves({"use": Nested, "depth": {"leaves": 3}}) == 3
+    assert leaves({"use": Nested, "depth": Depth(leaves=4)}) == 4
+    with pytest.raises(
+        InvalidTraining, match=r"Nested.*depth.* has no option 'leafs'.*Did you mean 'leaves'"
+    ):
+        leaves({"use": Nested, "depth": {"leafs": 3}})
 
 
 def test_options_are_what_yaml_can_hold() -> None:
