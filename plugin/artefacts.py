@@ -1,12 +1,14 @@
 """Built indexes and trained models on disk: published whole, verified, and taken up without a restart.
 
-Layout: `<root>/<kind>/<version>/…` with `checksums.json` in each version, and `<root>/<kind>/current.json`, the
-pointer. A version's folder never changes; the pointer is replaced atomically. So a reader sees one complete
-version or another, whatever happens to a writer.
+Layout: `<root>/<kind>/<version>/…` with `checksums.json` in each version; `<root>/<kind>/current.json`, the
+pointer; and `<root>/<kind>/history.jsonl`, who was current when. A version's folder never changes; the pointer is
+replaced atomically. So a reader sees one complete version or another, whatever happens to a writer.
 """
 
 from __future__ import annotations
 
+import difflib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,10 +17,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from explorank.errors import DamagedArtefact, UnknownArtefact
 from explorank.hooks.arrays import write_atomic
@@ -27,10 +31,22 @@ T = TypeVar("T")
 
 _CHECKSUMS: Final = "checksums.json"
 _POINTER: Final = "current.json"
+_HISTORY: Final = "history.jsonl"
 _DRAFT: Final = ".draft-"
 _DRAFT_ABANDONED_AFTER_S: Final = 86_400.0
 _KIND: Final = re.compile(r"[a-z][a-z0-9_-]*")
 _VERSION: Final = re.compile(r"\d{8}T\d{6}\.\d{6}Z-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """One change of what is current."""
+
+    version: str
+    """What became current."""
+    time: str
+    """When, in ISO 8601, UTC."""
+    action: Literal["publish", "promote", "rollback"]
 
 
 class ArtefactStore:
@@ -39,10 +55,11 @@ class ArtefactStore:
     def __init__(self, root: str | Path) -> None:
         self.root: Final = Path(root)
 
-    def publish(self, kind: str, write: Callable[[Path], object]) -> str:
+    def publish(self, kind: str, write: Callable[[Path], object], *, promote: bool = True) -> str:
         """Let `write` fill a new folder, make it the current version of `kind`, and return that version.
 
-        Versions sort by time. The current version stays where `write` raises or writes nothing.
+        Versions sort by time. The current version stays where `write` raises or writes nothing, and where `promote`
+        is false: `set_current` may make the new one current later.
         """
         home = self._home(kind)
         home.mkdir(parents=True, exist_ok=True)
@@ -58,7 +75,8 @@ class ArtefactStore:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         _sync(home)
-        self.set_current(kind, version)
+        if promote:
+            self._promote(kind, version, "publish")
         return version
 
     def versions(self, kind: str) -> list[str]:
@@ -95,9 +113,80 @@ class ArtefactStore:
         return self._home(kind) / _POINTER
 
     def set_current(self, kind: str, version: str) -> None:
-        """Make an existing version the current one, an older one to go back."""
+        """Make an existing version the current one; `roll_back` undoes it."""
         self._folder(kind, version)
-        write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+        self._promote(kind, version, "promote")
+
+    def roll_back(self, kind: str) -> str:
+        """Make the version current again that was so before the current one, and return it.
+
+        Done twice, it goes back by two. Raises `UnknownArtefact` where nothing was current before.
+        """
+        previous = self.previous(kind)
+        if previous is None:
+            raise UnknownArtefact(
+                f"No {kind} that is still there was current before the present one, so there is nothing to go back "
+                f"to. Promote one of {self.versions(kind)}."
+            )
+        self._promote(kind, previous, "rollback")
+        return previous
+
+    def previous(self, kind: str) -> str | None:
+        """Return the version that `roll_back` would make current; None where there is none.
+
+        Versions that were deleted meanwhile are passed over.
+        """
+        current = self.current(kind)
+        there = set(self.versions(kind))
+        stack: list[str] = []
+        for promotion in self.history(kind):
+            if promotion.action == "rollback" and promotion.version in stack:
+                while stack[-1] != promotion.version:
+                    stack.pop()
+            elif promotion.version in there and stack[-1:] != [promotion.version]:
+                stack.append(promotion.version)
+        if (
+            current is not None and current[0] in stack
+        ):  # the last line may tell of what a killed process left undone
+            while stack.pop() != current[0]:
+                pass
+        return stack[-1] if stack else None
+
+    def history(self, kind: str) -> list[Promotion]:
+        """Return every change of what is current, the oldest first; a line that a crash cut short is passed over."""
+        try:
+            lines = (self._home(kind) / _HISTORY).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValueError, TypeError):
+                found.append(Promotion(**json.loads(line)))
+        return found
+
+    def resolve(self, kind: str, given: str) -> str:
+        """Return the version that `given` means: itself, or the only one that begins so or whose hash does.
+
+        Raises `UnknownArtefact`, with the closest ones, where none or several fit.
+        """
+        versions = self.versions(kind)
+        if given in versions:
+            return given
+        fitting = [
+            one for one in versions if given and (one.startswith(given) or _hash_of(one).startswith(given))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting:
+            raise UnknownArtefact(
+                f"{given!r} fits {len(fitting)} versions of the {kind}: {', '.join(fitting)}. Write more of it."
+            )
+        by_name = {name: one for one in versions for name in (one, _hash_of(one), one[: len(given)])}
+        close = difflib.get_close_matches(given, by_name, n=1)
+        hint = f" Did you mean {by_name[close[0]]!r}?" if close else ""
+        raise UnknownArtefact(
+            f"There is no {kind} of version {given!r}.{hint} There are: {', '.join(versions) or 'none'}."
+        )
 
     def verify(self, kind: str, version: str) -> Path:
         """Return the folder of a version whose every file is as published.
@@ -110,7 +199,7 @@ class ArtefactStore:
             content = listed.read_bytes()
         except OSError as error:
             raise DamagedArtefact(f"{listed} cannot be read ({error}). {_way_out(kind)}") from error
-        if hashlib.sha256(content).hexdigest()[:12] != version.rpartition("-")[2]:
+        if hashlib.sha256(content).hexdigest()[:12] != _hash_of(version):
             raise DamagedArtefact(f"{listed} was changed after it was published. {_way_out(kind)}")
         published, found = json.loads(content), _checksums(folder)
         for name in sorted(published.keys() | found.keys()):
@@ -125,13 +214,17 @@ class ArtefactStore:
         return folder
 
     def prune(self, kind: str, keep: int = 3) -> list[str]:
-        """Delete all but the newest `keep` versions and the current one; return what was deleted.
+        """Delete all but the newest `keep` versions, the current one and the one before it; return what was deleted.
 
         What a writer that was killed left behind goes too, after a day.
         """
         current = self.current(kind)
         versions = self.versions(kind)
-        spared = {*versions[max(len(versions) - keep, 0) :], None if current is None else current[0]}
+        spared = {
+            *versions[max(len(versions) - keep, 0) :],
+            None if current is None else current[0],
+            self.previous(kind),
+        }
         deleted = [version for version in versions if version not in spared]
         for version in deleted:
             shutil.rmtree(self._home(kind) / version)
@@ -139,6 +232,18 @@ class ArtefactStore:
             if draft.stat().st_mtime < time.time() - _DRAFT_ABANDONED_AFTER_S:
                 shutil.rmtree(draft, ignore_errors=True)
         return deleted
+
+    def _promote(self, kind: str, version: str, action: Literal["publish", "promote", "rollback"]) -> None:
+        """Note the change, then make it: a process that dies in between leaves a line too many, never one too few."""
+        promotion = Promotion(version, datetime.now(UTC).isoformat(timespec="seconds"), action)
+        with (self._home(kind) / _HISTORY).open("ab") as history:
+            fcntl.flock(history, fcntl.LOCK_EX)
+            history.write(
+                b"\n" * _is_cut_short(history.name) + json.dumps(asdict(promotion)).encode() + b"\n"
+            )
+            history.flush()
+            os.fsync(history.fileno())
+            write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
 
     def _home(self, kind: str) -> Path:
         if not _KIND.fullmatch(kind):
@@ -265,5 +370,15 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _hash_of(version: str) -> str:
+    return version.rpartition("-")[2]
+
+
+def _is_cut_short(file: str) -> bool:
+    """Say whether the last line lacks its end."""
+    content = Path(file).read_bytes()
+    return bool(content) and not content.endswith(b"\n")
+
+
 def _way_out(kind: str) -> str:
-    return f"This {kind} is not used. Go back with `set_current`, or publish again."
+    return f"This {kind} is not used. Go back with `roll_back`, or publish again."

@@ -29,6 +29,7 @@ from explorank.hooks.guards import Guard, guard_name
 from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
+from explorank.model_card import ModelCard
 from explorank.rankers import Ranker, register_ranker
 from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
@@ -257,11 +258,21 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
 
 
 def load_ranker(settings: Settings, registry: Registry) -> Callable[[Path], Ranker]:
-    """Return how the configured kind of ranker is read from its folder."""
-    ranker_class: Any = resolve_component(
-        "ranker", settings.ranker or RankerComponent(use="lightgbm"), registry
-    )
-    load: Callable[[Path], Ranker] = ranker_class.load
+    """Return how a published ranker is read from its folder: by the class that its card names.
+
+    Without a card it is of the configured kind. What serves is what was promoted, so that another kind can be tried,
+    and gone back from, while servers run.
+    """
+    configured = settings.ranker or RankerComponent(use="lightgbm")
+    configured_class: Any = resolve_component("ranker", configured, registry)
+
+    def load(folder: Path) -> Ranker:
+        card = ModelCard.read(folder)
+        name = configured.use if card is None else card.ranker
+        ranker_class: Any = configured_class if name == configured.use else registry.get("ranker", name)
+        ranker: Ranker = ranker_class.load(folder)
+        return ranker
+
     return load
 
 

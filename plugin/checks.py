@@ -10,15 +10,13 @@ from typing import Final, Literal, TypeAlias
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.budgets import columns_of
-from explorank.builtin.retrieval import SIMILARITY
 from explorank.catalogues import catalogue_loader
-from explorank.crosses import Crosses
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
-from explorank.pipeline.features import feature_access
+from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.settings import Settings, resolve_component
@@ -131,14 +129,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         return
     store.verify(RANKER, current[0])
     ranker = load_ranker(settings, registry)(current[1])
-    available = {SIMILARITY}
-    if settings.features is not None:
-        access = feature_access(settings)
-        available |= {*access.item_names, *access.user_names}
-        crosses = Crosses(settings.features.crosses)
-        crosses.check(sorted(available))
-        available |= {*crosses.names}
-    available |= {*id_columns_of(ranker)}
+    available = served_columns(settings) | {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult(
         "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
@@ -180,8 +171,7 @@ def _budget(settings: Settings) -> Iterator[CheckResult]:
     wanted = set(columns_of(settings))
     if not wanted or settings.features is None:
         return
-    access = feature_access(settings)
-    available = {SIMILARITY, *access.item_names, *access.user_names}
+    available = served_columns(settings)
     unknown = sorted(wanted - available - {"uncertainty"})
     if unknown:
         detail = f"`candidates` reads {unknown}, served by nobody but a plugin; known: {sorted(available)}"

@@ -41,7 +41,8 @@ class Engine:
 
     def __init__(self, manager: RankingManager, crosses: Crosses | None = None) -> None:
         self.manager = manager
-        self._crosses = crosses or Crosses()
+        self.crosses = crosses or Crosses()
+        """What is made of two columns."""
         self.enriched: frozenset[str] = frozenset()
         """The context keys that plugins have added so far."""
 
@@ -114,7 +115,7 @@ class Engine:
 
         hook, arguments = "ranking_enrich", {"request": request, "candidates": candidates}
         joined = Features.join(list(self._answers(hook, check, "columns missing", fallbacks, **arguments)), n)
-        return self._crosses.extend(joined)
+        return self.crosses.extend(joined)
 
     def score(
         self, request: RankingRequest, candidates: Candidates, features: Features, fallbacks: list[Fallback]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +39,9 @@ from explorank.hooks.types import (
 from explorank.seeds import new_decision_id, seed_of
 from explorank.settings import Settings, load_settings
 from explorank.timings import StepClock
+
+if TYPE_CHECKING:
+    from explorank.explanation import DecisionExplanation
 
 Id = str | int
 
@@ -194,6 +197,18 @@ class Stage:
         """Return the logged record of a decision; raise `UnknownDecision` where no log holds it."""
         return self.installation.log.decision(decision_id)
 
+    def explain(self, decision_id: str, item_ids: Sequence[Id] | None = None) -> DecisionExplanation:
+        """Return why a decision came out as it did, for some of its candidates or for the answered items.
+
+        What each feature added to the ranker's score, the items of the history that are most like the candidate,
+        where the baseline had it, and what exploration did. The answer says what is as logged and what had to be read
+        anew. Raises `UnknownDecision`, and `InvalidRequest` for an item that was no candidate.
+        """
+        from explorank.explanation import explain_decision  # noqa: PLC0415 - brings pandas; no request needs it
+
+        wanted = None if item_ids is None else [str(item) for item in item_ids]
+        return explain_decision(self.installation, self.decision(decision_id), wanted)
+
     # ---- running it -------------------------------------------------------------------------------
 
     @property
@@ -238,6 +253,10 @@ class Stage:
     async def areward(self, decision_id: str, **arguments: Any) -> bool:
         """Await `reward`, on another thread."""
         return await asyncio.to_thread(self.reward, decision_id, **arguments)
+
+    async def aexplain(self, decision_id: str, item_ids: Sequence[Id] | None = None) -> DecisionExplanation:
+        """Await `explain`, on another thread."""
+        return await asyncio.to_thread(self.explain, decision_id, item_ids)
 
     async def aclose(self) -> None:
         """Await `close`, on another thread."""

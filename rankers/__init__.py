@@ -22,10 +22,13 @@ from explorank.rankers.ranker import (
     ExplainingRanker,
     HurriedRanker,
     IdReadingRanker,
+    MeteredProgress,
     Progress,
     Ranker,
+    RepresentingRanker,
     TrainableRanker,
     UncertainRanker,
+    report_metrics,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
     from explorank.rankers.forest import Forest
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
     from explorank.rankers.lightgbm_search import Search, Trial, search_lightgbm
+    from explorank.rankers.neural.dcn_ranker import DCNRanker
+    from explorank.rankers.neural.options import DCNOptions, SequenceOptions, TaskOptions, TrainingOptions
+    from explorank.rankers.neural.sequence_ranker import SequenceRanker
     from explorank.rankers.reciprocal_rank import ReciprocalRank, ReciprocalRankOptions
     from explorank.rankers.scoring import Scoring
     from explorank.rankers.stack import Stack, StackOptions
@@ -54,6 +60,8 @@ __all__ = [
     "Calibrated",
     "CalibratedOptions",
     "CorruptRanker",
+    "DCNOptions",
+    "DCNRanker",
     "ExplainingRanker",
     "Explanation",
     "FeatureMismatch",
@@ -64,6 +72,7 @@ __all__ = [
     "InvalidTraining",
     "LightGBMOptions",
     "LightGBMRanker",
+    "MeteredProgress",
     "MissingDependency",
     "Progress",
     "Ranker",
@@ -73,11 +82,16 @@ __all__ = [
     "ReciprocalRank",
     "ReciprocalRankOptions",
     "ReliabilityCurve",
+    "RepresentingRanker",
     "Scoring",
     "Search",
+    "SequenceOptions",
+    "SequenceRanker",
     "Stack",
     "StackOptions",
+    "TaskOptions",
     "TrainableRanker",
+    "TrainingOptions",
     "Trial",
     "UncertainRanker",
     "UnsupportedModel",
@@ -91,6 +105,7 @@ __all__ = [
     "plot_reliability",
     "register_ranker",
     "reliability_curve",
+    "report_metrics",
     "score_data",
     "search_lightgbm",
 ]
@@ -117,6 +132,12 @@ _LATE: Final = {
     "plot_reliability": "explorank.rankers.calibration",
     "reliability_curve": "explorank.rankers.calibration",
     "search_lightgbm": "explorank.rankers.lightgbm_search",
+    "DCNOptions": "explorank.rankers.neural.options",
+    "DCNRanker": "explorank.rankers.neural.dcn_ranker",
+    "SequenceOptions": "explorank.rankers.neural.options",
+    "SequenceRanker": "explorank.rankers.neural.sequence_ranker",
+    "TaskOptions": "explorank.rankers.neural.options",
+    "TrainingOptions": "explorank.rankers.neural.options",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 

@@ -26,7 +26,7 @@ from explorank.rankers.explanation import Explanation, Link
 from explorank.rankers.forest import Forest
 from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.position_bias import PositionBias, check_examination, corrected
-from explorank.rankers.ranker import Progress
+from explorank.rankers.ranker import Progress, report_metrics
 from explorank.rankers.scoring import Scoring, exact_forest
 
 _log: Final = logging.getLogger(__name__)
@@ -50,7 +50,10 @@ _RAW_TO_SCORE: Final[Mapping[str, Link]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightGBMOptions:
-    """How trees are grown."""
+    """How trees are grown.
+
+    The defaults are small and shrunken trees: counts drift with time, and deep ones learn their thresholds.
+    """
 
     # Read by pydantic where settings are checked; this package itself does not need pydantic.
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -59,8 +62,18 @@ class LightGBMOptions:
     """`lambdarank` orders the rows of a request by grades 0, 1, 2, …; `binary` takes 0 and 1, and its scores are
     probabilities; `regression` foresees an amount, such as a revenue, by squared error, and `poisson` and `tweedie` one
     that is never below 0, the latter where most are exactly 0."""
-    rounds: int = 300
+    rounds: int = 400
     """Trees at most."""
+    learning_rate: float = 0.03
+    """How much of each tree counts."""
+    num_leaves: int = 15
+    """Leaves of a tree at most."""
+    min_data_in_leaf: int | None = None
+    """Rows in each leaf at least; `null` takes 100, or 2 % of the rows where that is less."""
+    feature_fraction: float = 0.5
+    """The share of the features that each tree is offered, drawn anew for each."""
+    lambda_l2: float = 10.0
+    """Shrinks the leaves towards 0, by this many rows' worth of curvature."""
     early_stopping_rounds: int = 30
     """Training stops after so many rounds without a better metric on the later slice."""
     num_threads: int = 0
@@ -74,17 +87,23 @@ class LightGBMOptions:
     examination: tuple[float, ...] = ()
     """The probability that each slot is looked at, from the first on, above 0 and at most 1; for `weights`."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """LightGBM's own, such as `num_leaves`; what makes training deterministic is set apart from them."""
+    """Any others of LightGBM's own, such as `max_bin`; they win over the above. What makes training deterministic is
+    set apart from them."""
 
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
             raise InvalidTraining(
-                f"objective={self.objective!r} is none of {', '.join(get_args(Objective))}. Name one of them."
+                f"`objective` is {self.objective!r}, none of {', '.join(get_args(Objective))}. Name one of them."
             )
-        if self.rounds < 1 or self.early_stopping_rounds < 1:
+        for name, least in (("rounds", 1), ("early_stopping_rounds", 1), ("num_leaves", 2)):
+            if getattr(self, name) < least:
+                raise InvalidTraining(
+                    f"`{name}` is {getattr(self, name)}; nothing could be learnt with less than {least}. Raise it."
+                )
+        if not self.learning_rate > 0:
             raise InvalidTraining(
-                f"rounds={self.rounds} and early_stopping_rounds={self.early_stopping_rounds} grow no tree. Set 1 or "
-                "more."
+                f"`learning_rate` is {self.learning_rate}; trees would count nothing, or the wrong way. Use a number "
+                "above 0, such as 0.03."
             )
         for name, sign in self.monotone.items():
             if sign not in (-1, 1):
@@ -109,6 +128,19 @@ class LightGBMOptions:
                     "position_bias='weights' needs to know how likely each slot is looked at. Set `examination`, which "
                     "`examination_from_random_slots` estimates."
                 )
+
+    def of_lightgbm(self, rows: int) -> dict[str, Any]:
+        """Return LightGBM's own parameters for that many training rows."""
+        leaf = self.min_data_in_leaf
+        return {
+            **_METRICS[self.objective],
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.num_leaves,
+            "min_data_in_leaf": min(100, max(1, rows // 50)) if leaf is None else leaf,
+            "feature_fraction": self.feature_fraction,
+            "lambda_l2": self.lambda_l2,
+            **self.params,
+        }
 
 
 class LightGBMRanker:
@@ -165,7 +197,7 @@ class LightGBMRanker:
         Raises `InvalidTraining` for data or options from which no useful ranker can come.
         """
         options = options or LightGBMOptions()
-        params = {"min_data_in_leaf": 20, **_METRICS[options.objective], **options.params}
+        params = options.of_lightgbm(len(data))
         check_names(data.feature_names)
         check_labels(data, options.objective)
         check_enough(data, int(params["min_data_in_leaf"]))
@@ -188,7 +220,7 @@ class LightGBMRanker:
             watched = [_dataset(_seen(valid, options), training)]
             callbacks.append(lightgbm.early_stopping(options.early_stopping_rounds, verbose=False))
         if progress is not None:
-            callbacks.append(lambda env: progress(env.iteration + 1, env.end_iteration))
+            callbacks.append(_telling(progress))
         booster = lightgbm.train(
             params, training, options.rounds, valid_sets=watched, valid_names=["valid"][: len(watched)],
             callbacks=callbacks,
@@ -366,6 +398,19 @@ def _seen(data: RankingData, options: LightGBMOptions) -> RankingData:
             "them, or set `position_bias: none`."
         )
     return data
+
+
+def _telling(progress: Progress) -> Callable[[Any], None]:
+    def tell(env: Any) -> None:
+        step = env.iteration + 1
+        progress(step, env.end_iteration)
+        measured = {
+            f"{data}/{name}": float(value) for data, name, value, *_ in env.evaluation_result_list or ()
+        }
+        if measured:
+            report_metrics(progress, step, measured)
+
+    return tell
 
 
 def _dataset(

@@ -35,7 +35,7 @@ class RankerManifest:
     feature_hash: str
     """`feature_hash(feature_names, categorical)`, to compare two feature sets at a glance."""
     model_sha256: str
-    """Of the model's text, in UTF-8."""
+    """Of the model's file."""
     created: str
     """When it was trained, in ISO 8601, UTC."""
     categorical: tuple[str, ...] = ()
@@ -46,6 +46,10 @@ class RankerManifest:
     """(d,) their standard deviations, 1 for a column that does not vary, so that one can divide by them."""
     training_window: tuple[float, float] | None = None
     """First and last moment of the training data, in seconds since the Unix epoch."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256, in hex, of each file beside the model's, by its name."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """What only this kind of ranker keeps, as JSON holds it: the options it was trained with, say."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the training: rows, trees, and metrics of the later slice it stopped on."""
 

@@ -13,8 +13,10 @@ RANKERS: Final[dict[str, str | type[TrainableRanker]]] = {
     "bagging": "Bagging",
     "blend": "Blend",
     "calibrated": "Calibrated",
+    "dcn": "DCNRanker",
     "lightgbm": "LightGBMRanker",
     "reciprocal_rank": "ReciprocalRank",
+    "sequence": "SequenceRanker",
     "stack": "Stack",
 }
 """Classes, or names of `explorank.rankers` that are imported when they are first asked for."""

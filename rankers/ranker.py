@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
@@ -14,7 +14,24 @@ from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the steps done and the steps there are at most."""
+"""Called with the steps done and the steps there are at most. It may be a `MeteredProgress` as well."""
+
+
+@runtime_checkable
+class MeteredProgress(Protocol):
+    """A progress that also takes what was measured on the way."""
+
+    def __call__(self, done: int, total: int, /) -> None:
+        """Say how many steps are done and how many there are at most."""
+
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take numbers of one step, counted from 1, by name, such as `valid/ndcg@10` or `train/loss`."""
+
+
+def report_metrics(progress: Progress | None, step: int, metrics: Mapping[str, float]) -> None:
+    """Tell `progress` what was measured at `step`, where it takes that; a plain callable, or None, does not."""
+    if isinstance(progress, MeteredProgress):
+        progress.measured(step, metrics)
 
 
 class Ranker(Protocol):
@@ -72,6 +89,14 @@ class IdReadingRanker(Ranker, Protocol):
         """Return the columns (n, c) for candidates (n,) and a history, oldest first; codes of what it learnt."""
 
 
+@runtime_checkable
+class RepresentingRanker(Ranker, Protocol):
+    """A ranker that turns features into columns which a linear model can go on from: those of a last hidden layer."""
+
+    def representation(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return (n, h) float32 for features (n, d), h being the same for all."""
+
+
 class ExplainingRanker(Ranker, Protocol):
     """A ranker that says what each feature added."""
 
@@ -98,9 +123,11 @@ class TrainableRanker(ExplainingRanker, Protocol):
     ) -> Self:
         """Return a ranker trained on `data`; the same data, options and seed give the same ranker.
 
-        `valid` is a later slice, on which training stops. With `checkpoint`, a folder, a run that was cut off goes on
-        from where it was last saved, and ends as it would have. Raises `InvalidTraining` for data or options that no
-        useful ranker can come from.
+        `valid` is a later slice, on which training stops. `progress` hears of each step, and through `report_metrics`
+        what was measured. With `checkpoint`, a folder that need not exist yet and is this run's alone, a run that was
+        cut off goes on from where it was last saved, and ends as it would have; a ranker that trains in no time may
+        leave it alone and start anew. Raises `InvalidTraining` for data or options that no useful ranker can come
+        from.
         """
 
     def save(self, folder: str | Path) -> None:

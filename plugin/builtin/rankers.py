@@ -25,11 +25,13 @@ from explorank.rankers import (
     Bagging,
     Blend,
     Calibrated,
+    DCNRanker,
     HurriedRanker,
     IdReadingRanker,
     LightGBMRanker,
     Ranker,
     ReciprocalRank,
+    SequenceRanker,
     Stack,
     UncertainRanker,
     places_of,
@@ -37,6 +39,8 @@ from explorank.rankers import (
 from explorank.services import Services
 
 NAME: Final = "explorank-rankers"
+CHEAPER: Final = "-cheaper"
+"""Ends the version of scores that a ranker gave in its cheaper way."""
 
 
 class RankersPlugin:
@@ -55,6 +59,8 @@ class RankersPlugin:
         registry.ranker("calibrated", Calibrated)
         registry.ranker("reciprocal_rank", ReciprocalRank)
         registry.ranker("stack", Stack)
+        registry.ranker("dcn", DCNRanker)
+        registry.ranker("sequence", SequenceRanker)
 
     @hookimpl
     def ranking_startup(self, services: Services) -> None:
@@ -114,7 +120,7 @@ class _Plan:
         if hurried and hurried.cheaper_way:
             note_fallback(Fallback("score", NAME, request.hurried, hurried.cheaper_way))
             # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
-            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}-cheaper")
+            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}")
         if self.knows_uncertainty is None:
             return Scores(self.ranker.score(values[:, self.columns]), version=version)
         scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])

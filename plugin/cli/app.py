@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from explorank import __version__
-from explorank.cli import demo, learning, prepare, project, serving
+from explorank.cli import demo, explain, learning, models, prepare, project, serving
 
 app = typer.Typer(
     name="explorank",
@@ -45,7 +45,9 @@ app.command("features", rich_help_panel=PREPARE)(prepare.features)
 app.command("build", rich_help_panel=PREPARE)(prepare.build)
 app.command("train", rich_help_panel=PREPARE)(prepare.train)
 app.command("calibrate", rich_help_panel=PREPARE)(learning.calibrate)
+app.add_typer(models.app, name="models", rich_help_panel=PREPARE)
 app.command("rank", rich_help_panel=RUN)(serving.rank)
+app.command("explain", rich_help_panel=RUN)(explain.explain)
 app.command("serve", rich_help_panel=RUN)(serving.serve)
 app.command("kill-switch", rich_help_panel=RUN)(serving.kill_switch)
 app.command("forget-user", rich_help_panel=RUN)(learning.forget_user)

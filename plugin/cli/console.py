@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -25,16 +25,23 @@ errors = Console(stderr=True)
 class Report:
     """Tells a progress bar how things stand."""
 
-    def __init__(self, bars: Progress, task: TaskID) -> None:
+    def __init__(self, bars: Progress, task: TaskID, title: str) -> None:
         self._bars = bars
         self._task = task
+        self._title = title
 
     def __call__(self, done: int, total: int) -> None:
         """Say how much is done and how much there is."""
         self._bars.update(self._task, completed=done, total=total)
 
+    def measured(self, step: int, metrics: Mapping[str, float]) -> None:  # noqa: ARG002 - the bar counts steps
+        """Show the latest numbers beside the title."""
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._bars.update(self._task, description=f"{self._title}  {shown}")
+
     def begin(self, title: str) -> None:
         """Say that something else begins, of which nobody knows how much there is."""
+        self._title = title
         self._bars.reset(self._task, total=None, description=title)
 
 
@@ -58,4 +65,4 @@ def progress(title: str) -> Iterator[Report]:
     console = Console(file=sys.stderr)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         task = bars.add_task(title, total=None)
-        yield Report(bars, task)
+        yield Report(bars, task, title)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from explorank.cli.console import errors, output, progress
 from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, Users
+
+if TYPE_CHECKING:
+    from explorank.pipeline.train import TrainReport
 
 
 def features(
@@ -83,33 +87,103 @@ def build(
     )
 
 
+class Promote(StrEnum):
+    """When the new ranker becomes current."""
+
+    UNLESS_WORSE = "unless-worse"
+    IF_BETTER = "if-better"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class TrackWith(StrEnum):
+    """Where metrics go."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+    NONE = "none"
+
+
 def train(
     interactions: Interactions,
+    ranker: Annotated[
+        str | None,
+        typer.Option(help="Which ranker, by its name in the settings; the configured one by default."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", help="NAME=VALUE, over the settings' options of it; may be repeated."),
+    ] = None,
     until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    promote: Annotated[
+        Promote,
+        typer.Option(
+            help="When it serves: unless it is surely worse than the one that serves now, only if it is surely better, "
+            "always, or not before `models promote`. The first one always does, but for never."
+        ),
+    ] = Promote.UNLESS_WORSE,
+    no_promote: Annotated[bool, typer.Option("--no-promote", help="The same as --promote never.")] = False,  # noqa: FBT002 - a flag
+    tracker: Annotated[
+        list[TrackWith] | None,
+        typer.Option(
+            help="Where each round's metrics go; tensorboard where it is installed. May be repeated."
+        ),
+    ] = None,
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where trackers write files; runs/ in the settings' folder by default."),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Train the ranker on point-in-time features and publish it; a running server takes it up."""
+    """Train a ranker on point-in-time features and publish it; a running server takes it up."""
     import pandas as pd
 
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions, read_table
+    from explorank.pipeline.tracking import default_trackers, tracker_names
     from explorank.pipeline.train import TrainOptions, train_ranker
-    from explorank.settings import load_settings
+    from explorank.settings import load_settings, ranker_component
 
     settings = load_settings(config)
+    component = ranker_component(settings, ranker, option or ())
     events = past_interactions(read_table(interactions))
     if until is not None:
         events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
     positive_from = 1.0 if settings.features is None else settings.features.positive_from
-    options = TrainOptions(queries=QueryOptions(positive_from=positive_from), seed=seed)
-    with progress("training") as report:
-        _, trained = train_ranker(settings, events, options=options, progress=report)
-    output.print(
-        f"ranker {trained.version}: {trained.queries:,} queries ({trained.rows:,} rows, {len(trained.features)} "
-        f"features), NDCG@10 {trained.validation_ndcg_at_10:.3f} on the {trained.validation_queries:,} latest, "
-        "over sampled candidates"
+    trackers = default_trackers() if tracker is None else tracker_names(tracker)
+    options = TrainOptions(
+        queries=QueryOptions(positive_from=positive_from),
+        seed=seed,
+        promote="never" if no_promote else promote.value,
+        trackers=trackers,
+        log_folder=log_dir,
     )
+    with progress("training") as report:
+        _, trained = train_ranker(settings, events, component=component, options=options, progress=report)
+    _tell_of(trained)
+
+
+def _tell_of(trained: TrainReport) -> None:
+    if trained.resumed:
+        output.print("went on from where a run that was cut off had been saved")
+    output.print(
+        f"ranker {trained.version}: {trained.ranker}, {trained.queries:,} queries ({trained.rows:,} rows, "
+        f"{len(trained.features)} features), NDCG@10 {trained.ndcg_at_10} on the "
+        f"{trained.validation_queries:,} latest, over sampled candidates",
+        markup=False,
+    )
+    comparison = trained.comparison
+    if comparison is not None:
+        output.print(
+            f"{comparison.former} serves until now: NDCG@10 {comparison.former_ndcg_at_10} there; {comparison.note}",
+            markup=False,
+        )
+    what = "serves now" if trained.verdict.promoted else "does not serve"
+    output.print(f"it {what}: {trained.verdict.reason}", markup=False)
+    if trained.log_folder is not None:
+        output.print(f"metrics of each round: {trained.log_folder}", markup=False)
     if trained.calibration is not None:
         output.print(
             f"calibration {trained.calibration}: the former ranker's, carried over by rank; run `explorank calibrate` "

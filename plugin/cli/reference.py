@@ -6,9 +6,10 @@ Use: `python -m explorank.cli.reference > docs/cli.md`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from explorank.cli.app import app
@@ -29,23 +30,30 @@ def reference() -> str:
     group = get_command(app)
     assert isinstance(group, TyperGroup)  # noqa: S101 - the application has several commands
     context = typer.Context(group, info_name="explorank")
-    sections = (_section(group, context, name) for name in group.list_commands(context))
-    return "\n".join([_INTRODUCTION, *sections])
+    return "\n".join([_INTRODUCTION, *_sections(group, context, "explorank")])
 
 
-def _section(group: TyperGroup, context: typer.Context, name: str) -> str:
-    command = group.get_command(context, name)
-    assert command is not None  # noqa: S101 - the name is one that the group lists
-    inside = typer.Context(command, info_name=name, parent=context)
-    usage = " ".join(["explorank", name, *command.collect_usage_pieces(inside)])
+def _sections(group: TyperGroup, context: typer.Context, path: str) -> Iterator[str]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert isinstance(command, TyperCommand | TyperGroup)  # noqa: S101 - the name is one that the group lists
+        inside = typer.Context(command, info_name=name, parent=context)
+        if isinstance(command, TyperGroup):
+            yield from _sections(command, inside, f"{path} {name}")
+        else:
+            yield _section(command, inside, f"{path} {name}")
+
+
+def _section(command: TyperCommand, context: typer.Context, path: str) -> str:
+    usage = " ".join([path, *command.collect_usage_pieces(context)])
     rows = [
-        f"| `{given}` | {_cell(said)} |"
-        for parameter in command.get_params(inside)
-        if "--help" not in parameter.opts and (record := parameter.get_help_record(inside)) is not None
+        f"| `{_cell(given)}` | {_cell(said)} |"
+        for parameter in command.get_params(context)
+        if "--help" not in parameter.opts and (record := parameter.get_help_record(context)) is not None
         for given, said in (record,)
     ]
     table = ["", "| option | meaning |", "|---|---|", *rows] if rows else []
-    return "\n".join([f"## `explorank {name}`", "", command.help or "", "", f"    {usage}", *table, ""])
+    return "\n".join([f"## `{path}`", "", command.help or "", "", f"    {usage}", *table, ""])
 
 
 def _cell(text: str) -> str:

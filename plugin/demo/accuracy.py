@@ -21,7 +21,7 @@ from explorank.hooks.types import Candidates
 from explorank.pipeline.metrics import Interval, bootstrap, ndcg_at, recall_at
 from explorank.pipeline.queries import interest_vectors
 from explorank.pipeline.train import feature_matrix
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue, NewItems, Popular, RetrievalQuery, SimilarToHistory
 from explorank.retrieval.features import FeatureAccess
 
@@ -67,7 +67,7 @@ def measure_accuracy(
     queries: pd.DataFrame,
     access: FeatureAccess,
     catalogue: Catalogue,
-    ranker: LightGBMRanker,
+    ranker: Ranker,
     *,
     decay: float,
     seed: int,
@@ -119,7 +119,7 @@ def _scored(
     candidates: list[NDArray[np.str_]],
     access: FeatureAccess,
     catalogue: Catalogue,
-    ranker: LightGBMRanker,
+    ranker: Ranker,
     vectors: NDArray[np.float32],
 ) -> list[NDArray[np.float64]]:
     sizes = [len(ids) for ids in candidates]

@@ -30,7 +30,7 @@ from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access, prepare_features
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.train import TrainOptions, train_ranker
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.settings import Settings
 
@@ -85,7 +85,7 @@ class Demo:
             step.detail = "rows: " + ", ".join(f"{view} {rows:,}" for view, rows in built.rows.items())
         return settings
 
-    def _build_and_train(self, settings: Settings) -> tuple[Catalogue, LightGBMRanker]:
+    def _build_and_train(self, settings: Settings) -> tuple[Catalogue, Ranker]:
         data = self._data
         with self._step("embed and index") as step:
             _, catalogue = build_catalogue(settings, until=data.split, progress=step.report)
@@ -102,7 +102,7 @@ class Demo:
         return catalogue, ranker
 
     def _measure(
-        self, settings: Settings, queries: pd.DataFrame, catalogue: Catalogue, ranker: LightGBMRanker
+        self, settings: Settings, queries: pd.DataFrame, catalogue: Catalogue, ranker: Ranker
     ) -> None:
         with self._step("measure accuracy") as step:
             self._result.accuracy = measure_accuracy(
@@ -112,7 +112,7 @@ class Demo:
             step.detail = f"{len(queries)} users, whole catalogue"
 
     def _simulate(
-        self, settings: Settings, queries: pd.DataFrame, catalogue: Catalogue, ranker: LightGBMRanker
+        self, settings: Settings, queries: pd.DataFrame, catalogue: Catalogue, ranker: Ranker
     ) -> None:
         with self._step("explore (simulated)") as step:
             visitors = visitors_of(

@@ -13,7 +13,7 @@ from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.types import Features
 from explorank.pipeline.queries import interest_vectors
 from explorank.pipeline.train import feature_matrix
-from explorank.rankers import LightGBMRanker
+from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 
@@ -36,7 +36,7 @@ def visitors_of(
     queries: pd.DataFrame,
     access: FeatureAccess,
     catalogue: Catalogue,
-    ranker: LightGBMRanker,
+    ranker: Ranker,
     features: ExplorationFeatures,
     *,
     decay: float,

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from explorank.builtin.retrieval import SIMILARITY
+from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.retrieval.features import BuildReport, FeatureAccess, build_features
 from explorank.settings import Settings
@@ -26,6 +28,18 @@ def feature_access(settings: Settings) -> FeatureAccess:
         history_service=configured.history_service,
         as_of=None if configured.as_of is None else configured.as_of.timestamp(),
     )
+
+
+def served_columns(settings: Settings) -> frozenset[str]:
+    """Return the columns that the stage serves to a ranker; raise `DataError` for crosses that cannot be made."""
+    served = {SIMILARITY}
+    if settings.features is not None:
+        access = feature_access(settings)
+        served |= {*access.item_names, *access.user_names}
+        crosses = Crosses(settings.features.crosses)
+        crosses.check(sorted(served))
+        served |= {*crosses.names}
+    return frozenset(served)
 
 
 def prepare_features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,12 +47,29 @@ class Interval:
         return f"{self.mean:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
-def bootstrap(values: NDArray[np.float64], *, seed: int, resamples: int = 2_000) -> Interval:
-    """Return the mean of `values` (one per user) and its percentile bootstrap interval, users resampled."""
-    present = values[np.isfinite(values)]
-    if not len(present):
+def bootstrap(
+    values: NDArray[np.float64],
+    *,
+    seed: int,
+    resamples: int = 2_000,
+    users: NDArray[Any] | None = None,
+) -> Interval:
+    """Return the mean of `values` (n,) and its percentile bootstrap interval, users resampled.
+
+    Each value is a user's, or `users` (n,) says whose it is: a user's values are drawn together then, as they depend
+    on one another. NaN is left out.
+    """
+    present = np.isfinite(values)
+    if not present.any():
         return Interval(float("nan"), float("nan"), float("nan"))
+    values = values[present]
     generator = np.random.default_rng(seed)
-    means = present[generator.integers(len(present), size=(resamples, len(present)))].mean(axis=1)
+    if users is None:
+        means = values[generator.integers(len(values), size=(resamples, len(values)))].mean(axis=1)
+    else:
+        _, owner = np.unique(users[present], return_inverse=True)
+        counts = np.bincount(owner)
+        drawn = generator.integers(len(counts), size=(resamples, len(counts)))
+        means = np.bincount(owner, weights=values)[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(present.mean()), float(low), float(high))
+    return Interval(float(values.mean()), float(low), float(high))

@@ -1,6 +1,11 @@
 """The settings of an installation: explorank.yaml, checked strictly and explained in plain words."""
 
-from explorank.settings.components import resolve_component, resolve_components
+from explorank.settings.components import (
+    ranker_component,
+    resolve_component,
+    resolve_components,
+    resolve_ranker,
+)
 from explorank.settings.load import load_settings, parse_settings
 from explorank.settings.model import (
     BudgetSettings,
@@ -57,7 +62,9 @@ __all__ = [
     "json_schema",
     "load_settings",
     "parse_settings",
+    "ranker_component",
     "resolve_component",
     "resolve_components",
+    "resolve_ranker",
     "template",
 ]

@@ -23,9 +23,9 @@ from pydantic.errors import PydanticUserError
 from explorank.errors import Problem, SettingsError, UnknownComponent
 from explorank.hooks.registry import ComponentKind, Factory, Registry
 from explorank.settings.annotations import accepted, admits
-from explorank.settings.model import Component
+from explorank.settings.model import Component, RankerComponent, Settings
 from explorank.settings.validation import unknown_name, validate
-from explorank.settings.yaml_file import Document, KeyPath
+from explorank.settings.yaml_file import Document, KeyPath, read_scalar
 
 SUPPLIED: Final = frozenset({"dim"})
 """Options that the stage knows itself, so that the settings may leave them out."""
@@ -46,10 +46,10 @@ class Option:
 def options_of(kind: ComponentKind, factory: Factory) -> tuple[Option, ...]:
     """Return the options of a component, in the order of its parameters.
 
-    A ranker has none: what is served is loaded from what training published.
+    Those of a ranker are the fields of its `Options`: what it is trained with. What is served is loaded.
     """
     if kind == "ranker":
-        return ()
+        factory = getattr(factory, "Options", _nothing)
     described = _attribute_docstrings(factory) if inspect.isclass(factory) else {}
     annotations = _annotations(factory)
     return tuple(
@@ -65,18 +65,74 @@ def options_of(kind: ComponentKind, factory: Factory) -> tuple[Option, ...]:
     )
 
 
+def _nothing() -> None:
+    """Stand for the options of a ranker that has none."""
+
+
 def resolve_component(kind: ComponentKind, component: Component, registry: Registry, **extra: Any) -> Any:
-    """Return the object that `component` describes; for a ranker its class, to load the trained one with.
+    """Return the object that `component` describes; for a ranker its class, as `resolve_ranker` does.
 
     `extra` are options that the caller supplies where the component takes them and the settings leave them
     out. An option that may be a path is taken relative to the settings file. Raises `SettingsError` for a
     name that no plugin registers and for options that the component does not take.
     """
+    if kind == "ranker":
+        return resolve_ranker(component, registry)[0]
+    factory = _factory(kind, component, registry)
+    return _made(factory, _checked(kind, component, factory, extra), component)
+
+
+def resolve_ranker(component: Component, registry: Registry) -> tuple[Any, Any]:
+    """Return the class of a ranker, to train or load one with, and its options; `None` where it takes none.
+
+    Raises `SettingsError` as `resolve_component` does.
+    """
+    factory = _factory("ranker", component, registry)
+    values = _checked("ranker", component, factory, {})
+    options = getattr(factory, "Options", None)
+    return factory, None if options is None else _made(options, values, component)
+
+
+def ranker_component(
+    settings: Settings, name: str | None = None, options: Iterable[str] = ()
+) -> RankerComponent | None:
+    """Return the ranker `name` with what the settings say of it and `options`, `NAME=VALUE` each, over that.
+
+    `None` is the configured one; the answer is `None` where none is configured either. Values are read as YAML reads
+    them. Raises `SettingsError` for an option that is no `NAME=VALUE`.
+    """
+    configured = settings.ranker
+    if name is None and configured is None:
+        return None
+    given = {}
+    for option in options:
+        key, found, value = option.partition("=")
+        if not found or not key.strip():
+            raise SettingsError(
+                f"The option {option!r} sets nothing, because it is no NAME=VALUE. Write `rounds=500`, say."
+            )
+        given[key.strip()] = read_scalar(value)
+    same = configured is not None and name in (None, configured.use)
+    if same and configured is not None and not given:
+        return configured
+    of_settings = configured.options if same and configured is not None else {}
+    use = name or (configured.use if configured is not None else "")
+    return RankerComponent(use=use, **{**of_settings, **given})
+
+
+def _factory(kind: ComponentKind, component: Component, registry: Registry) -> Factory:
     document, at = component.origin
     try:
-        factory = registry.get(kind, component.use)
+        return registry.get(kind, component.use)
     except UnknownComponent as error:
         raise SettingsError([document.problem((*at, "use"), str(error))]) from error
+
+
+def _checked(
+    kind: ComponentKind, component: Component, factory: Factory, extra: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the options by name, checked; raise `SettingsError` with all that is wrong with them."""
+    document, at = component.origin
     options = {option.name: option for option in options_of(kind, factory)}
     given = {name: _revealed(value) for name, value in component.options.items()}
     values = {name: value for name, value in extra.items() if name in options} if options else {}
@@ -101,7 +157,7 @@ def resolve_component(kind: ComponentKind, component: Component, registry: Regis
     )
     if problems:
         raise SettingsError(problems)
-    return factory if kind == "ranker" else _made(factory, values, given, document, at)
+    return values
 
 
 def resolve_components(components: Iterable[Component], registry: Registry, **extra: Any) -> tuple[Any, ...]:
@@ -118,15 +174,14 @@ def resolve_components(components: Iterable[Component], registry: Registry, **ex
     return tuple(made)
 
 
-def _made(
-    factory: Factory, values: dict[str, Any], given: Iterable[str], document: Document, at: KeyPath
-) -> Any:
+def _made(factory: Factory, values: dict[str, Any], component: Component) -> Any:
+    document, at = component.origin
     try:
         return factory(**values)
     except Exception as error:
         # Components name the option they refuse in backticks.
         message = str(error) or type(error).__name__
-        culprit = [name for name in given if f"`{name}`" in message][:1]
+        culprit = [name for name in component.options if f"`{name}`" in message][:1]
         for secret in _secrets(document, at):
             message = message.replace(secret, "…")
         raise SettingsError([document.problem((*at, *culprit), message)]) from None

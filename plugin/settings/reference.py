@@ -44,7 +44,8 @@ _HEADINGS: dict[ComponentKind, tuple[str, str]] = {
     "retriever": ("Retrievers", "Named in `retrieval.retrievers`."),
     "ranker": (
         "Rankers",
-        "Named by `ranker`. What is served is loaded from what `explorank train` published.",
+        "Named by `ranker`. The options are what `explorank train` trains it with; what is served is loaded from what "
+        "that published, whatever they say by then.",
     ),
 }
 

@@ -30,10 +30,7 @@ from explorank.retrieval.features.tables import (
     require_columns,
     text_ids,
 )
-from explorank.retrieval.features.vocabulary import Vocabularies
-
-DATA_FOLDER: Final = "data"
-VOCABULARIES: Final = "vocabularies.json"
+from explorank.retrieval.features.vocabulary import DATA_FOLDER, Vocabularies
 
 # DuckDB fails on nanosecond times with a zone.
 _TIME: Final = pa.timestamp("us", "UTC")
@@ -299,7 +296,7 @@ def _statistics_columns(entity: str, statistics: WindowStatistics) -> FeatureCol
 
 
 def _extend_vocabularies(repository: Path, *tables: FeatureColumns) -> None:
-    vocabularies = Vocabularies(repository / DATA_FOLDER / VOCABULARIES)
+    vocabularies = Vocabularies.of_repository(repository)
     for columns in tables:
         for name, array in columns.arrays.items():
             if array.type == pa.string() and name != "item_text":

@@ -15,7 +15,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
-from explorank.retrieval.features.builder import DATA_FOLDER, VOCABULARIES
 from explorank.retrieval.features.columnar import ColumnarService, columnar_service
 from explorank.retrieval.features.feast_session import (
     apply_repository,
@@ -125,6 +124,10 @@ class FeatureAccess:
     def user_names(self) -> tuple[str, ...]:
         """The names of a user's numbers, in the order of the vector."""
         return self._open.users.names
+
+    def texts(self, feature: str) -> tuple[str, ...]:
+        """Return the texts that the numbers of `feature` are codes of, in that order; none where it is no text."""
+        return self._open.vocabularies.texts(feature)
 
     @property
     def store(self) -> FeatureStore:
@@ -292,7 +295,7 @@ class FeatureAccess:
         refuse_equal_names(
             users.names + items.names, f"The pair of services {self.user_service!r} and {self.item_service!r}"
         )
-        vocabularies = Vocabularies(self.repository / DATA_FOLDER / VOCABULARIES)
+        vocabularies = Vocabularies.of_repository(self.repository)
         return _Opened(
             store,
             users,

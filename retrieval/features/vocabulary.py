@@ -6,11 +6,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
+
+DATA_FOLDER: Final = "data"
+VOCABULARIES: Final = "vocabularies.json"
 
 
 class Vocabularies:
@@ -26,6 +30,11 @@ class Vocabularies:
             name: {value: code for code, value in enumerate(values)} for name, values in _read(path)
         }
 
+    @classmethod
+    def of_repository(cls, repository: Path) -> Vocabularies:
+        """Return those of a Feast repository's folder; empty ones where it has none."""
+        return cls(repository / DATA_FOLDER / VOCABULARIES)
+
     def __contains__(self, feature: object) -> bool:
         return feature in self._codes
 
@@ -33,6 +42,10 @@ class Vocabularies:
         """Return the code of each value, (n,) float32, NaN for unlisted and missing ones."""
         get = self._codes.get(feature, {}).get
         return np.fromiter((get(value, np.nan) for value in values), np.float32)  # type: ignore[call-overload]  # any key may be asked for
+
+    def texts(self, feature: str) -> tuple[str, ...]:
+        """Return the values of `feature` in the order of their codes; none where it is no text."""
+        return tuple(self._codes.get(feature, ()))
 
     def extend(self, feature: str, values: Iterable[str]) -> None:
         """Append the values of `feature` that are not listed yet, in alphabetical order."""

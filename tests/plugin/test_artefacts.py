@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -65,7 +66,7 @@ def test_a_failed_writer_leaves_nothing_behind(store: ArtefactStore) -> None:
     with pytest.raises(DamagedArtefact, match="Nothing was written for the new ranker"):
         store.publish("ranker", lambda folder: None)
     home = store.pointer("ranker").parent
-    assert sorted(path.name for path in home.iterdir()) == sorted([version, "current.json"])
+    assert sorted(path.name for path in home.iterdir()) == sorted([version, "current.json", "history.jsonl"])
 
 
 @pytest.mark.parametrize("name", ["deep/part.txt", "whole.txt", "checksums.json"])
@@ -117,7 +118,87 @@ def test_pruning_spares_the_newest_and_the_current(store: ArtefactStore) -> None
     assert store.versions("ranker") == [versions[0], *versions[3:]]
     assert fresh.exists()
     assert not stale.exists()
-    assert store.prune("ranker", keep=0) == versions[3:]
+    assert store.prune("ranker", keep=0) == versions[3:4]
+    assert store.roll_back("ranker") == versions[4], "the one to go back to is spared"
+
+
+# ---- what is current, and was -----------------------------------------------------------------------------
+
+
+def test_a_version_may_be_published_without_becoming_current(store: ArtefactStore) -> None:
+    aside = store.publish("ranker", writer("first"), promote=False)
+    assert store.current("ranker") is None
+    assert store.versions("ranker") == [aside]
+    current = store.publish("ranker", writer("second"))
+    aside = store.publish("ranker", writer("third"), promote=False)
+    watched = Watched(store, "ranker", read)
+    assert watched.version == current
+    store.set_current("ranker", aside)
+    assert watched.refresh()
+    assert watched.get() == "third"
+
+
+def test_going_back_retraces_what_was_current(store: ArtefactStore) -> None:
+    a, b, c, d = (store.publish("ranker", writer(text)) for text in "abcd")
+    store.set_current("ranker", b)
+    assert store.previous("ranker") == d
+    assert [store.roll_back("ranker") for _ in range(4)] == [d, c, b, a]
+    with pytest.raises(UnknownArtefact, match="nothing to go back to"):
+        store.roll_back("ranker")
+    store.set_current("ranker", d)
+    assert store.roll_back("ranker") == a, "what was rolled back is no longer before"
+    assert [promotion.action for promotion in store.history("ranker")] == [
+        *["publish"] * 4, "promote", *["rollback"] * 4, "promote", "rollback",
+    ]  # fmt: skip
+    # One that was current twice is gone back to once.
+    store.set_current("ranker", c)
+    store.set_current("ranker", c)
+    assert store.roll_back("ranker") == a
+
+
+@pytest.mark.parametrize("left", [b"", b'{"version": "2026', b"[1]\n"])
+def test_a_line_of_the_history_that_a_crash_cut_short_costs_nothing(
+    store: ArtefactStore, left: bytes
+) -> None:
+    a, b = (store.publish("ranker", writer(text)) for text in "ab")
+    with (store.pointer("ranker").parent / "history.jsonl").open("ab") as history:
+        history.write(left)
+    assert store.previous("ranker") == a
+    c = store.publish("ranker", writer("c"))
+    assert [promotion.version for promotion in store.history("ranker")] == [a, b, c]
+    assert store.roll_back("ranker") == b
+
+
+def test_a_promotion_that_was_noted_and_not_made_is_no_step_back(store: ArtefactStore) -> None:
+    a, b = (store.publish("ranker", writer(text)) for text in "ab")
+    c = store.publish("ranker", writer("c"), promote=False)
+    history = store.pointer("ranker").parent / "history.jsonl"
+    line = {"version": c, "time": "2026-01-01T00:00:00+00:00", "action": "promote"}
+    with history.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    assert store.current("ranker") == (b, store.verify("ranker", b))
+    assert store.roll_back("ranker") == a
+
+
+def test_what_was_deleted_is_passed_over(store: ArtefactStore) -> None:
+    a, b, c = (store.publish("ranker", writer(text)) for text in "abc")
+    shutil.rmtree(store.verify("ranker", b))
+    assert store.roll_back("ranker") == a
+    assert c in store.versions("ranker")
+
+
+def test_versions_are_found_by_what_is_unambiguous(store: ArtefactStore) -> None:
+    a, b = (store.publish("ranker", writer(text)) for text in "ab")
+    of_a = a.rpartition("-")[2]
+    assert store.resolve("ranker", a) == store.resolve("ranker", of_a[:6]) == a
+    assert store.resolve("ranker", b[:22]) == b
+    with pytest.raises(UnknownArtefact, match=f"fits 2 versions of the ranker: {a}, {b}"):
+        store.resolve("ranker", "20")
+    misspelt = of_a[:-2] + "xx"
+    with pytest.raises(UnknownArtefact, match=f"Did you mean '{a}'"):
+        store.resolve("ranker", misspelt)
+    with pytest.raises(UnknownArtefact, match="There are: "):
+        store.resolve("ranker", "")
 
 
 def test_watching_takes_up_what_is_published(store: ArtefactStore) -> None:

@@ -55,6 +55,11 @@ def fit(
         "feature_names": NAMES,
         "rounds": 20,
         "num_threads": 1,
+        "learning_rate": 0.1,
+        "num_leaves": 31,
+        "min_data_in_leaf": 20,
+        "feature_fraction": 1.0,
+        "lambda_l2": 0.0,
     } | changes
     options = {name: parts.pop(name) for name in _OF_OPTIONS & set(parts)}
     training = RankingData(**parts)
@@ -67,9 +72,42 @@ def fit(
     )
 
 
+class Heard:
+    """Notes what training tells."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+
+    def __call__(self, done: int, total: int) -> None:
+        self.steps.append((done, total))
+
+    def measured(self, step: int, metrics: Any) -> None:
+        self.metrics.append((step, dict(metrics)))
+
+
 @pytest.fixture(scope="module")
 def ranker() -> LightGBMRanker:
     return fit(window=(100.0, 200.0))
+
+
+def test_each_round_tells_what_was_measured() -> None:
+    heard = Heard()
+
+    trained = fit(valid=data(20, seed=9), rounds=6, progress=heard)
+
+    assert heard.steps == [(step, 6) for step in range(1, 7)]
+    assert [step for step, _ in heard.metrics] == [1, 2, 3, 4, 5, 6]
+    best = max(metrics["valid/ndcg@10"] for _, metrics in heard.metrics)
+    assert best == pytest.approx(trained.manifest.metrics["ndcg@10"])
+
+
+def test_few_rows_lower_what_a_leaf_needs() -> None:
+    assert LightGBMOptions().of_lightgbm(100_000)["min_data_in_leaf"] == 100
+    assert LightGBMOptions().of_lightgbm(1_000)["min_data_in_leaf"] == 20
+    assert LightGBMOptions().of_lightgbm(10)["min_data_in_leaf"] == 1
+    given = LightGBMOptions(min_data_in_leaf=7, params={"num_leaves": 3}).of_lightgbm(10)
+    assert (given["min_data_in_leaf"], given["num_leaves"]) == (7, 3)
 
 
 def test_scores_rise_with_the_feature_that_matters(ranker: LightGBMRanker) -> None:
@@ -330,7 +368,7 @@ INFINITE = np.where(np.arange(600)[:, None] == 5, [0, np.inf, 0], FEATURES)
         ({"labels": LABELS * 20}, "from 0 to 30"),
         ({"objective": "binary", "labels": LABELS * 0}, r"All training labels are \[0\.0\]"),
         ({"objective": "binary"}, "hold 2.0"),
-        ({"objective": "pairwise"}, "'pairwise' is none of"),
+        ({"objective": "pairwise"}, "'pairwise', none of"),
         ({"feature_names": ("age", "age", "genre")}, "'age' is named twice"),
         ({"feature_names": ("age", "price, net", "genre")}, "'price, net' holds"),
         ({"feature_names": ("age", "", "genre")}, "is empty"),

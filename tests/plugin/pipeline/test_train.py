@@ -23,9 +23,10 @@ from explorank.pipeline.queries import QueryOptions, interest_vectors
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train import TrainOptions, feature_matrix, train_ranker
 from explorank.retrieval import Catalogue
-from explorank.settings import Settings, load_settings, parse_settings
+from explorank.settings import RankerComponent, Settings, load_settings, parse_settings
 
-SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=40, negatives=20, rounds=15)
+SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=40, negatives=20)
+FEW = RankerComponent(use="lightgbm", rounds=15)
 
 
 @pytest.fixture
@@ -134,8 +135,8 @@ def test_similarity_is_the_cosine_with_the_interest(settings: Settings, events: 
 def test_training_repeats_for_a_seed_and_validates_on_what_is_later(
     settings: Settings, events: pd.DataFrame
 ) -> None:
-    ranker, report = train_ranker(settings, events, options=SMALL)
-    again, _ = train_ranker(settings, events, options=SMALL)
+    ranker, report = train_ranker(settings, events, component=FEW, options=SMALL)
+    again, _ = train_ranker(settings, events, component=FEW, options=SMALL)
 
     assert ranker.manifest.version == again.manifest.version
     assert (report.queries, report.validation_queries) == (32, 8)
@@ -150,7 +151,7 @@ def test_training_repeats_for_a_seed_and_validates_on_what_is_later(
 
 
 def test_the_latest_queries_are_kept(settings: Settings, events: pd.DataFrame) -> None:
-    ranker, _ = train_ranker(settings, events, options=SMALL)
+    ranker, _ = train_ranker(settings, events, component=FEW, options=SMALL)
 
     begin, end = ranker.manifest.training_window or (0.0, 0.0)
     middle = events["timestamp"].median().timestamp()
@@ -160,7 +161,13 @@ def test_the_latest_queries_are_kept(settings: Settings, events: pd.DataFrame) -
 def test_progress_reaches_the_end(settings: Settings, events: pd.DataFrame) -> None:
     seen: list[tuple[int, int]] = []
 
-    train_ranker(settings, events, options=SMALL, progress=lambda done, total: seen.append((done, total)))
+    train_ranker(
+        settings,
+        events,
+        component=FEW,
+        options=SMALL,
+        progress=lambda done, total: seen.append((done, total)),
+    )
 
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert {total for _, total in seen} == {15}
@@ -170,14 +177,14 @@ def test_too_few_queries_are_refused(settings: Settings, events: pd.DataFrame) -
     one_user = events[events["user_id"] == "reader-3"].head(9)
 
     with pytest.raises(DataError, match="too few to train on the earlier"):
-        train_ranker(settings, one_user, options=SMALL)
+        train_ranker(settings, one_user, component=FEW, options=SMALL)
 
 
 def test_queries_of_unknown_items_are_refused(settings: Settings, events: pd.DataFrame) -> None:
     elsewhere = events.assign(item_id=events["item_id"] + " of another shop")
 
     with pytest.raises(DataError, match="0 past requests after which items of the catalogue"):
-        train_ranker(settings, elsewhere, options=SMALL)
+        train_ranker(settings, elsewhere, component=FEW, options=SMALL)
 
 
 def test_a_catalogue_of_one_item_is_refused(settings: Settings, events: pd.DataFrame) -> None:
@@ -186,7 +193,7 @@ def test_a_catalogue_of_one_item_is_refused(settings: Settings, events: pd.DataF
     build_catalogue(settings, items=one)
 
     with pytest.raises(RankerError, match="items that were taken up and items that were not"):
-        train_ranker(settings, events, options=SMALL)
+        train_ranker(settings, events, component=FEW, options=SMALL)
 
 
 def test_without_a_catalogue_nothing_is_trained(tmp_path: Path, events: pd.DataFrame) -> None:
@@ -199,11 +206,13 @@ def test_without_a_catalogue_nothing_is_trained(tmp_path: Path, events: pd.DataF
 def test_a_calibration_is_carried_over_to_the_next_ranker(settings: Settings, events: pd.DataFrame) -> None:
     """By rank: the share of later candidates expected to earn above the middle is the same under both."""
     store = ArtefactStore(settings.folder_path / "artefacts")
-    former, first = train_ranker(settings, events, options=SMALL)
+    former, first = train_ranker(settings, events, component=FEW, options=SMALL)
     assert first.calibration is None
     store.publish(CALIBRATION, Calibration([-1.0, 1.0], [0.1, 0.3], ranker=former.manifest.version).save)
 
-    ranker, trained = train_ranker(settings, events, options=replace(SMALL, seed=1, rounds=25))
+    ranker, trained = train_ranker(
+        settings, events, component=RankerComponent(use="lightgbm", rounds=25), options=replace(SMALL, seed=1)
+    )
 
     current = store.current(CALIBRATION)
     assert current is not None
@@ -213,4 +222,4 @@ def test_a_calibration_is_carried_over_to_the_next_ranker(settings: Settings, ev
     assert 0.1 <= carried.rewards[0] <= carried.rewards[-1] <= 0.3
     # That of yet another ranker is left as it is.
     store.publish(CALIBRATION, Calibration([-1.0, 1.0], [0.1, 0.3], ranker="another").save)
-    assert train_ranker(settings, events, options=SMALL)[1].calibration is None
+    assert train_ranker(settings, events, component=FEW, options=SMALL)[1].calibration is None

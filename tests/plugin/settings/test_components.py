@@ -18,6 +18,7 @@ from explorank.settings import (
     parse_settings,
     resolve_component,
     resolve_components,
+    resolve_ranker,
 )
 from explorank.settings.components import options_of
 
@@ -178,6 +179,46 @@ def test_a_ranker_is_loaded_rather_than_built(shop_registry):
     assert misspelt is not None
     with pytest.raises(SettingsError, match="did you mean `budget_ms`"):
         resolve_component("ranker", misspelt, shop_registry)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How the model is trained."""
+
+    depth: int = 3
+    """How deep."""
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError(f"`depth` is {self.depth}; a model has at least 1 layer.")
+
+
+class Model:
+    Options = ModelOptions
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"dpeth": 2}, "ranker.dpeth: unknown key; did you mean `depth`?"),
+        ({"depth": "two"}, "ranker.depth: given the text 'two'; accepted: a whole number"),
+        ({"depth": 0}, "ranker.depth: `depth` is 0; a model has at least 1 layer."),
+    ],
+)
+def test_a_ranker_is_trained_with_its_own_options(given: dict[str, Any], expected: str) -> None:
+    registry = Registry()
+    registry.ranker("model", Model)
+
+    def resolved(**options: Any) -> tuple[Any, Any]:
+        ranker = parse_settings({"version": 1, "ranker": {"use": "model", **options}}).ranker
+        assert ranker is not None
+        return resolve_ranker(ranker, registry)
+
+    assert resolved(depth=2) == (Model, ModelOptions(depth=2))
+    assert resolved(budget_ms=5.0) == (Model, ModelOptions())
+    with pytest.raises(SettingsError) as refused:
+        resolved(**given)
+    assert expected in str(refused.value)
 
 
 def test_options_carry_their_documentation_and_defaults():

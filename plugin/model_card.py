@@ -1,0 +1,266 @@
+"""What stands beside a trained ranker: what it was trained on, with what, how well it did and for whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from explorank.errors import DamagedArtefact
+
+_FORMAT: Final = "explorank.card/1"
+CARD_FILE: Final = "card.json"
+PAGE_FILE: Final = "card.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean and its two-sided 95 % interval."""
+
+    mean: float | None
+    """`None` where nothing could be measured."""
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        if self.mean is None or self.low is None or self.high is None:
+            return "not measured"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSlice:
+    """A part of the past requests, in order of time."""
+
+    requests: int
+    users: int
+    rows: int
+    positives: int
+    """How many of the rows were liked."""
+    first: str
+    """Moment of the first request, in ISO 8601, UTC."""
+    last: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """How well the ranker did for some of the users of the later slice."""
+
+    by: str
+    """What divides the users: a column of theirs, or `activity`."""
+    value: str
+    requests: int
+    users: int
+    ndcg_at_10: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReliabilityBin:
+    """Rows of about equal scores: what was said and what came."""
+
+    lowest_score: float
+    highest_score: float
+    rows: int
+    expected: float
+    observed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbabilityCheck:
+    """How true scores are that mean probabilities, on the rows of the later slice."""
+
+    error: float
+    """Expected calibration error: the mean distance of said and observed shares over the bins."""
+    squared_error: float
+    """The mean square of label less score (Brier)."""
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The new ranker beside the one that was current, on the same later slice."""
+
+    former: str
+    """The artefact's version of the one that was current."""
+    former_ndcg_at_10: Estimate
+    difference: Estimate
+    """New less former NDCG@10, paired by request; users are resampled."""
+    note: str = ""
+    """What to know about it, such as that the former one had been trained on a part of the slice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """All of it; written as JSON for programs and as Markdown for people."""
+
+    ranker: str
+    """The name in YAML: what it is loaded with."""
+    version: str
+    """Of the ranker, as decisions name it."""
+    objective: str
+    created: str
+    """In ISO 8601, UTC."""
+    model_sha256: str
+    feature_hash: str
+    features: tuple[str, ...]
+    options: Mapping[str, Any]
+    """What it was trained with, defaults included."""
+    seed: int
+    training: DataSlice
+    validation: DataSlice
+    """The later slice, on which training stopped and all numbers below were measured."""
+    metrics: Mapping[str, Estimate]
+    comparison: Comparison | None = None
+    """`None` for the first one, and where the former could not be read."""
+    probabilities: ProbabilityCheck | None = None
+    """`None` where scores are no probabilities."""
+    segments: tuple[Segment, ...] = ()
+    libraries: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    def write(self, folder: Path) -> None:
+        """Write `card.json` and `card.md` into `folder`."""
+        content = {"format": _FORMAT, **asdict(self)}
+        (folder / CARD_FILE).write_text(
+            json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), encoding="utf-8"
+        )
+        (folder / PAGE_FILE).write_text(self.to_markdown(), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelCard | None:
+        """Return the card in `folder`; None where there is none.
+
+        Raises `DamagedArtefact` for one that cannot be read.
+        """
+        file = folder / CARD_FILE
+        try:
+            content = json.loads(file.read_bytes())
+            if content.pop("format") != _FORMAT:
+                raise ValueError("another format")  # noqa: TRY301 - told with what cannot be read below
+            return cls._of(content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DamagedArtefact(
+                f"{file} cannot be read as a model card ({error}), so it is unknown what the ranker beside it is. "
+                "Go back with `explorank models rollback`, or train again."
+            ) from error
+
+    @classmethod
+    def _of(cls, content: Mapping[str, Any]) -> ModelCard:
+        values = {field.name: content[field.name] for field in fields(cls)}
+        comparison, probabilities = values["comparison"], values["probabilities"]
+        values |= {
+            "features": tuple(values["features"]),
+            "notes": tuple(values["notes"]),
+            "training": DataSlice(**values["training"]),
+            "validation": DataSlice(**values["validation"]),
+            "metrics": {name: Estimate(**one) for name, one in values["metrics"].items()},
+            "segments": tuple(
+                Segment(**{**one, "ndcg_at_10": Estimate(**one["ndcg_at_10"])}) for one in values["segments"]
+            ),
+        }
+        if comparison is not None:
+            estimates = {name: Estimate(**comparison[name]) for name in ("former_ndcg_at_10", "difference")}
+            values["comparison"] = Comparison(**{**comparison, **estimates})
+        if probabilities is not None:
+            bins = tuple(ReliabilityBin(**one) for one in probabilities["bins"])
+            values["probabilities"] = ProbabilityCheck(**{**probabilities, "bins": bins})
+        return cls(**values)
+
+    def to_markdown(self) -> str:
+        """Return the card as a page."""
+        return "\n".join(
+            [
+                f"# Ranker `{self.ranker}`, version {self.version}",
+                "",
+                f"Trained {self.created} for `{self.objective}`, seed {self.seed}. SHA-256 of the model: "
+                f"`{self.model_sha256}`.",
+                "",
+                *_section("Data", ("", "requests", "users", "rows", "liked", "from", "to"), self._data()),
+                *_section(
+                    "Metrics on the later slice",
+                    ("metric", "mean [95 % interval]"),
+                    [(name, str(one)) for name, one in self.metrics.items()],
+                ),
+                *self._comparison(),
+                *self._probabilities(),
+                *_section(
+                    "For whom",
+                    ("by", "", "requests", "users", "NDCG@10 [95 % interval]"),
+                    [
+                        (one.by, one.value, f"{one.requests:,}", f"{one.users:,}", str(one.ndcg_at_10))
+                        for one in self.segments
+                    ],
+                ),
+                *_section(
+                    "Options",
+                    ("option", "value"),
+                    [(name, f"`{value}`") for name, value in self.options.items()],
+                ),
+                f"## {len(self.features)} features",
+                "",
+                ", ".join(f"`{name}`" for name in self.features),
+                "",
+                *_section("Libraries", ("library", "version"), list(self.libraries.items())),
+                *(["## To know", "", *(f"- {note}" for note in self.notes), ""] if self.notes else []),
+            ]
+        )
+
+    def _data(self) -> list[Sequence[str]]:
+        return [
+            (
+                name,
+                *(f"{number:,}" for number in (one.requests, one.users, one.rows, one.positives)),
+                one.first,
+                one.last,
+            )
+            for name, one in (("training", self.training), ("later", self.validation))
+        ]
+
+    def _comparison(self) -> list[str]:
+        one = self.comparison
+        if one is None:
+            return []
+        return [
+            "## Beside the one that was current",
+            "",
+            f"`{one.former}`: NDCG@10 {one.former_ndcg_at_10}; new less former {one.difference}. {one.note}".rstrip(),
+            "",
+        ]
+
+    def _probabilities(self) -> list[str]:
+        one = self.probabilities
+        if one is None:
+            return []
+        rows = [
+            (
+                f"{b.lowest_score:.4g}",
+                f"{b.highest_score:.4g}",
+                f"{b.rows:,}",
+                f"{b.expected:.4f}",
+                f"{b.observed:.4f}",
+            )
+            for b in one.bins
+        ]
+        title = f"Calibration: error {one.error:.4f}, Brier {one.squared_error:.4f}"
+        return _section(title, ("scores from", "to", "rows", "said", "observed"), rows)
+
+
+def moment(seconds: float) -> str:
+    """Return a moment, in seconds since the Unix epoch, in ISO 8601, UTC."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _section(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [headings, ["---"] * len(headings), *rows]
+    return [f"## {title}", "", *("| " + " | ".join(_cells(line)) + " |" for line in lines), ""]
+
+
+def _cells(line: Sequence[str]) -> list[str]:
+    return [str(cell).replace("|", "\\|") for cell in line]

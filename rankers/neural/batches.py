@@ -1,0 +1,115 @@
+"""Training data as tensors that lie where they are used, and batches of whole requests from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The rows of some requests, one after another."""
+
+    numbers: Tensor
+    """(n, p) standardised."""
+    places: Tensor
+    """(n, c) of categories in the table of embeddings."""
+    labels: Tensor
+    """(n,)"""
+    weights: Tensor | None
+    """(n,)"""
+    outcomes: Tensor
+    """(n, t - 1), NaN where not known."""
+    items: Tensor | None
+    """(n,) codes."""
+    histories: Tensor | None
+    """(u, l) codes."""
+    requests: int
+    """How many there are, u."""
+    longest: int
+    """Rows of the longest request, m."""
+    slots: Tensor | None
+    """(n,) where each row stands among u times m; None where all requests are equally long, so that none is empty."""
+
+    def padded(self, rows: Tensor) -> Tensor:
+        """Return (u, m, …) for (n, …), zeros in the empty slots."""
+        shape = (self.requests, self.longest, *rows.shape[1:])
+        if self.slots is None:
+            return rows.reshape(shape)
+        empty = rows.new_zeros((self.requests * self.longest, *rows.shape[1:]))
+        return empty.index_copy(0, self.slots, rows).reshape(shape)
+
+    def flat(self, padded: Tensor) -> Tensor:
+        """Return (n, …) for (u, m, …): the rows without the empty slots."""
+        rows = padded.flatten(0, 1)
+        return rows if self.slots is None else rows.index_select(0, self.slots)
+
+    def present(self) -> Tensor:
+        """Return (u, m): 1 where a slot holds a row."""
+        return self.padded(torch.ones_like(self.labels))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """All rows, and where each request's begin."""
+
+    numbers: Tensor
+    places: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    outcomes: Tensor
+    items: Tensor | None
+    histories: Tensor | None
+    starts: Tensor
+    """(g,)"""
+    sizes: Tensor
+    """(g,)"""
+
+    def to(self, device: torch.device) -> Self:
+        """Return the frame on a device."""
+        moved = {
+            field.name: part.to(device)
+            for field in fields(self)
+            if isinstance(part := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def requests_per_batch(self, rows: int) -> int:
+        """Return how many requests make a batch of about so many rows."""
+        return max(1, round(rows * len(self.sizes) / max(len(self.labels), 1)))
+
+    def batches(self, order: Tensor, per_batch: int) -> Iterator[Batch]:
+        """Yield the requests of `order` (on the CPU), so many at a time."""
+        for requests in torch.split(order, per_batch):
+            yield self.batch(requests.to(self.starts.device))
+
+    def batch(self, requests: Tensor) -> Batch:
+        """Return the rows of some requests."""
+        sizes = self.sizes[requests]
+        longest = int(sizes.max())
+        slots = None
+        if longest * len(requests) == int(sizes.sum()):
+            rows = (
+                self.starts[requests].unsqueeze(1) + torch.arange(longest, device=requests.device)
+            ).flatten()
+        else:
+            local = torch.repeat_interleave(torch.arange(len(requests), device=requests.device), sizes)
+            offsets = torch.arange(len(local), device=requests.device) - (sizes.cumsum(0) - sizes)[local]
+            rows = self.starts[requests][local] + offsets
+            slots = local * longest + offsets
+        return Batch(
+            numbers=self.numbers.index_select(0, rows),
+            places=self.places.index_select(0, rows),
+            labels=self.labels.index_select(0, rows),
+            weights=None if self.weights is None else self.weights.index_select(0, rows),
+            outcomes=self.outcomes.index_select(0, rows),
+            items=None if self.items is None else self.items.index_select(0, rows),
+            histories=None if self.histories is None else self.histories.index_select(0, requests),
+            requests=len(requests),
+            longest=longest,
+            slots=slots,
+        )

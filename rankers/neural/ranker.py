@@ -1,0 +1,199 @@
+"""What the neural rankers have in common once they are trained. Nothing here imports torch to serve."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.rankers.data import RankingData
+from explorank.rankers.errors import FeatureMismatch
+from explorank.rankers.explanation import Explanation
+from explorank.rankers.manifest import RankerManifest
+from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
+from explorank.rankers.neural.checks import check_data, check_target
+from explorank.rankers.neural.items import ITEM_CODE
+from explorank.rankers.neural.metrics import ndcg
+from explorank.rankers.neural.plan import NeuralOptions, Plan, Readings
+from explorank.rankers.neural.session import Session
+from explorank.rankers.neural.tasks import Tasks
+from explorank.rankers.ranker import Progress
+
+Rows: TypeAlias = slice | NDArray[np.int64]
+Feed: TypeAlias = dict[str, NDArray[Any]]
+
+_CALIBRATION_REQUESTS: Final = 1_024
+"""Those that int8 takes the range of activations from."""
+
+
+class NeuralRanker(ABC):
+    """Scores a trained network on the calling thread; immutable, and safe for use from many threads."""
+
+    kind: ClassVar[str]
+    Options: ClassVar[type[Any]]
+
+    def __init__(self, artefact: Artefact) -> None:
+        """Take what `Artefact.load` returns; use `fit` or `load`."""
+        self._artefact = artefact
+        self._manifest = artefact.manifest
+        self._layout, self._vocabulary = unpack_vocabulary(artefact.vocabulary)
+        self._tasks = Tasks.from_json(artefact.manifest.details["tasks"])
+        self._session = Session(artefact.model)
+
+    @property
+    def manifest(self) -> RankerManifest:
+        """What the ranker says of itself."""
+        return self._manifest
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The last of its columns, which `read_ids` makes from ids; none for a ranker without item embeddings."""
+        return tuple(self._manifest.details["id_columns"])
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise `FeatureMismatch`, listing every difference, unless `names` are this ranker's features."""
+        self._manifest.check(names)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better.
+
+        With objective `binary` and one head a score is a probability. Raises `FeatureMismatch` where d is not the
+        number of features.
+        """
+        return self._tasks.score(self._run("outputs", features))
+
+    def foresee(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+        """Return what each head foresees, (n,) by its name, for features (n, d): `label`, and the outcomes.
+
+        Probabilities for what is 0 or 1, an outcome's own unit otherwise. An outcome in the entire space comes as
+        P(label) P(outcome | label).
+        """
+        values = self._tasks.values(self._run("outputs", features))
+        return {head.name: values[:, place].copy() for place, head in enumerate(self._tasks.heads)}
+
+    def representation(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the heads read, (n, h) float32, for features (n, d): each head is linear in it."""
+        return self._run("representation", features)
+
+    def features_of(self, data: RankingData) -> NDArray[np.float32]:
+        """Return what `score` takes, (n, d): the data's features, and what `read_ids` makes of its ids."""
+        if not self.id_columns:
+            return data.features
+        return np.concatenate([data.features, self._ids_of(data)], axis=1)
+
+    def explain(self, features: NDArray[np.float32]) -> Explanation:
+        """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
+
+        Integrated gradients (Sundararajan et al. 2017) from the training mean, no missing values, and unknown
+        categories and items. Needs torch and captum: the extra `train`.
+        """
+        from explorank.rankers.neural.explaining import integrated_gradients  # noqa: PLC0415 - torch
+
+        features = self._matrix(features)
+        attributions, base = integrated_gradients(
+            self._artefact, self._layout, self._tasks, self._read(features)
+        )
+        return Explanation(
+            feature_names=self._manifest.feature_names,
+            attributions=attributions,
+            base=base,
+            method="integrated_gradients",
+            link=self._tasks.link,
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write `model.onnx`, `manifest.json`, `vocabulary.npz` and `weights.safetensors` into `folder`."""
+        self._artefact.save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
+        return cls(Artefact.load(folder, cls.kind))
+
+    @classmethod
+    @abstractmethod
+    def _plan(cls, data: RankingData, options: Any) -> tuple[Plan, Callable[[RankingData], Readings]]:
+        """Return what is read of the data, and how; raise `InvalidTraining` for data that cannot be read so."""
+
+    @abstractmethod
+    def _read(self, features: NDArray[np.float32]) -> Readings:
+        """Return the columns of features (n, d) as the network reads them, one history per row."""
+
+    @abstractmethod
+    def _feeds(self, features: NDArray[np.float32]) -> Iterator[tuple[Rows, Feed]]:
+        """Yield parts of features (n, d), one at least: which rows they are, and the inputs of the graph for them."""
+
+    @abstractmethod
+    def _ids_of(self, data: RankingData) -> NDArray[np.float32]:
+        """Return the columns (n, c) that follow from the data's ids."""
+
+    @classmethod
+    def _fit(
+        cls,
+        data: RankingData,
+        valid: RankingData | None,
+        options: NeuralOptions,
+        seed: int,
+        progress: Progress | None,
+        checkpoint: Path | None,
+    ) -> Self:
+        from explorank.rankers.neural.fitting import fit_network, in_best_precision  # noqa: PLC0415 - torch
+
+        plan, read = cls._plan(data, options)
+        check_data(
+            data,
+            options.objective,
+            reads_items=ITEM_CODE in plan.id_columns,
+            reads_histories=len(plan.id_columns) > 1,
+        )
+        if valid is not None:
+            data.check_same_features(valid)
+            check_target(valid, options.objective)
+        artefact = fit_network(plan, read, data, valid, seed=seed, progress=progress, checkpoint=checkpoint)
+        if options.training.quantize:
+            some = data.take(np.random.default_rng(seed).permutation(data.requests)[:_CALIBRATION_REQUESTS])
+            ranker = cls(artefact)
+            feeds = [feed for _, feed in ranker._feeds(ranker.features_of(some))]
+            accuracy = None if valid is None or valid.groups is None else _accuracy(cls, valid, valid.groups)
+            artefact = in_best_precision(artefact, feeds, accuracy, options.training.quantize_tolerance)
+        return cls(artefact)
+
+    def _run(self, output: str, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an output of the graph, one row per row of features (n, d)."""
+        features = self._matrix(features)
+        result: NDArray[np.float32] | None = None
+        for rows, feed in self._feeds(features):
+            part = self._session.run(output, feed)
+            part = part.reshape(-1, part.shape[-1])
+            if len(part) == len(features):
+                return part
+            if result is None:
+                result = np.empty((len(features), part.shape[1]), np.float32)
+            result[rows] = part
+        if result is None:
+            raise AssertionError("there is always one part")
+        return result
+
+    def _matrix(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        features = np.asarray(features, np.float32)
+        wanted = len(self._manifest.feature_names)
+        if features.ndim != 2 or features.shape[1] != wanted:
+            raise FeatureMismatch(
+                f"Features of shape {features.shape} for ranker {self._manifest.name!r}, which takes "
+                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
+            )
+        return features
+
+
+def _accuracy(
+    kind: type[NeuralRanker], valid: RankingData, groups: NDArray[np.int64]
+) -> Callable[[Artefact], float]:
+    def accuracy(artefact: Artefact) -> float:
+        ranker = kind(artefact)
+        return ndcg(ranker.score(ranker.features_of(valid)), valid.labels, groups)
+
+    return accuracy

@@ -1,0 +1,191 @@
+"""A ranker that reads what the user took up before, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.rankers.data import RankingData
+from explorank.rankers.errors import InvalidTraining
+from explorank.rankers.neural.columns import ColumnLayout
+from explorank.rankers.neural.items import (
+    ITEM_CODE,
+    ItemVocabulary,
+    check_free,
+    histories_of,
+    history_columns,
+    item_ids_of,
+)
+from explorank.rankers.neural.options import SequenceOptions
+from explorank.rankers.neural.plan import Plan, Readings
+from explorank.rankers.neural.ranker import Feed, NeuralRanker, Rows
+from explorank.rankers.ranker import Progress
+
+_ROWS_AT_ONCE: Final = 4_096
+
+
+class SequenceRanker(NeuralRanker):
+    """Target attention over the history (DIN; Zhou et al. 2018) beside a causal transformer of it (SASRec; Kang and
+    McAuley 2018), and the dense features.
+
+    Its columns are the data's features, `item_code`, and `history_01` … `history_L`, the newest last; a code is that of
+    an item which training saw, or 0. The transformer runs once for rows in a row that share a history.
+    """  # noqa: D205
+
+    kind: ClassVar = "sequence"
+    Options: ClassVar = SequenceOptions
+
+    @classmethod
+    def fit(
+        cls,
+        data: RankingData,
+        *,
+        valid: RankingData | None = None,
+        options: SequenceOptions | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> SequenceRanker:
+        """Train on `data`, which has `item_ids` and `histories`; otherwise as `DCNRanker.fit`."""
+        return cls._fit(data, valid, options or SequenceOptions(), seed, progress, checkpoint)
+
+    def read_ids(self, item_ids: Sequence[str], history: Sequence[str]) -> NDArray[np.float32]:
+        """Return `item_code` and the history's columns (n, 1 + L) for candidates (n,) and a history, oldest first.
+
+        Items that training did not see have code 0 as candidates, and are passed over in the history.
+        """
+        columns = np.empty((len(item_ids), 1 + self._length), np.float32)
+        columns[:, 0] = self._vocabulary.codes(item_ids)
+        columns[:, 1:] = self._vocabulary.histories([history], self._length)[0]
+        return columns
+
+    def user_vector(self, history: Sequence[str]) -> NDArray[np.float32]:
+        """Return the user's interest (k,) from a history, oldest first; zeros where no item of it is known.
+
+        Its inner product with `item_vectors` is part of the representation, as the score of SASRec is.
+        """
+        nobody: Feed = {
+            "numbers": np.empty((1, 0, len(self._layout.dense)), np.float32),
+            "places": np.empty((1, 0, len(self._layout.categorical)), np.int64),
+            "items": np.empty((1, 0), np.int64),
+        }
+        codes = self._vocabulary.histories([history], self._length)
+        vectors = self._session.run("user", {**nobody, "histories": codes})
+        return np.ascontiguousarray(vectors[0])
+
+    def item_vectors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vector (n, k) of each row's item, for features (n, d) whose history does not matter."""
+        return self._run("item", features)
+
+    @classmethod
+    def _plan(
+        cls, data: RankingData, options: SequenceOptions
+    ) -> tuple[Plan, Callable[[RankingData], Readings]]:
+        ids = (ITEM_CODE, *history_columns(options.history))
+        check_free(data.feature_names, ids)
+        layout = ColumnLayout.of(
+            data.features, data.feature_names, data.categorical, options.training.min_count
+        )
+        vocabulary = ItemVocabulary.of(_taken_up(data, cls.kind), options.training.min_count)
+
+        def read(data: RankingData) -> Readings:
+            return Readings(
+                numbers=layout.numbers(data.features),
+                places=layout.table_places(data.features),
+                items=vocabulary.codes(item_ids_of(data, cls.kind)),
+                histories=vocabulary.histories(histories_of(data, cls.kind), options.history),
+            )
+
+        plan = Plan(
+            kind=cls.kind,
+            options=options,
+            feature_names=(*data.feature_names, *ids),
+            categorical=(*data.categorical, *ids),
+            id_columns=ids,
+            layout=layout,
+            vocabulary=vocabulary,
+            content=_content(data, options.content),
+        )
+        return plan, read
+
+    @property
+    def _length(self) -> int:
+        return int(self._manifest.details["options"]["history"])
+
+    def _read(self, features: NDArray[np.float32]) -> Readings:
+        first_id = features.shape[1] - 1 - self._length
+        codes = features[:, first_id:]
+        known = (codes >= 1) & (codes <= len(self._vocabulary))  # false for NaN
+        whole = np.where(known, codes, 0).astype(np.int64)
+        return Readings(
+            numbers=self._layout.numbers(features[:, :first_id]),
+            places=self._layout.table_places(features),
+            items=whole[:, 0],
+            histories=whole[:, 1:],
+        )
+
+    def _feeds(self, features: NDArray[np.float32]) -> Iterator[tuple[Rows, Feed]]:
+        rows = self._read(features)
+        if rows.items is None or rows.histories is None:
+            raise AssertionError("`_read` returns both")
+        for taken, of_users in _blocks(rows.histories):
+            shape = (len(of_users), len(taken) // max(len(of_users), 1))
+            yield (
+                taken,
+                {
+                    "numbers": rows.numbers[taken].reshape(*shape, rows.numbers.shape[1]),
+                    "places": rows.places[taken].reshape(*shape, rows.places.shape[1]),
+                    "items": rows.items[taken].reshape(shape),
+                    "histories": rows.histories[of_users],
+                },
+            )
+
+    def _ids_of(self, data: RankingData) -> NDArray[np.float32]:
+        codes = self._vocabulary.codes(item_ids_of(data, self.kind))
+        histories = self._vocabulary.histories(histories_of(data, self.kind), self._length)
+        return np.concatenate([codes[:, None], histories[data.request_of]], axis=1).astype(np.float32)
+
+
+def _blocks(histories: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield rows (u · m,) and the row of each history (u,), so that m rows each share one of u histories.
+
+    Equal histories are looked for in neighbouring rows alone, where requests have them; runs of one length go through
+    the graph together.
+    """
+    if not len(histories):
+        yield np.empty(0, np.int64), np.empty(0, np.int64)
+        return
+    if (histories == histories[0]).all():
+        starts, sizes = np.zeros(1, np.int64), np.array([len(histories)])
+    else:
+        starts = np.flatnonzero(np.r_[True, (histories[1:] != histories[:-1]).any(axis=1)])
+        sizes = np.diff(np.r_[starts, len(histories)])
+    for size in np.unique(sizes).tolist():
+        of_size = starts[sizes == size]
+        at_once = max(1, _ROWS_AT_ONCE // size)
+        for first in range(0, len(of_size), at_once):
+            users = of_size[first : first + at_once]
+            for offset in range(0, size, _ROWS_AT_ONCE):
+                rows = np.arange(offset, min(size, offset + _ROWS_AT_ONCE))
+                yield (users[:, None] + rows).ravel(), users
+
+
+def _taken_up(data: RankingData, kind: str) -> Iterator[str]:
+    yield from item_ids_of(data, kind).tolist()
+    for history in histories_of(data, kind):
+        yield from history
+
+
+def _content(data: RankingData, columns: Sequence[str]) -> tuple[int, ...]:
+    numbers = [name for name in data.feature_names if name not in data.categorical]
+    unknown = [name for name in columns if name not in numbers]
+    if unknown:
+        raise InvalidTraining(
+            f"Content column {unknown[0]!r} is no numeric feature of the {data.called} data, so no item could be known "
+            f"by it. The numeric ones are {', '.join(numbers) or 'none'}."
+        )
+    return tuple(numbers.index(name) for name in columns)

@@ -1,0 +1,46 @@
+"""An ONNX graph that scores on the calling thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.rankers.errors import CorruptRanker, RankerError
+
+
+class Session:
+    """Runs a graph by ONNX Runtime; immutable, and safe for use from many threads."""
+
+    def __init__(self, model: bytes) -> None:
+        """Take a graph. Raises `RankerError` without ONNX Runtime, `CorruptRanker` for what is no graph."""
+        try:
+            import onnxruntime  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise RankerError(
+                "Neural rankers are scored by onnxruntime, which is not installed. Run "
+                "`pip install 'explorank[neural]'`."
+            ) from error
+        options = onnxruntime.SessionOptions()
+        # More threads gain nothing on an idle machine and cost much on a busy one; the stage has its own.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise CorruptRanker(
+                f"ONNX Runtime cannot read the graph ({error}). Restore an older copy of the folder, train again, or "
+                "install the version of onnxruntime that it was written for."
+            ) from error
+        self._inputs = {one.name for one in self._session.get_inputs()}
+
+    def run(self, output: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Return one output; inputs that the graph has no use for are passed over."""
+        given = {name: array for name, array in inputs.items() if name in self._inputs}
+        result: NDArray[np.float32] = self._session.run([output], given)[0]
+        return result
