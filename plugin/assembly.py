@@ -41,6 +41,8 @@ from explorank.warm_start import WarmStart
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
 CALIBRATION: Final = "calibration"
+ENCODER: Final = "encoder"
+"""Adapters of the text encoder. Only what builds a catalogue reads them: its vectors carry what they changed."""
 _RANKER_PLUGIN: Final = "explorank-rankers"
 
 

@@ -9,6 +9,7 @@ from explorank.retrieval._index_kinds import Effort
 from explorank.retrieval.catalogue import Catalogue
 from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
+    AdapterMismatch,
     CorruptArtefact,
     EncoderUnavailable,
     FaissUnavailable,
@@ -30,6 +31,7 @@ from explorank.retrieval.retrievers import (
 )
 
 __all__ = [
+    "AdapterMismatch",
     "Catalogue",
     "CorruptArtefact",
     "Effort",

@@ -1,4 +1,8 @@
-"""Texts to unit vectors by a sentence-transformers model; what was encoded once is not encoded again."""
+"""Texts to unit vectors by a sentence-transformers model; what was encoded once is not encoded again.
+
+An adapter (`explorank.retrieval.encoding`) changes the model's layers, maps its vectors by a head, or both. Cached is
+what the layers say: another head or fewer dimensions over the same layers read no text again.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,11 @@ from numpy.typing import NDArray
 
 from explorank.retrieval._embedding_cache import EmbeddingCache
 from explorank.retrieval._vectors import unit_rows
+from explorank.retrieval.encoding.adapter import Adapter, body_of
 from explorank.retrieval.errors import EncoderUnavailable, InvalidOption, InvalidVectors
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 PACKAGED: Final = "packaged"
 """The name of the model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384-d."""
@@ -35,44 +40,88 @@ class Encoder:
     processes may share. `device` is `"auto"` or a torch device. Torch uses as many threads as the caller has
     set (`torch.set_num_threads`); one is best where other work runs beside it. Texts longer than the model
     reads (256 tokens for the packaged one) count by their beginning.
+
+    `adapter` is a folder that `fine_tune_encoder` or `pretrain_encoder` wrote. `truncate_dim` keeps the first
+    dimensions alone; a model or adapter trained for that (Matryoshka) loses little by it. Raises `CorruptArtefact`
+    for an adapter that is damaged, and once the model is known `AdapterMismatch` for one of another model.
     """
 
     def __init__(
         self,
         model: str | Path = PACKAGED,
         *,
+        adapter: str | Path | None = None,
+        truncate_dim: int | None = None,
         cache: Path | None = None,
         device: str = "auto",
         batch_size: int = 64,
     ) -> None:
         if batch_size < 1:
             raise InvalidOption(f"batch_size={batch_size} encodes nothing. Set 1 or more; 64 suits a CPU.")
-        self.name: Final = str(model)
+        if truncate_dim is not None and truncate_dim < 1:
+            raise InvalidOption(
+                f"truncate_dim={truncate_dim} leaves no dimension. Set 1 or more, or None for all."
+            )
+        self.model: Final = str(model)
+        """The name or folder of the model, as it was given."""
+        self.adapter: Final = None if adapter is None else Adapter.load(adapter)
+        self.truncate_dim: Final = truncate_dim
         self._cache = None if cache is None else EmbeddingCache(Path(cache))
         self._device = None if device == "auto" else device
         self._batch_size = batch_size
         self._loaded: SentenceTransformer | None = None
-        self._fingerprint: str | None = None
+        self._base_fingerprint: str | None = None
         self._dim: int | None = None
         self._lock = Lock()
 
     @property
-    def fingerprint(self) -> str:
-        """What identifies the model: a hash of its files, or of its weights where it comes from a hub.
+    def name(self) -> str:
+        """What to call it: the model, its adapter's version and the number of dimensions it is cut to."""
+        adapter = "" if self.adapter is None else f" + adapter {self.adapter.version}"
+        return (
+            self.model + adapter + ("" if self.truncate_dim is None else f", {self.truncate_dim} dimensions")
+        )
 
-        Two encoders with the same fingerprint give the same vectors. A model from a hub is loaded for it.
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the vectors: the model's `base_fingerprint`, the adapter's weights, the number of dimensions.
+
+        Two encoders with the same fingerprint give the same vectors.
         """
-        if self._fingerprint is None:
+        if self.adapter is None and self.truncate_dim is None:
+            return self.base_fingerprint
+        self._check_adapter()
+        adapter = None if self.adapter is None else self.adapter.version
+        return _combined(self.base_fingerprint, str(adapter), str(self.truncate_dim))
+
+    @property
+    def base_fingerprint(self) -> str:
+        """A hash of the model's files, or of its weights where it comes from a hub; no adapter counts.
+
+        A model from a hub is loaded for it.
+        """
+        if self._base_fingerprint is None:
             folder = self._folder()
-            digest = _hash_of_weights(self._model()) if folder is None else _hash_of_folder(folder)
-            self._fingerprint = digest
-        return self._fingerprint
+            if folder is not None:
+                self._base_fingerprint = _hash_of_folder(folder)
+            elif self.adapter is None:
+                self._base_fingerprint = _hash_of_weights(self._model())
+            else:
+                self._model()  # which takes the hash before the adapter changes the weights
+        return str(self._base_fingerprint)
+
+    @property
+    def layers_fingerprint(self) -> str:
+        """What identifies the vectors before a head maps them: what the cache knows them by."""
+        self._check_adapter()
+        changed = "" if self.adapter is None else self.adapter.lora_digest
+        return _combined(self.base_fingerprint, changed) if changed else self.base_fingerprint
 
     @property
     def dim(self) -> int:
         """The number of dimensions; loads the model where nothing was encoded yet."""
         if self._dim is None:
-            self._dim = int(self._embed([""]).shape[1])
+            self._dim = int(self._finished(self._embed([""]), [""]).shape[1])
         return self._dim
 
     def encode(
@@ -88,16 +137,34 @@ class Encoder:
         hashes are held in memory. `progress(done, total)` is called after each batch. Each batch is in the cache as
         soon as it is done, so that an interrupted run goes on where it stopped.
 
-        Raises `InvalidVectors` for anything that is not a string, and `EncoderUnavailable` where the model
-        or sentence-transformers is missing.
+        Raises `InvalidVectors` for anything that is not a string, `EncoderUnavailable` where the model
+        or sentence-transformers is missing, and `InvalidOption` where `truncate_dim` is above the model's dimensions.
         """
+        vectors = self._encoded(texts, self._finished, progress, allocate)
+        self._dim = vectors.shape[1]
+        return vectors
+
+    def encode_layers(
+        self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Return what `encode` would without a head and with all dimensions: what a head is trained on."""
+        return self._encoded(texts, unit_rows, progress, None)
+
+    def _encoded(
+        self,
+        texts: Sequence[str],
+        finished: Callable[[NDArray[np.float32], Sequence[str]], NDArray[np.float32]],
+        progress: Callable[[int, int], None] | None,
+        allocate: Callable[[tuple[int, int]], NDArray[np.float32]] | None,
+    ) -> NDArray[np.float32]:
         _check_texts(texts)
         rows_of: dict[bytes, list[int]] = {}
         for row, text in enumerate(texts):
             rows_of.setdefault(self._key(text), []).append(row)
         vectors: NDArray[np.float32] | None = None
         done = 0
-        for keys, fresh in self._vectors(texts, rows_of):
+        for keys, found in self._vectors(texts, rows_of):
+            fresh = finished(found, [texts[rows_of[key][0]] for key in keys])
             if vectors is None:
                 shape = (len(texts), fresh.shape[1])
                 vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
@@ -107,8 +174,8 @@ class Encoder:
             if progress is not None:
                 progress(done, len(texts))
         if vectors is None:
-            return np.zeros((0, self.dim), np.float32)
-        self._dim = vectors.shape[1]
+            empty = self._embed([""])
+            return np.zeros((0, finished(empty, [""]).shape[1]), np.float32)
         return vectors
 
     def _vectors(
@@ -132,7 +199,24 @@ class Encoder:
             yield batch, vectors
 
     def _key(self, text: str) -> bytes:
-        return hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).digest()
+        return hashlib.sha256(f"{self.layers_fingerprint}\0{text}".encode()).digest()
+
+    def _finished(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
+        """Return what the layers said as the head maps it, cut to its first dimensions, as unit rows."""
+        if self.adapter is not None and self.adapter.head is not None:
+            vectors = self.adapter.apply_head(vectors)
+        if self.truncate_dim is not None:
+            if self.truncate_dim > vectors.shape[1]:
+                raise InvalidOption(
+                    f"truncate_dim={self.truncate_dim} is more than the {vectors.shape[1]} dimensions of "
+                    f"{self.model!r}, so there is nothing to cut. Set at most that, or None."
+                )
+            vectors = vectors[:, : self.truncate_dim]
+        return unit_rows(vectors, names)
+
+    def _check_adapter(self) -> None:
+        if self.adapter is not None:
+            self.adapter.check_base(self.base_fingerprint, self.model)
 
     def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         vectors = self._model().encode(
@@ -142,7 +226,7 @@ class Encoder:
 
     def _folder(self) -> Path | None:
         """Return the model's folder, or None for a name that sentence-transformers has to look up."""
-        if self.name == PACKAGED:
+        if self.model == PACKAGED:
             if find_spec(_PACKAGE) is None:
                 raise EncoderUnavailable(
                     f"The packaged model is not installed, so texts cannot be encoded without a network. "
@@ -150,18 +234,38 @@ class Encoder:
                     "`pip install 'explorank[train]'`; or name another model."
                 )
             return Path(import_module(_PACKAGE).get_model_path())
-        return Path(self.name) if Path(self.name).is_dir() else None
+        return Path(self.model) if Path(self.model).is_dir() else None
 
     def _model(self) -> SentenceTransformer:
         with self._lock:
             if self._loaded is None:
-                self._loaded = self._load()
+                model = self.load_base()
+                if self.adapter is not None:
+                    if self._folder() is None:
+                        self._base_fingerprint = _hash_of_weights(model)
+                    self._check_adapter()
+                    self.adapter.attach(body_of(model))
+                self._loaded = model
             return self._loaded
 
-    def _load(self) -> SentenceTransformer:
+    def load_base(self) -> SentenceTransformer:
+        """Return the model anew and as it is without an adapter, to train on.
+
+        Raises `EncoderUnavailable` where it, or sentence-transformers, is missing.
+        """
+        return self._load("SentenceTransformer")
+
+    def load_cross_encoder(self, max_tokens: int) -> CrossEncoder:
+        """Return a model with the layers of this one that reads two texts at once; its one logit is untrained.
+
+        Raises `EncoderUnavailable` as `load_base` does.
+        """
+        return self._load("CrossEncoder", num_labels=1, max_length=max_tokens)
+
+    def _load(self, kind: str, **options: Any) -> Any:
         folder = self._folder()
         try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - torch, for encoding only
+            model = getattr(import_module("sentence_transformers"), kind)  # torch, for encoding only
         except ImportError as error:
             raise EncoderUnavailable(
                 "sentence-transformers is not installed; serving works without it, encoding does not. "
@@ -169,12 +273,12 @@ class Encoder:
             ) from error
         try:
             if folder is None:  # a download may take minutes, so its progress bar stays
-                return SentenceTransformer(self.name, device=self._device)
+                return model(self.model, device=self._device, **options)
             with _no_progress_bar():
-                return SentenceTransformer(str(folder), device=self._device)
+                return model(str(folder), device=self._device, **options)
         except (OSError, ValueError) as error:
             raise EncoderUnavailable(
-                f"The model {self.name!r} could not be loaded ({error}). It is neither a folder with a "
+                f"The model {self.model!r} could not be loaded ({error}). It is neither a folder with a "
                 "sentence-transformers model nor a name that could be looked up. Correct it, allow the "
                 "network (HF_HUB_OFFLINE), or use 'packaged'."
             ) from error
@@ -200,6 +304,10 @@ def _check_texts(texts: Sequence[Any]) -> None:
             f"Text {odd or 0} is {texts[odd or 0]!r} and not one string of a list, so there is nothing "
             "to encode. Pass a list of strings; an item without text may have an empty one."
         )
+
+
+def _combined(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _hash_of_folder(folder: Path) -> str:

@@ -3,6 +3,7 @@
     RetrievalError
     ├── FaissUnavailable     (ImportError)   no FAISS installed, two of them, or no GPU where one is asked for
     ├── EncoderUnavailable   (RuntimeError)  a model or library for encoding texts that is not there
+    ├── AdapterMismatch      (ValueError)    an adapter that was trained on another model
     ├── InvalidOption        (ValueError)    an option outside its range
     ├── InvalidVectors       (ValueError)    vectors, ids or texts that an index or encoder cannot take
     ├── CorruptArtefact      (ValueError)    a saved file that is damaged, missing or foreign
@@ -23,6 +24,10 @@ class FaissUnavailable(RetrievalError, ImportError):
 
 class EncoderUnavailable(RetrievalError, RuntimeError):
     """A model, or the library that runs it, is not there."""
+
+
+class AdapterMismatch(RetrievalError, ValueError):
+    """An adapter that was trained on another model."""
 
 
 class InvalidOption(RetrievalError, ValueError):

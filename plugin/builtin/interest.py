@@ -66,10 +66,21 @@ class LiveInterest:
         return vector
 
     def observe(self, user_id: str, item_id: str, catalogue: Catalogue) -> None:
-        """Follow an event: the user took up the item just now."""
+        """Follow an event: the user took up the item just now.
+
+        An interest that came from another catalogue is computed anew by the next request: vectors of two encoders are
+        never added up.
+        """
         self.recent.add(user_id, item_id)
+        base = self._bases.get(user_id)
+        if base is None:
+            return
+        if base[0] != catalogue.version:
+            # Held in another encoder's space, perhaps, where the item's vector means nothing.
+            self._bases.pop(user_id, None)
+            return
         row = int(catalogue.rows([item_id])[0])
-        if row >= 0 and self._vectors.get(user_id) is not None:
+        if row >= 0:
             self._vectors.observe(user_id, catalogue.vectors[row])
 
     def _compute(self, liked: Sequence[str], catalogue: Catalogue) -> FeatureArray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,8 @@ from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, U
 
 if TYPE_CHECKING:
     from explorank.pipeline.train import TrainReport
+Body: TypeAlias = Literal["frozen", "lora"]
+Head: TypeAlias = Literal["none", "linear", "mlp"]
 
 
 def features(
@@ -85,6 +87,79 @@ def build(
     output.print(
         f"catalogue {version}: {len(catalogue):,} items, index {catalogue.index.kind}, {catalogue.encoder_name}"
     )
+
+
+def adapt(
+    interactions: Interactions,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Table with item_id and text; the feature repository's items by default."),
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
+    body: Annotated[
+        Body,
+        typer.Option(
+            help="frozen trains a head over the encoder's vectors, in seconds; lora its layers too, in minutes."
+        ),
+    ] = "frozen",
+    head: Annotated[
+        Head | None, typer.Option(help="The map over the encoder's vectors; mlp with frozen, none with lora.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="How long to train; 1,000 steps of a head, 100 of the layers.")
+    ] = None,
+    pretrain: Annotated[
+        int,
+        typer.Option(help="Steps of guessing masked words of the items' texts before that."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Adapt the text encoder to what users liked and publish the adapter; `build` then uses it."""
+    import pandas as pd
+
+    from explorank.pipeline.build import item_table
+    from explorank.pipeline.encoders import AdaptOptions, adapt_encoder
+    from explorank.pipeline.tables import past_interactions, read_table
+    from explorank.retrieval.encoding import FineTuning, Pretraining
+    from explorank.settings import load_settings
+
+    settings = load_settings(config)
+    events = past_interactions(read_table(interactions))
+    if until is not None:
+        events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
+    table = item_table(settings, items, None if until is None else until.replace(tzinfo=UTC))
+    options = AdaptOptions(
+        fine_tuning=FineTuning(
+            body=body,
+            head=head or ("none" if body == "lora" else "mlp"),
+            steps=steps or (100 if body == "lora" else 1_000),
+            batch_size=64 if body == "lora" else 256,
+            decay=settings.retrieval.decay,
+        ),
+        pretraining=Pretraining(steps=pretrain) if pretrain else None,
+        positive_from=1.0 if settings.features is None else settings.features.positive_from,
+        # Each item of a history is read in each step where the layers train.
+        history=2 if body == "lora" else 10,
+        seed=seed,
+    )
+    texts = dict(zip(table["item_id"], table["text"], strict=True))
+    with progress("embedding") as report:
+        version, adapter = adapt_encoder(
+            settings, events, texts, options=options, progress=report, begins=report.begin
+        )
+    before, after = adapter.metrics["valid_recall_before"], adapter.metrics["valid_recall"]
+    nearest = f"{adapter.metrics['valid_recall_at']:.0f} nearest items"
+    output.print(
+        f"encoder {version}: {adapter.metrics['pairs']:,.0f} pairs in {adapter.metrics['seconds']:,.0f} s; of the "
+        f"latest likes, {before:.1%} were among the {nearest} before and {after:.1%} are now"
+    )
+    if adapter.metrics["best_step"] == 0:
+        output.print("[yellow]note[/yellow] nothing that was tried is better than the encoder as it is")
+    elif settings.retrieval.adapter == "published":
+        output.print("next: `explorank build`, and `explorank train`, because similarities have changed")
+    else:
+        output.print("next: set `retrieval.adapter: published`, then `explorank build` and `explorank train`")
 
 
 class Promote(StrEnum):

@@ -14,9 +14,10 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DataError
+from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
-from explorank.retrieval import Catalogue, Encoder
+from explorank.retrieval import Catalogue
 from explorank.retrieval.catalogue import VECTORS_FILE
 from explorank.retrieval.features.tables import text_ids
 from explorank.settings import Settings
@@ -36,12 +37,13 @@ def build_catalogue(
 
     `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
     `until` ignores what the repository knows of later times. Embeddings are cached by content, so that only
-    new texts are encoded, and go straight to the file that is published: memory holds the index, and the vectors
-    only as far as the system likes. `recall` and `tune_s` take the place of the settings'. `progress` counts the
-    texts, `begins` is told each step after that. Needs the extra `train`.
+    new texts are encoded (all of them, where an adapter changed the encoder's layers). They go straight to the file
+    that is published: memory holds the index, and the vectors only as far as the system likes. `recall` and `tune_s`
+    take the place of the settings'. `progress` counts the texts, `begins` is told each step after that. Needs the
+    extra `train`.
     """
-    table = _of_repository(settings, until) if items is None else _of_table(read_table(items), items)
-    encoder = Encoder(settings.retrieval.encoder, cache=settings.folder_path / "embeddings.db")
+    table = item_table(settings, items, until)
+    encoder = configured_encoder(settings)
     index = settings.retrieval.index
     built: list[Catalogue] = []
 
@@ -71,6 +73,11 @@ def build_catalogue(
 
     version = ArtefactStore(settings.folder_path / "artefacts").publish(CATALOGUE, write)
     return version, built[0]
+
+
+def item_table(settings: Settings, items: Path | None, until: datetime | None = None) -> pd.DataFrame:
+    """Return `item_id`, `text`, `popularity`, `first_seen` of the table at `items`, or of the feature repository's."""
+    return _of_repository(settings, until) if items is None else _of_table(read_table(items), items)
 
 
 def _of_table(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -197,6 +197,12 @@ class RetrievalSettings(_Section):
     encoder: Name = "packaged"
     """The sentence-transformers model that embeds item texts, by name or path; `packaged` is the one that
     comes as a package and needs no download."""
+    adapter: Literal["published"] | Path | None = None
+    """What adapts the encoder to behaviour: `published` is what `explorank adapt` published last, or the folder of an
+    adapter, relative to the settings file. `null` uses the encoder as it is. Takes effect with `explorank build`."""
+    truncate_dim: Positive | None = None
+    """Keep the first dimensions of each vector alone: smaller and faster to search. A model or an adapter that was
+    trained for such a size loses little. `null` keeps all."""
     index: IndexSettings = IndexSettings()
     """The index over the embeddings."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -82,3 +82,25 @@ def test_recent_items_are_bounded_per_user_and_over_users() -> None:
     assert recent.of("first") == ("c", "d", "e")
     assert recent.of("second") == ()  # silent for the longest
     assert recent.of("third") == ("y",)
+
+
+def test_a_reward_right_after_a_swap_does_not_mix_spaces(interest: LiveInterest) -> None:
+    interest.vector("u", ["i0", "i1"], CATALOGUE)
+    shorter = Catalogue.build(ITEMS, np.random.default_rng(2).normal(size=(6, 3)))
+
+    interest.observe("u", "i4", shorter)
+
+    rows = shorter.vectors[shorter.rows(["i0", "i1", "i4"])]
+    np.testing.assert_allclose(
+        interest.vector("u", ["i0", "i1"], shorter), interest_vector(rows, DECAY), rtol=1e-5
+    )
+
+
+def test_a_reward_for_the_old_catalogue_does_not_reach_the_new_ones_vector(interest: LiveInterest) -> None:
+    turned = Catalogue.build(ITEMS, -CATALOGUE.vectors)
+    interest.vector("u", ["i0"], turned)
+
+    interest.observe("u", "i5", CATALOGUE)  # a request that began before the swap
+
+    expected = interest_vector(turned.vectors[turned.rows(["i0", "i5"])], DECAY)
+    np.testing.assert_allclose(interest.vector("u", ["i0"], turned), expected, rtol=1e-5)

@@ -101,7 +101,7 @@ def test_help_names_every_command(run: Run) -> None:
     ran = run("--help")
     assert ran.code == 0
     for command in (
-        "demo", "init", "check", "plugins", "schema", "features", "build", "train", "rank", "serve",
+        "demo", "init", "check", "plugins", "schema", "features", "build", "adapt", "train", "rank", "serve",
         "kill-switch",
     ):  # fmt: skip
         assert re.search(rf"\b{command}\b", ran.out)
@@ -332,6 +332,20 @@ def test_the_whole_preparation(run: Run, books: Path) -> None:
     assert {kind: artefact(books, kind).name for kind in before}.keys() == before.keys()
     assert all(artefact(books, kind).name != name for kind, name in before.items())
     assert run("check").code == 0
+
+
+def test_an_encoder_is_adapted_and_used(run: Run, books: Path) -> None:
+    before = Catalogue.load(artefact(books, "catalogue"))
+    ran = run("adapt", "--interactions", "interactions.parquet", "--steps", "20", "--head", "linear")
+    assert ran.code == 0, ran.err
+    assert re.search(r"encoder \S+: \d+ pairs in \d+ s; .* among the 6 nearest items before and", ran.out)
+    assert "next: set `retrieval.adapter: published`" in ran.out or "nothing that was tried" in ran.out
+    change(books / "explorank.yaml", "version: 1", "version: 1\nretrieval: {adapter: published}")
+    ran = run("build")
+    assert ran.code == 0, ran.err
+    assert "packaged + adapter" in ran.out
+    after = Catalogue.load(artefact(books, "catalogue"))
+    assert after.encoder_fingerprint != before.encoder_fingerprint
 
 
 def test_a_table_without_its_columns_is_named(run: Run, books: Path) -> None:

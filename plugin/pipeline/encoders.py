@@ -1,0 +1,148 @@
+"""The encoder as the settings want it, and its adaptation to what users liked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from explorank.artefacts import ArtefactStore
+from explorank.assembly import ENCODER
+from explorank.errors import DataError
+from explorank.retrieval import Encoder
+from explorank.retrieval.encoding import Adapter, Behaviour, FineTuning, Pretraining
+from explorank.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptOptions:
+    """How the encoder is adapted."""
+
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
+    pretraining: Pretraining | None = None
+    """Read the items' texts for themselves first; `None` skips that."""
+    positive_from: float = 1.0
+    """An interaction of at least this value is liked."""
+    history: int = 10
+    """At most so many of the latest liked items stand for what a user was interested in."""
+    validation_share: float = 0.1
+    """The latest share of the likes, by time: on them the best moment of the training is chosen."""
+    seed: int = 0
+
+
+def configured_encoder(settings: Settings, *, adapted: bool = True) -> Encoder:
+    """Return the encoder of the settings; without its adapter and with all its dimensions unless `adapted`.
+
+    Raises `DataError` where a published adapter is asked for and there is none, `CorruptArtefact` or
+    `DamagedArtefact` where it is not intact.
+    """
+    retrieval = settings.retrieval
+    return Encoder(
+        retrieval.encoder,
+        adapter=_adapter(settings) if adapted else None,
+        truncate_dim=retrieval.truncate_dim if adapted else None,
+        cache=settings.folder_path / "embeddings.db",
+    )
+
+
+def adapt_encoder(
+    settings: Settings,
+    interactions: pd.DataFrame,
+    texts: dict[str, str],
+    *,
+    options: AdaptOptions | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    begins: Callable[[str], None] | None = None,
+) -> tuple[str, Adapter]:
+    """Return the published version and the adapter, trained on what users liked one after another.
+
+    `interactions` is what `past_interactions` returns, `texts` what the encoder reads of each item. What was trained
+    is kept under `folder` until it is published, so that a run that was cut off goes on. Raises `DataError` where
+    there is too little to learn from or to choose by.
+    """
+    from explorank.retrieval.encoding import fine_tune_encoder, pretrain_encoder  # noqa: PLC0415 - torch
+
+    options = options or AdaptOptions()
+    train, valid = behaviours(interactions, texts, options)
+    encoder = configured_encoder(settings, adapted=False)
+    work = settings.folder_path / "adapting"
+    say = begins or (lambda _: None)
+
+    def write(folder: Path) -> None:
+        start = encoder
+        if options.pretraining is not None:
+            say("reading the items' texts")
+            pretrained = pretrain_encoder(
+                encoder,
+                list(texts.values()),
+                work / "pretrained",
+                options=options.pretraining,
+                seed=options.seed,
+                progress=progress,
+                checkpoint=work / "pretraining",
+            )
+            start = Encoder(
+                encoder.model, adapter=pretrained.folder, cache=settings.folder_path / "embeddings.db"
+            )
+        say("learning what is liked together")
+        fine_tune_encoder(
+            start,
+            train,
+            folder,
+            valid=valid,
+            options=options.fine_tuning,
+            seed=options.seed,
+            progress=progress,
+            checkpoint=work / "fine-tuning",
+        )
+
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    version = store.publish(ENCODER, write)
+    shutil.rmtree(work, ignore_errors=True)
+    return version, Adapter.load(store.verify(ENCODER, version))
+
+
+def behaviours(
+    interactions: pd.DataFrame, texts: dict[str, str], options: AdaptOptions
+) -> tuple[Behaviour, Behaviour]:
+    """Return the pairs to learn from and those, later by time, to choose by."""
+    liked = interactions[interactions["value"] >= options.positive_from]
+    liked = liked.sort_values("timestamp", kind="stable")
+    place = int(len(liked) * (1.0 - options.validation_share))
+    if not 0 < place < len(liked):
+        raise DataError(
+            f"{len(liked)} interactions have a value of at least {options.positive_from:g}, too few to learn from the "
+            "earlier and to choose by the later ones. Bring more, or lower `features.positive_from`."
+        )
+    split = liked["timestamp"].iloc[place]
+    times = liked["timestamp"].astype("int64") / 1e6  # microseconds, as `past_interactions` has it
+    window = (float(times.iloc[0]), float(times[liked["timestamp"] < split].max()))
+    histories = liked.groupby("user_id", sort=True)
+    early, late, starts = [], [], []
+    for _, events in histories:
+        before = int((events["timestamp"] < split).sum())
+        items = events["item_id"].tolist()
+        early.append(items[:before])
+        late.append(items)
+        starts.append(before)
+    train = Behaviour.from_histories(early, texts, history=options.history, window=window)
+    return train, Behaviour.from_histories(late, texts, history=4 * options.history, from_event=starts)
+
+
+def _adapter(settings: Settings) -> Path | None:
+    chosen = settings.retrieval.adapter
+    if chosen is None:
+        return None
+    if chosen != "published":
+        return settings.path(chosen)
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current = store.current(ENCODER)
+    if current is None:
+        raise DataError(
+            "`retrieval.adapter` is `published`, and no adapter was published yet. Run `explorank adapt`, or remove "
+            "the key to build with the encoder as it is."
+        )
+    return store.verify(ENCODER, current[0])

@@ -1,0 +1,56 @@
+"""Encoders adapted to behaviour: what users liked teaches a text model, or a head over it, what belongs together.
+
+For building and training, never for serving. Importing this package imports none of what it needs; each name does.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from explorank.retrieval.encoding.adapter import Adapter
+    from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
+    from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
+    from explorank.retrieval.encoding.fusion import concatenate, fuse
+    from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
+    from explorank.retrieval.encoding.options import FineTuning, Pretraining, TextRanking
+    from explorank.retrieval.encoding.pretraining import pretrain_encoder
+    from explorank.retrieval.encoding.text_ranker import TextRanker
+
+__all__ = [
+    "Adapter",
+    "Behaviour",
+    "FineTuning",
+    "Pretraining",
+    "TextRanker",
+    "TextRanking",
+    "concatenate",
+    "fine_tune_encoder",
+    "fuse",
+    "knowledge_vectors",
+    "pretrain_encoder",
+    "recall_at",
+    "train_head",
+]
+
+_LATE: Final = {
+    "Adapter": "adapter",
+    "Behaviour": "behaviour",
+    "FineTuning": "options",
+    "Pretraining": "options",
+    "TextRanker": "text_ranker",
+    "TextRanking": "options",
+    "concatenate": "fusion",
+    "fine_tune_encoder": "fine_tuning",
+    "fuse": "fusion",
+    "knowledge_vectors": "knowledge_graph",
+    "pretrain_encoder": "pretraining",
+    "recall_at": "behaviour",
+    "train_head": "fine_tuning",
+}
+"""In which module these stand. torch and scipy cost seconds, which whoever serves need not pay."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
