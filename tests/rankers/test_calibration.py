@@ -128,6 +128,13 @@ def clicks(seed: int, n: int = 3_000) -> RankingData:
 
 
 MEMBER: dict[str, Any] = {"use": "lightgbm", "objective": "binary", "rounds": 150, "num_threads": 1}
+MEMBER |= {
+    "learning_rate": 0.1,
+    "num_leaves": 31,
+    "min_data_in_leaf": 20,
+    "feature_fraction": 1.0,
+    "lambda_l2": 0.0,
+}
 
 
 @pytest.mark.parametrize("method", ["isotonic", "platt"])

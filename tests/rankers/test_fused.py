@@ -38,7 +38,14 @@ from explorank.rankers import (
 from explorank.rankers.blend import _learnt_weights
 from explorank.testing import RankerTests
 
-TREES: dict[str, Any] = {"use": "lightgbm", "rounds": 10, "num_threads": 1, "params": {"num_leaves": 7}}
+TREES: dict[str, Any] = {
+    "use": "lightgbm",
+    "rounds": 10,
+    "num_threads": 1,
+    "num_leaves": 7,
+    "learning_rate": 0.1,
+}
+TREES |= {"min_data_in_leaf": 20, "feature_fraction": 1.0, "lambda_l2": 0.0}
 CLICKS: dict[str, Any] = TREES | {"objective": "binary"}
 AMOUNTS: dict[str, Any] = TREES | {"objective": "regression"}
 
