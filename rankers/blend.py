@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from explorank.rankers._fits import Fits
 from explorank.rankers.applying import score_data
@@ -94,12 +93,14 @@ class Blend(FusedRanker):
         return weighted(self._explained(features), slopes, offset)
 
     def _line(self) -> tuple[NDArray[np.float64], float]:
-        slopes = np.array(self._learnt["weights"]) / np.array(self._learnt["deviation"])
-        return slopes, -float(slopes @ np.array(self._learnt["mean"]))
+        slopes = self._arrays["weights"] / self._arrays["deviation"]
+        return slopes, -float(slopes @ self._arrays["mean"])
 
 
 def _learnt_weights(scores: NDArray[np.float64], data: RankingData) -> NDArray[np.float64]:
     """Return the non-negative weights (members,) with which standardised scores foresee labels best."""
+    from scipy.optimize import nnls  # noqa: PLC0415 - a sixth of a second, for training only
+
     mean, deviation = scales_of(scores)
     columns = np.column_stack([(scores - mean) / deviation, data.labels])
     if data.groups is not None:

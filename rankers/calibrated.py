@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from explorank.rankers._fits import Fits
 from explorank.rankers._logistic import logistic, logistic_regression
@@ -101,13 +100,13 @@ class Calibrated(FusedRanker):
         return [member], learnt, metrics
 
     def _combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _applied(self._learnt, scores[:, 0])
+        return _applied(self._learnt | self._arrays, scores[:, 0])
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return the attributions of each probability, or with `platt` of its log-odds."""
         (part,) = self._explained(features)
         if self._learnt["method"] == "isotonic":
-            return part.on_score_scale().through(lambda scores: _applied(self._learnt, scores))
+            return part.on_score_scale().through(lambda scores: _applied(self._learnt | self._arrays, scores))
         slope, intercept = self._learnt["slope"], self._learnt["intercept"]
         raw = part if part.link == "logistic" else part.on_score_scale()
         return replace(
@@ -170,6 +169,8 @@ def _fitted(
             "intercept": intercept - slope * float(mean),
             "rise": slope,
         }
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415 - a sixth of a second, for training only
+
     weigh = np.ones(len(scores)) if weights is None else weights
     known, place = np.unique(scores, return_inverse=True)
     mass = np.bincount(place, weigh)

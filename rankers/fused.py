@@ -49,6 +49,9 @@ class FusedRanker(ABC):
         """Take trained members, and what was learnt beside them, as JSON can hold it; use `fit` or `load`."""
         self._members: Final = tuple(members)
         self._learnt: Final = dict(learnt)
+        self._arrays: Final = {
+            name: np.array(value, np.float64) for name, value in learnt.items() if isinstance(value, list)
+        }
         self._manifest: Final = manifest
         names = manifest.feature_names
         self._places: Final = [
@@ -225,9 +228,13 @@ class FusedRanker(ABC):
     def _member_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         features = self._checked(features)
         scores = np.empty((len(features), len(self._members)), order="F")
-        for column, (member, places) in enumerate(zip(self._members, self._places, strict=True)):
-            scores[:, column] = member.ranker.score(features[:, places])
+        for number in range(len(self._members)):
+            scores[:, number] = self._score_member(number, features)
         return scores
+
+    def _score_member(self, number: int, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return a member's scores (n,), for this ranker's features."""
+        return self._members[number].ranker.score(features[:, self._places[number]])
 
     def _spread(self, part: Explanation, places: NDArray[np.int64] | slice) -> Explanation:
         """Return a member's explanation on this ranker's features, 0 for those that it does not take."""

@@ -69,7 +69,7 @@ class LightGBMOptions:
     num_leaves: int = 15
     """Leaves of a tree at most."""
     min_data_in_leaf: int | None = None
-    """Rows in each leaf at least; `null` takes 100, or 2 % of the rows where that is less."""
+    """Rows in each leaf at least; `null` takes 100, or 2 % of the rows where that is less, 10 at least."""
     feature_fraction: float = 0.5
     """The share of the features that each tree is offered, drawn anew for each."""
     lambda_l2: float = 10.0
@@ -136,7 +136,7 @@ class LightGBMOptions:
             **_METRICS[self.objective],
             "learning_rate": self.learning_rate,
             "num_leaves": self.num_leaves,
-            "min_data_in_leaf": min(100, max(1, rows // 50)) if leaf is None else leaf,
+            "min_data_in_leaf": min(100, max(10, rows // 50)) if leaf is None else leaf,
             "feature_fraction": self.feature_fraction,
             "lambda_l2": self.lambda_l2,
             **self.params,

@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 
     import optuna
 
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "learning_rate": 0.1,
-    "num_leaves": 31,
-    "min_data_in_leaf": 20,
-    "feature_fraction": 1.0,
-    "lambda_l2": 0.0,
-}
-"""What LightGBM takes where nothing is said, and what the first trial is where `options` say nothing else."""
 _RANGES: Final[Mapping[str, tuple[float, float, bool]]] = {
     "learning_rate": (0.01, 0.3, True),
     "num_leaves": (4, 255, True),
@@ -96,10 +88,7 @@ def search_lightgbm(
         direction="maximize" if more_is_better else "minimize", sampler=optuna.samplers.TPESampler(seed=seed)
     )
     study.enqueue_trial(
-        {
-            key: type(default)(np.clip(options.params.get(key, default), *_RANGES[key][:2]))
-            for key, default in _DEFAULTS.items()
-        }
+        {key: type(low)(np.clip(_of(options, key), low, high)) for key, (low, high, _) in _RANGES.items()}
     )
     began = time.monotonic()
     found: list[Trial] = []
@@ -121,10 +110,16 @@ def search_lightgbm(
     return Search(options=chosen, metric=name, value=best.value, trials=tuple(found))
 
 
+def _of(options: LightGBMOptions, name: str) -> float:
+    """Return what the options say of a parameter; rows per leaf that follow from the data count as 100."""
+    value: float | None = options.params.get(name, getattr(options, name))
+    return 100 if value is None else value
+
+
 def _suggested(trial: optuna.Trial) -> dict[str, Any]:
     return {
-        name: trial.suggest_int(name, int(low), int(high), log=by_ratio)
-        if isinstance(_DEFAULTS[name], int)
+        name: trial.suggest_int(name, low, int(high), log=by_ratio)
+        if isinstance(low, int)
         else trial.suggest_float(name, low, high, log=by_ratio)
         for name, (low, high, by_ratio) in _RANGES.items()
     }

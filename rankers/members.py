@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,19 +55,11 @@ class Plan:
         """Return the plan of a member; raise `InvalidTraining` for names and options that do not exist."""
         own = {name: value for name, value in member.items() if name not in ("use", "features")}
         trainable = ranker_class(member["use"])
-        known = [field.name for field in dataclasses.fields(trainable.Options)]
-        for name in own:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}."
-                raise InvalidTraining(
-                    f"The member {member['use']!r} has no option {name!r}, so what it asks for would not happen. {hint}"
-                )
         features = member.get("features")
         return cls(
             use=member["use"] if isinstance(member["use"], str) else "",
             trainable=trainable,
-            options=trainable.Options(**own),
+            options=_options(trainable.Options, own, str(member["use"])),
             features=None if features is None else tuple(features),
         )
 
@@ -88,6 +81,23 @@ class Plan:
             feature_names=self.features,
             categorical=tuple(name for name in data.categorical if name in self.features),
         )
+
+
+def _options(options: type[Any], given: Mapping[str, Any], use: str) -> Any:
+    """Return an instance of a dataclass from what YAML holds; a field that is a dataclass itself may be a mapping."""
+    known = [field.name for field in dataclasses.fields(options)]
+    hints = typing.get_type_hints(options)
+    values = {}
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(known)}."
+            raise InvalidTraining(
+                f"The member {use!r} has no option {name!r}, so what it asks for would not happen. {hint}"
+            )
+        nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping)
+        values[name] = _options(hints[name], value, f"{use}.{name}") if nested else value
+    return options(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,14 +86,12 @@ class Stack(FusedRanker):
         return members, learnt, {f"slope_{number}": float(one) for number, one in enumerate(slopes)}
 
     def _combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        raw: NDArray[np.float64] = (
-            row_sums(scores * np.array(self._learnt["slopes"])) + self._learnt["intercept"]
-        )
+        raw: NDArray[np.float64] = row_sums(scores * self._arrays["slopes"]) + self._learnt["intercept"]
         return logistic(raw) if self._learnt["meta"] == "logistic" else raw
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return the weighted sum of the members' attributions of each score, or of its log-odds."""
-        raw = weighted(self._explained(features), np.array(self._learnt["slopes"]), self._learnt["intercept"])
+        raw = weighted(self._explained(features), self._arrays["slopes"], self._learnt["intercept"])
         return replace(raw, link="logistic") if self._learnt["meta"] == "logistic" else raw
 
 

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers import FeatureMismatch, IdReadingRanker, UncertainRanker, is_listwise
+from explorank.rankers import (
+    FeatureMismatch,
+    HurriedRanker,
+    IdReadingRanker,
+    UncertainRanker,
+    is_listwise,
+)
 from explorank.testing.demands import demand, refused, without_warnings
 from explorank.testing.ranker_cases import RankerCases
 
@@ -142,6 +148,32 @@ class RankerScoringTests(RankerCases):
             f"The uncertainty of {_named(ranker)} is not finite, below 0, or the same for all rows: {deviations}.",
         )
 
+    def test_a_cheaper_way_scores_too(self) -> None:
+        """`score_cheaply`, where there is such a way, gives finite scores (n,) float64 that rise with those of `score`.
+
+        It answers when more is asked than can be scored; another order altogether would be worse than none.
+        """
+        ranker = self.fitted()
+        if not isinstance(ranker, HurriedRanker) or not ranker.cheaper_way:
+            return
+        rows = self.rows(ranker)
+        scores, cheap = ranker.score(rows), ranker.score_cheaply(rows)
+        demand(
+            np.shape(cheap) == (len(rows),) and cheap.dtype == np.float64 and np.isfinite(cheap).all(),
+            f"{_named(ranker)} scores cheaply with {np.shape(cheap)} {cheap.dtype}, or not with finite "
+            f"numbers: {cheap}.",
+        )
+        alike = float(np.corrcoef(_ranks(scores), _ranks(cheap))[0, 1])
+        demand(
+            alike > 0,
+            f"{_named(ranker)} orders rows by {ranker.cheaper_way!r} otherwise than by all it knows: the rank "
+            f"correlation is {alike:.2f}.",
+        )
+        demand(
+            ranker.score_cheaply(rows[:0]).shape == (0,),
+            f"{_named(ranker)} scores no rows cheaply with something.",
+        )
+
     def test_ids_are_read_per_request(self) -> None:
         """A ranker that reads ids returns (n, c) float32, for known and unknown items, with and without a history.
 
@@ -190,6 +222,10 @@ class RankerScoringTests(RankerCases):
             f"{_named(ranker)} scores rows {what} otherwise, by up to {_furthest(due, found):.3g}. A row's score "
             "follows from its values; a ranker that compares rows says `listwise = True`.",
         )
+
+
+def _ranks(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    return scores.argsort(kind="stable").argsort()
 
 
 def _furthest(due: NDArray[np.float64], found: NDArray[np.float64]) -> float:

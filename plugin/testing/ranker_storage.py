@@ -29,7 +29,8 @@ class RankerStorageTests(RankerCases):
         ranker.save(tmp_path / "a" / "new" / "folder")
         loaded = self._class().load(tmp_path / "a" / "new" / "folder")
         demand(
-            loaded.manifest == ranker.manifest, f"{ranker.manifest} was saved, and {loaded.manifest} loaded."
+            loaded.manifest.to_json() == ranker.manifest.to_json(),
+            f"{ranker.manifest} was saved, and {loaded.manifest} loaded.",
         )
         demand(
             np.array_equal(loaded.score(rows), ranker.score(rows)),

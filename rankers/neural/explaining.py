@@ -124,6 +124,8 @@ class _Paths:
             outputs = self._network.read(inputs[0], inputs[1])[0]
         else:
             raise TypeError(type(self._network))
+        # captum asks for the slope along every part, and one without columns leads to no output.
+        outputs = outputs + sum(part.sum() for part in inputs if part.numel() == 0)
         if self._tasks.link == "logistic":
             return outputs[:, 0]
         return _combined(self._tasks, outputs)

@@ -28,11 +28,11 @@ def relevance_of(features: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-(1.5 * features[..., 0] + 1.0 * features[..., 1] - 1.5)))
 
 
-def world(seed: int, requests: int = 3_000, *, randomised: bool = False, confounder: float = 3.0) -> World:
-    """The former ranker sorts by `popularity`, which has nothing to do with relevance, so slots are confounded."""
+def world(seed: int, requests: int = 3_000, *, randomised: bool = False, sorted_by: int = 2) -> World:
+    """The former ranker sorts by one feature: by `popularity`, which has nothing to do with relevance, where 2."""
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((requests, SLOTS, len(NAMES))).astype(np.float32)
-    wished = confounder * features[..., 2] + 0.5 * rng.standard_normal((requests, SLOTS))
+    wished = 3.0 * features[..., sorted_by] + 0.5 * rng.standard_normal((requests, SLOTS))
     if randomised:
         wished = rng.random((requests, SLOTS))
     positions = (-wished).argsort(axis=1).argsort(axis=1)

@@ -67,7 +67,7 @@ def test_a_monotone_feature_never_moves_a_score_the_other_way(sign: int) -> None
         ({"monotone": {"prize": 1}}, "'prize', which is not among the features.*age, price"),
         ({"monotone": {"kind": 1}}, "'kind', which is categorical"),
         ({"monotone": {"price": 2}}, "neither 1, scores rise"),
-        ({"rounds": 0}, "grow no tree"),
+        ({"rounds": 0}, "`rounds` is 0"),
         ({"objective": "poisson", "labels": -1.0}, "'poisson' knows amounts from 0 on"),
         ({"objective": "regression", "labels": 3.0}, "All training labels are 3"),
     ],

@@ -105,7 +105,7 @@ def test_each_round_tells_what_was_measured() -> None:
 def test_few_rows_lower_what_a_leaf_needs() -> None:
     assert LightGBMOptions().of_lightgbm(100_000)["min_data_in_leaf"] == 100
     assert LightGBMOptions().of_lightgbm(1_000)["min_data_in_leaf"] == 20
-    assert LightGBMOptions().of_lightgbm(10)["min_data_in_leaf"] == 1
+    assert LightGBMOptions().of_lightgbm(10)["min_data_in_leaf"] == 10
     given = LightGBMOptions(min_data_in_leaf=7, params={"num_leaves": 3}).of_lightgbm(10)
     assert (given["min_data_in_leaf"], given["num_leaves"]) == (7, 3)
 

@@ -96,6 +96,16 @@ def uncertain(deviation):
     return lambda base: type("Uncertain", (Mixin, base), {})
 
 
+def cheaply(way):
+    class Mixin:
+        cheaper_way = "half of it"
+
+        def score_cheaply(self, features):
+            return way(self.score(features))
+
+    return lambda base: type("Hurried", (Mixin, base), {})
+
+
 def reads_ids(read, columns=("first",)):
     class Mixin:
         id_columns = columns
@@ -276,6 +286,9 @@ BROKEN = [
         "ids_are_read_per_request",
         "ValueError",
     ),
+    (cheaply(lambda scores: scores.astype(np.float32)), "a_cheaper_way_scores_too", "float32"),
+    (cheaply(lambda scores: -scores), "a_cheaper_way_scores_too", "otherwise than by all it knows"),
+    (cheaply(lambda scores: scores if len(scores) else np.ones(1)), "a_cheaper_way_scores_too", "no rows"),
     (ignores_data, "it_learns_a_known_signal", "of the way"),
     (unseeded, "the_same_seed_gives_the_same_ranker", "one seed"),
     (described(feature_names=NAMES[::-1]), "the_manifest_tells_what_it_was_trained_on", "lists the features"),
@@ -331,6 +344,7 @@ TESTS = sorted(name for name in dir(RankerTests) if name.startswith("test_"))
 def test_the_base_of_the_broken_ones_passes(run, linear, test):
     run(suite_of(linear.Linear), test)
     sure = uncertain(lambda scores: np.abs(scores - 0.1))(linear.Linear)
+    sure = cheaply(lambda scores: np.round(scores, 1))(sure)
     run(suite_of(reads_ids(lambda ids, history: np.zeros((len(ids), 0), np.float32), ())(sure)), test)
 
 

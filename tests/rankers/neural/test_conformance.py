@@ -1,0 +1,51 @@
+"""The neural rankers are held to what third parties are held to, alone and as members of others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from explorank.rankers import (
+    Blend,
+    BlendOptions,
+    DCNOptions,
+    DCNRanker,
+    SequenceOptions,
+    SequenceRanker,
+    TrainingOptions,
+)
+from explorank.testing import RankerTests
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
+
+SMALL: dict[str, Any] = {"epochs": 6, "batch_rows": 128, "learning_rate": 0.01}
+TRAINING = TrainingOptions(**SMALL)
+
+
+class NeuralTests(RankerTests):
+    row_tolerance = 1e-5  # products of matrices are summed in another order in other batches
+    explanation_tolerance = 1e-4
+    resumes = True
+
+
+class TestDCN(NeuralTests):
+    ranker_class = DCNRanker
+    options = DCNOptions(hidden=(16,), training=TRAINING)
+
+
+class TestSequence(NeuralTests):
+    ranker_class = SequenceRanker
+    options = SequenceOptions(history=4, width=8, layers=1, heads=1, hidden=(16,), training=TRAINING)
+
+
+class TestBlendOfTreesAndNetwork(NeuralTests):
+    ranker_class = Blend
+    options = BlendOptions(
+        members=(
+            {"use": "lightgbm", "rounds": 15, "num_threads": 1},
+            {"use": "dcn", "hidden": (16,), "item_ids": True, "embedding_width": 4, "training": SMALL},
+        ),
+        weights=(1.0, 1.0),
+    )
