@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers.errors import CorruptRanker, RankerError
+from explorank.rankers.errors import CorruptRanker, MissingDependency
 
 
 class Session:
     """Runs a graph by ONNX Runtime; immutable, and safe for use from many threads."""
 
     def __init__(self, model: bytes) -> None:
-        """Take a graph. Raises `RankerError` without ONNX Runtime, `CorruptRanker` for what is no graph."""
+        """Take a graph. Raises `MissingDependency` without ONNX Runtime, `CorruptRanker` for what is no graph."""
         try:
             import onnxruntime  # noqa: PLC0415 - an extra
         except ImportError as error:
-            raise RankerError(
+            raise MissingDependency(
                 "Neural rankers are scored by onnxruntime, which is not installed. Run "
                 "`pip install 'explorank[neural]'`."
             ) from error

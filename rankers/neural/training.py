@@ -22,7 +22,7 @@ from explorank.rankers.neural.metrics import log_loss, ndcg
 from explorank.rankers.neural.networks import RankingNetwork
 from explorank.rankers.neural.options import TrainingOptions
 from explorank.rankers.neural.tasks import Tasks
-from explorank.rankers.ranker import Progress
+from explorank.rankers.ranker import Progress, report_metrics
 
 _EVALUATED_ROWS: Final = 8_192
 _NOT_YET: Final = -math.inf
@@ -87,7 +87,7 @@ class Training:
         while not finished:
             step = self._epoch(epoch, step)
             epoch += 1
-            goal, _ = self._judge()
+            goal, measured = self._judge()
             if math.isnan(goal) or goal > best:
                 best, best_epoch = (_NOT_YET if math.isnan(goal) else goal), epoch
                 best_weights = {
@@ -107,6 +107,7 @@ class Training:
                 )
             if progress is not None:
                 progress(epoch, self._options.epochs)
+                report_metrics(progress, epoch, {f"valid/{name}": value for name, value in measured.items()})
         self.network.load_state_dict(best_weights)
         self.network.eval()
         metrics = self._judge()[1]
