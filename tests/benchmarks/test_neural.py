@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from benchmarks.sequence import Histories, accuracy
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def sequence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    return importlib.import_module("benchmarks.sequence")
 
 
 @pytest.mark.slow
@@ -19,7 +27,7 @@ def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
     written = tmp_path / "results.json"
     subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", written],
-        cwd=Path(__file__).parents[2],
+        cwd=REPOSITORY,
         capture_output=True,
         check=True,
         timeout=300,
@@ -29,9 +37,9 @@ def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
     assert all(result[measured] > 0 for result in results)
 
 
-def test_requests_know_nothing_that_comes_after_them() -> None:
+def test_requests_know_nothing_that_comes_after_them(sequence: ModuleType) -> None:
     items = np.array(list("abcdefgh"), np.str_)
-    histories = Histories((tuple("abcde"), tuple("fgah")), items)
+    histories = sequence.Histories((tuple("abcde"), tuple("fgah")), items)
     # The request for `b` knows `a` alone, and nobody is drawn that the user took up before the last two.
 
     requests = histories._requests([(0, 1), (0, 2), (1, 1)], 2, seed=0, held_out=2)
@@ -42,10 +50,10 @@ def test_requests_know_nothing_that_comes_after_them() -> None:
     assert requests.labels.tolist() == [1, 0, 0] * 3
 
 
-def test_the_last_item_is_ranked_among_what_is_new_to_the_user_and_loses_ties() -> None:
-    histories = Histories((tuple("abc"),), np.array(list("abcdef"), np.str_))
+def test_the_last_item_is_ranked_among_what_is_new_to_the_user_and_loses_ties(sequence: ModuleType) -> None:
+    histories = sequence.Histories((tuple("abc"),), np.array(list("abcdef"), np.str_))
     assert histories.ranks(0, np.array([9, 9, 3, 2, 1, 0.0])) == 0
     assert histories.ranks(0, np.array([0, 0, 3, 4, 1, 3.0])) == 2
-    ndcg, hits = accuracy(np.array([0, 1, 9, 10]))
+    ndcg, hits = sequence.accuracy(np.array([0, 1, 9, 10]))
     assert ndcg == pytest.approx([1, 1 / np.log2(3), 1 / np.log2(11), 0])
     assert hits.tolist() == [1, 1, 1, 0]

@@ -266,7 +266,13 @@ class BadRankers:
     ("ranker", "told"),
     [("slow", "budget of 50 ms"), ("raising", "no room for the trees"), ("nan", "not finite")],
 )
-def test_a_ranker_that_fails_leaves_retrieval_order(open_books: OpenStage, ranker: str, told: str) -> None:
+def test_a_ranker_that_fails_leaves_retrieval_order(
+    open_books: OpenStage, installation: Path, ranker: str, told: str
+) -> None:
+    # Without a card, which would say that it is a `lightgbm` whatever the settings name.
+    store = ArtefactStore(installation / ".explorank" / "artefacts")
+    (_, folder) = store.current("ranker") or pytest.fail("no ranker")
+    store.publish("ranker", LightGBMRanker.load(folder).save)
     stage = open_books(
         {"ranker": {"use": ranker, "budget_ms": 50.0}, **NO_EXPLORATION}, plugins=[BadRankers()]
     )

@@ -328,7 +328,7 @@ def test_the_whole_preparation(run: Run, books: Path) -> None:
     assert "60 items, index flat, packaged" in ran.out
     ran = run("train", "--interactions", "interactions.parquet", "--until", "2026-02-20")
     assert ran.code == 0, ran.err
-    assert re.search(r"ranker \S+: \d+ queries .* NDCG@10 0\.\d+", ran.out)
+    assert re.search(r"ranker \S+: lightgbm, \d+ queries .* NDCG@10 0\.\d+", ran.out)
     assert {kind: artefact(books, kind).name for kind in before}.keys() == before.keys()
     assert all(artefact(books, kind).name != name for kind, name in before.items())
     assert run("check").code == 0
