@@ -78,10 +78,11 @@ def generate(requests: int, features: int, codes: int, seed: int) -> RankingData
 
 def run(*, quick: bool) -> Iterator[Result]:
     """Measure all."""
-    for name, codes in (("DCN, 50 numbers", 0), ("DCN, 40 numbers and 10 categories", 10)):
+    frames = (("DCN, 50 numbers", 0), ("DCN, 40 numbers and 10 categories", 10))
+    for name, codes in frames[1:] if quick else frames:
         data = generate(100 if quick else 1_000, 50, codes, seed=1)
         rows = generate(ROWS // 10, 50, codes, seed=2).features
-        for int8 in (False, True):
+        for int8 in (False,) if quick else (False, True):
             ranker = _dcn(data, int8=int8)
             with_torch = None if int8 else _torch_dcn(ranker, rows)
             yield _measured(

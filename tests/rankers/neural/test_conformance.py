@@ -37,7 +37,7 @@ class TestDCN(NeuralTests):
 
 class TestSequence(NeuralTests):
     ranker_class = SequenceRanker
-    options = SequenceOptions(history=4, width=8, layers=1, heads=1, hidden=(16,), training=TRAINING)
+    options = SequenceOptions(history=3, width=4, layers=1, heads=1, hidden=(8,), training=TRAINING)
 
 
 class TestBlendOfTreesAndNetwork(NeuralTests):
