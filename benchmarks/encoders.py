@@ -20,7 +20,6 @@ beside them for scale: they need no text, and know nothing of cold films.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import sys
@@ -39,6 +38,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.options import parser_of
 from benchmarks.report import markdown_table, tell_facts
 from explorank.demo.data import movielens
 from explorank.pipeline.metrics import Interval, bootstrap, ndcg_at, recall_at
@@ -339,17 +339,13 @@ def report(results: Sequence[Result], facts: dict[str, Any], console: Console) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.encoders", description=(__doc__ or "").partition("\n")[0]
-    )
+    parser = parser_of("benchmarks.encoders", __doc__, quick="60 users and 3 steps, to see that it runs")
     names = ["popularity", "EASE", *ROWS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="these rows alone")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row; 3 by default")
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="leave adapters there, and use those of before"
     )
-    parser.add_argument("--quick", action="store_true", help="60 users and 3 steps, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     import torch  # noqa: PLC0415 - after the restart

@@ -22,7 +22,6 @@ hold for one machine on one day; ratios travel better.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sqlite3
 import sys
@@ -39,6 +38,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.options import parser_of
 from benchmarks.reference import MODELS, Arms, Candidates, Model, Rewards, decide
 from benchmarks.report import Result, Target, report
 from benchmarks.timing import Contestant, measure, repeated
@@ -400,11 +400,7 @@ def _result(case: Case, seconds: FloatArray, reference: FloatArray | None) -> Re
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.exploration", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    parser = parser_of("benchmarks.exploration", __doc__, quick="few repetitions, to see that it runs")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     warm_up()

@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.options import parser_of
 from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure
 from explorank.retrieval import Catalogue, Encoder, FaissIndex
@@ -363,10 +364,8 @@ def run(sizes: Sequence[int], *, quick: bool) -> list[Figures]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(prog="benchmarks.index", description=(__doc__ or "").partition("\n")[0])
+    parser = parser_of("benchmarks.index", __doc__, quick="small and few, to see that it runs")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000], metavar="ITEMS")
-    parser.add_argument("--quick", action="store_true", help="small and few, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.work is not None:

@@ -17,7 +17,6 @@ interface, whose making is part of its time.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,13 +24,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, cycle
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from benchmarks import environment, foreign
 from benchmarks.exploration import DIM, Learnt, World, policies
+from benchmarks.options import parser_of
 from benchmarks.reference import Arms, Rewards, decide
 from benchmarks.regret.summary import short
 from benchmarks.regret.tournament import Worker, worker
@@ -217,13 +216,9 @@ def _cell(rows: Sequence[Row], seconds: Numbers, question: tuple[str, int, str],
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.libraries", description=(__doc__ or "").partition("\n")[0]
+    parser = parser_of(
+        "benchmarks.libraries", __doc__, quick="few repetitions of 20 arms, to see that it runs"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="few repetitions of 20 arms, to see that it runs"
-    )
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     warm_up()

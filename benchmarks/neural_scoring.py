@@ -13,13 +13,10 @@ score of the first row within 1e-5. Then int8, and the user's vector alone.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.options import parser_of, write_results
 from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure, repeated
 from explorank.rankers import (
@@ -150,11 +148,7 @@ def _measured(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.neural_scoring", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="little data, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    parser = parser_of("benchmarks.neural_scoring", __doc__, quick="little data, to see that it runs")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     torch.set_num_threads(1)
@@ -173,9 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "" if one.ratio is None else f"{one.ratio:.2f}",
         )
     console.print(table, highlight=False)
-    if options.json is not None:
-        written = {"environment": facts, "quick": options.quick, "results": [asdict(one) for one in results]}
-        options.json.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    write_results(options, facts, results)
 
 
 if __name__ == "__main__":

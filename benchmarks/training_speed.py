@@ -15,12 +15,9 @@ the loop costs nothing, and 0.9 is what is asked for.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +27,7 @@ from torch.nn import functional
 
 from benchmarks import environment
 from benchmarks.neural_scoring import generate
+from benchmarks.options import parser_of, write_results
 from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure, repeated
 from explorank.rankers import (
@@ -115,11 +113,7 @@ def _step(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.training_speed", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="little data, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    parser = parser_of("benchmarks.training_speed", __doc__, quick="little data, to see that it runs")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     torch.set_num_threads(1)
@@ -151,9 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "met" if one.ratio >= LEAST_RATIO else "MISSED",
         )
     console.print(table, highlight=False)
-    if options.json is not None:
-        written = {"environment": facts, "quick": options.quick, "results": [asdict(one) for one in results]}
-        options.json.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    write_results(options, facts, results)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,10 @@ ratios within each round. Within a turn the same rows are scored again and again
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, Final
 
 import lightgbm
@@ -29,6 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
+from benchmarks.options import parser_of, write_results
 from benchmarks.report import markdown_table, tell_facts
 from benchmarks.timing import Contestant, measure, repeated
 from explorank.rankers import LightGBMRanker
@@ -161,19 +159,13 @@ def _spread(median: float, quartiles: tuple[float, float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.tree_scoring", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("--quick", action="store_true", help="small models, to see that it runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    parser = parser_of("benchmarks.tree_scoring", __doc__, quick="small models, to see that it runs")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     facts = {**environment.describe(), "lightgbm": lightgbm.__version__}
     results = [run(case, quick=options.quick) for case in cases(quick=options.quick)]
     report(results, facts, Console(width=None if sys.stdout.isatty() else 120))
-    if options.json is not None:
-        written = {"environment": facts, "quick": options.quick, "results": [asdict(one) for one in results]}
-        options.json.write_text(json.dumps(written, indent=1), encoding="utf-8")
+    write_results(options, facts, results)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
 from explorank.errors import DataError
 from explorank.hooks.registry import did_you_mean
 from explorank.hooks.types import FeatureArray, Features
-from explorank.settings import CrossKind, CrossSettings
+from explorank.settings import CrossKind, CrossSettings, Settings
 
 _Two = Callable[[FeatureArray, FeatureArray], FeatureArray]
 
@@ -32,6 +32,11 @@ class Crosses:
 
     def __init__(self, settings: Sequence[CrossSettings] = ()) -> None:
         self._crosses: Final = tuple(settings)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the configured ones."""
+        return cls([] if settings.features is None else settings.features.crosses)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -82,7 +82,7 @@ class Bagging(FusedRanker):
 
     def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the scores of the first copy, (n,) float64, for features (n, d)."""
-        return self._score_member(0, self._checked(features))
+        return self._score_member(0, self._manifest.check_matrix(features))
 
     def _combine(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         mean: NDArray[np.float64] = row_sums(scores) / len(self.members)

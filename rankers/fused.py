@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,16 +15,21 @@ from numpy.typing import NDArray
 from explorank.rankers._fits import Fits
 from explorank.rankers.applying import id_columns_of, is_listwise, places_of
 from explorank.rankers.data import RankingData
-from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
+from explorank.rankers.errors import CorruptRanker, InvalidTraining
 from explorank.rankers.explanation import Explanation
-from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
+from explorank.rankers.manifest import (
+    MANIFEST_FILE,
+    WAY_OUT,
+    RankerManifest,
+    column_scales,
+    feature_hash,
+    read_intact,
+)
 from explorank.rankers.members import Member, load_members, save_members
 from explorank.rankers.ranker import IdReadingRanker, Progress
 
 _FORMAT: Final = "explorank.fusion/1"
-_MANIFEST_FILE: Final = "manifest.json"
 _FUSION_FILE: Final = "fusion.json"
-_WAY_OUT: Final = "Restore an older copy of the folder, or train again."
 
 
 class FusedRanker(ABC):
@@ -138,32 +142,24 @@ class FusedRanker(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         save_members(self._members, folder)
         (folder / _FUSION_FILE).write_bytes(_content(self.name, self._members, self._learnt))
-        (folder / _MANIFEST_FILE).write_text(self._manifest.to_json(), encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(self._manifest.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
         folder = Path(folder)
-        manifest = RankerManifest.read(folder / _MANIFEST_FILE)
+        manifest = RankerManifest.read(folder / MANIFEST_FILE)
         if manifest.name != cls.name:
             raise CorruptRanker(
-                f"{folder / _MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {cls.name!r} is read here. Name "
+                f"{folder / MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {cls.name!r} is read here. Name "
                 "the ranker that was trained, or train again."
             )
         file = folder / _FUSION_FILE
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise CorruptRanker(f"{file} cannot be read ({error}). {_WAY_OUT}") from error
-        if hashlib.sha256(content).hexdigest() != manifest.model_sha256:
-            raise CorruptRanker(
-                f"{file} is not what its manifest describes: its SHA-256 differs, so members could be put together in "
-                f"any way. {_WAY_OUT}"
-            )
+        content = read_intact(file, manifest.model_sha256, "members could be put together in any way")
         fusion = json.loads(content)
         if fusion["format"] != _FORMAT:
             raise CorruptRanker(
-                f"{file} is written as {fusion['format']!r}, and this version reads {_FORMAT!r}. {_WAY_OUT}"
+                f"{file} is written as {fusion['format']!r}, and this version reads {_FORMAT!r}. {WAY_OUT}"
             )
         members = load_members(fusion["members"], folder)
         wanted = {column for number, member in enumerate(members) for column in _columns(number, member)}
@@ -171,8 +167,8 @@ class FusedRanker(ABC):
             manifest.feature_names, manifest.categorical
         ):
             raise CorruptRanker(
-                f"{folder / _MANIFEST_FILE} lists other features than the members take, so columns would be mixed up. "
-                f"{_WAY_OUT}"
+                f"{folder / MANIFEST_FILE} lists other features than the members take, so columns would be mixed up. "
+                f"{WAY_OUT}"
             )
         return cls(members, fusion["learnt"], manifest)
 
@@ -219,14 +215,14 @@ class FusedRanker(ABC):
 
     def _explained(self, features: NDArray[np.float32]) -> list[Explanation]:
         """Return the members' explanations, on this ranker's features."""
-        features = self._checked(features)
+        features = self._manifest.check_matrix(features)
         return [
             self._spread(member.ranker.explain(features[:, places]), places)
             for member, places in zip(self._members, self._places, strict=True)
         ]
 
     def _member_scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        features = self._checked(features)
+        features = self._manifest.check_matrix(features)
         scores = np.empty((len(features), len(self._members)), order="F")
         for number in range(len(self._members)):
             scores[:, number] = self._score_member(number, features)
@@ -241,16 +237,6 @@ class FusedRanker(ABC):
         attributions = np.zeros((len(part.base), len(self._manifest.feature_names)))
         attributions[:, places] = part.attributions
         return replace(part, feature_names=self._manifest.feature_names, attributions=attributions)
-
-    def _checked(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        features = np.asarray(features, np.float32)
-        wanted = len(self._manifest.feature_names)
-        if features.ndim != 2 or features.shape[1] != wanted:
-            raise FeatureMismatch(
-                f"Features of shape {features.shape} for ranker {self._manifest.name!r}, which takes "
-                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
-            )
-        return features
 
 
 def weighted(parts: Sequence[Explanation], weights: NDArray[np.float64], offset: float = 0.0) -> Explanation:

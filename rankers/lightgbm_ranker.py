@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +20,17 @@ from explorank.rankers._training import (
     monotone_constraints,
 )
 from explorank.rankers.data import RankingData
-from explorank.rankers.errors import CorruptRanker, FeatureMismatch, InvalidTraining
+from explorank.rankers.errors import CorruptRanker, InvalidTraining
 from explorank.rankers.explanation import Explanation, Link
 from explorank.rankers.forest import Forest
-from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
+from explorank.rankers.manifest import (
+    MANIFEST_FILE,
+    WAY_OUT,
+    RankerManifest,
+    column_scales,
+    feature_hash,
+    read_intact,
+)
 from explorank.rankers.position_bias import PositionBias, check_examination, corrected
 from explorank.rankers.ranker import Progress, report_metrics
 from explorank.rankers.scoring import Scoring, exact_forest
@@ -33,7 +39,6 @@ _log: Final = logging.getLogger(__name__)
 
 _CHEAPER: Final = 5
 _MODEL_FILE: Final = "model.txt"
-_MANIFEST_FILE: Final = "manifest.json"
 _METRICS: Final[Mapping[str, Mapping[str, Any]]] = {
     "lambdarank": {"metric": "ndcg", "eval_at": [10]},
     "binary": {"metric": ["binary_logloss", "auc"], "first_metric_only": True},
@@ -297,8 +302,7 @@ class LightGBMRanker:
         expected. Raises `FeatureMismatch` where d is
         not the number of features; `check` compares their names.
         """
-        features = np.asarray(features, np.float32)
-        self._check_columns(features)
+        features = self._manifest.check_matrix(features)
         if self._forest is not None:
             return self._forest.predict(features)
         if not len(features):
@@ -315,8 +319,7 @@ class LightGBMRanker:
 
     def score_cheaply(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return what `score` would if boosting had ended after a fifth of its rounds."""
-        features = np.asarray(features, np.float32)
-        self._check_columns(features)
+        features = self._manifest.check_matrix(features)
         return self.score(features) if self._fewer_trees is None else self._fewer_trees.predict(features)
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
@@ -325,7 +328,7 @@ class LightGBMRanker:
         For `binary` that is the log-odds, for `poisson` and `tweedie` the logarithm of the amount.
         Exact SHAP values (Lundberg et al. 2020, TreeSHAP, path-dependent). Takes several times as long as `score`.
         """
-        self._check_columns(features)
+        features = self._manifest.check_matrix(features)
         names = self._manifest.feature_names
         parts = np.zeros((0, len(names) + 1), np.float64)
         if len(features):
@@ -343,42 +346,24 @@ class LightGBMRanker:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _MODEL_FILE).write_bytes(self._text.encode())
-        (folder / _MANIFEST_FILE).write_text(self._manifest.to_json(), encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(self._manifest.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> LightGBMRanker:
         """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
-        manifest = RankerManifest.read(Path(folder) / _MANIFEST_FILE)
+        manifest = RankerManifest.read(Path(folder) / MANIFEST_FILE)
         file = Path(folder) / _MODEL_FILE
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise CorruptRanker(
-                f"{file} cannot be read ({error}). Restore an older copy of the folder, or train again."
-            ) from error
-        if hashlib.sha256(content).hexdigest() != manifest.model_sha256:
-            raise CorruptRanker(
-                f"{file} is not the model its manifest describes: its SHA-256 differs, so its scores could "
-                "be anything. Restore an older copy of the folder, or train again."
-            )
+        content = read_intact(file, manifest.model_sha256, "its scores could be anything")
         ranker = cls(content.decode(), manifest)
         names = tuple(ranker._booster.feature_name())
         if names != manifest.feature_names or manifest.feature_hash != feature_hash(
             names, manifest.categorical
         ):
             raise CorruptRanker(
-                f"{Path(folder) / _MANIFEST_FILE} lists other features than {file}, so columns would be "
-                "mixed up. Restore an older copy of the folder, or train again."
+                f"{Path(folder) / MANIFEST_FILE} lists other features than {file}, so columns would be "
+                f"mixed up. {WAY_OUT}"
             )
         return ranker
-
-    def _check_columns(self, features: NDArray[np.float32]) -> None:
-        wanted = len(self._manifest.feature_names)
-        if features.ndim != 2 or features.shape[1] != wanted:
-            raise FeatureMismatch(
-                f"Features of shape {features.shape} for ranker {self._manifest.name!r}, which takes "
-                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
-            )
 
     def _check_splits(self) -> None:
         if not self._booster.feature_importance("split").any():

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from explorank.rankers.errors import CorruptRanker, FeatureMismatch
 
 _FORMAT: Final = "explorank.ranker/1"
-_WAY_OUT: Final = "Restore an older copy of the folder, or train again."
+WAY_OUT: Final = "Restore an older copy of the folder, or train again."
+MANIFEST_FILE: Final = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +104,21 @@ class RankerManifest:
             "nothing. Serve the features of its manifest, or train it again on these."
         )
 
+    def check_matrix(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return features (n, d) as float32; raise `FeatureMismatch` where d is not the number of features."""
+        features = np.asarray(features, np.float32)
+        wanted = len(self.feature_names)
+        if features.ndim != 2 or features.shape[1] != wanted:
+            raise FeatureMismatch(
+                f"Features of shape {features.shape} for ranker {self.name!r}, which takes "
+                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
+            )
+        return features
+
     def to_json(self) -> str:
         """Return the manifest as sealed JSON."""
         content = {"format": _FORMAT, **asdict(self)}
-        return json.dumps({"content": content, "seal": _seal(content)}, indent=1)
+        return json.dumps({"content": content, "seal": seal(content)}, indent=1)
 
     @classmethod
     def read(cls, path: Path) -> RankerManifest:
@@ -114,18 +126,18 @@ class RankerManifest:
         try:
             envelope = json.loads(path.read_bytes())
             content = dict(envelope["content"])
-            sealed = envelope["seal"] == _seal(content)
+            sealed = envelope["seal"] == seal(content)
             file_format = content.pop("format")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptRanker(
                 f"{path} cannot be read as a ranker's manifest ({error}); without it nobody knows which "
-                f"features the model takes. {_WAY_OUT}"
+                f"features the model takes. {WAY_OUT}"
             ) from error
         if not sealed:
-            raise CorruptRanker(f"{path} was changed after it was written: its seal does not fit. {_WAY_OUT}")
+            raise CorruptRanker(f"{path} was changed after it was written: its seal does not fit. {WAY_OUT}")
         if file_format != _FORMAT or not set(content) <= {one.name for one in fields(cls)}:
             raise CorruptRanker(
-                f"{path} is written as {file_format!r}, and this version reads {_FORMAT!r}. {_WAY_OUT}"
+                f"{path} is written as {file_format!r}, and this version reads {_FORMAT!r}. {WAY_OUT}"
             )
         for name in ("feature_names", "categorical", "feature_mean", "feature_std", "training_window"):
             content[name] = None if content[name] is None else tuple(content[name])
@@ -138,6 +150,19 @@ def feature_hash(feature_names: Sequence[str], categorical: Sequence[str] = ()) 
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def read_intact(file: Path, sha256: str | None, so: str) -> bytes:
+    """Return a file's content; raise `CorruptRanker` where it is not the one with that hash, and `so` what follows."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CorruptRanker(f"{file} cannot be read ({error}). {WAY_OUT}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CorruptRanker(
+            f"{file} is not what its manifest describes: its SHA-256 differs, so {so}. {WAY_OUT}"
+        )
+    return content
+
+
 def column_scales(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return `feature_mean` and `feature_std` of training columns (n, d), NaN for missing."""
     known = ~np.isnan(features)
@@ -148,6 +173,7 @@ def column_scales(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tup
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def seal(content: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hex, of what is stored as JSON, whatever the order of its keys."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -65,12 +65,12 @@ def affordable(
     and `still_open` ones. The baseline's mean lies between `low` and `high`. Whole numbers, `inf` where nothing
     could go wrong.
     """
+    explored = np.asarray(explored, np.float64)
+    total = explored + np.asarray(held_back, np.float64)
     have = np.asarray(earned, np.float64) + np.asarray(still_open, np.float64) * minimum
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
     limit: FloatArray = np.asarray(np.inf)
-    # What is missing is linear in the baseline's mean b on either side of 0: the worst b is an end, or 0.
-    for b in (low, high, np.clip(0.0, low, high)):
-        wanted = explored * b - alpha * np.abs(b) * (np.asarray(explored) + held_back)
+    for b in _worst_means(low, high):
+        wanted = explored * b - alpha * np.abs(b) * total
         price = b - alpha * np.abs(b) - minimum
         spare = have - wanted
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -79,6 +79,12 @@ def affordable(
         limit = np.minimum(limit, np.where(spare < 0, 0.0, afforded))
     enough: FloatArray = np.maximum(limit, 0.0)
     return enough
+
+
+def _worst_means(low: ArrayLike, high: ArrayLike) -> tuple[FloatArray, ...]:
+    """Return the means among which the worst is: what is missing is linear in the mean on either side of 0."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    return low, high, np.clip(0.0, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +152,7 @@ class ConservativeExploration:
         )
         total = explored.decisions + held_back
         required = max(
-            explored.decisions * b - self.alpha * total * abs(b)
-            for b in (low, high, min(max(0.0, low), high))
+            float(explored.decisions * b - self.alpha * total * abs(b)) for b in _worst_means(low, high)
         )
         earned += explored.open * baseline.minimum
         return Headroom(float(decisions), earned, required, low, high, baseline.count)

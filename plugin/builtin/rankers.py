@@ -94,6 +94,8 @@ class _Plan:
     """The ranker, where it computes columns from ids."""
     knows_uncertainty: UncertainRanker | None
     """The ranker, where it says how sure it is."""
+    may_hurry: HurriedRanker | None
+    """The ranker, where it has a cheaper way."""
 
     @classmethod
     def of(cls, ranker: Ranker, names: tuple[str, ...]) -> _Plan:
@@ -108,6 +110,7 @@ class _Plan:
             columns=places_of(wanted, all_names),
             reads_ids=reads_ids,
             knows_uncertainty=ranker if isinstance(ranker, UncertainRanker) else None,
+            may_hurry=ranker if isinstance(ranker, HurriedRanker) and ranker.cheaper_way else None,
         )
 
     def score(self, request: RankingRequest, candidates: Candidates, values: FeatureArray) -> Scores:
@@ -116,11 +119,12 @@ class _Plan:
             read = self.reads_ids.read_ids(candidates.id_list, history_of(request))
             values = np.concatenate([values, read], axis=1)
         version = self.ranker.manifest.version
-        hurried = request.hurried and isinstance(self.ranker, HurriedRanker) and self.ranker
-        if hurried and hurried.cheaper_way:
-            note_fallback(Fallback("score", NAME, request.hurried, hurried.cheaper_way))
+        if request.hurried and self.may_hurry is not None:
+            note_fallback(Fallback("score", NAME, request.hurried, self.may_hurry.cheaper_way))
             # Another version, since nothing that was fitted to the whole ranker's scores holds for these.
-            return Scores(hurried.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}")
+            return Scores(
+                self.may_hurry.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}"
+            )
         if self.knows_uncertainty is None:
             return Scores(self.ranker.score(values[:, self.columns]), version=version)
         scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])

@@ -36,7 +36,7 @@ def served_columns(settings: Settings) -> frozenset[str]:
     if settings.features is not None:
         access = feature_access(settings)
         served |= {*access.item_names, *access.user_names}
-        crosses = Crosses(settings.features.crosses)
+        crosses = Crosses.of(settings)
         crosses.check(sorted(served))
         served |= {*crosses.names}
     return frozenset(served)

@@ -40,7 +40,7 @@ def past_data(
     options: TrainOptions,
 ) -> PastData:
     """Return the past requests that teach something; raise `DataError` where they are too few."""
-    crosses = Crosses([] if settings.features is None else settings.features.crosses)
+    crosses = Crosses.of(settings)
     crosses.check((*access.item_names, *access.user_names, SIMILARITY))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)

@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.rankers.errors import CorruptRanker
-from explorank.rankers.manifest import RankerManifest
+from explorank.rankers.manifest import MANIFEST_FILE, WAY_OUT, RankerManifest, read_intact
 from explorank.rankers.neural.columns import ColumnLayout
 from explorank.rankers.neural.items import ItemVocabulary
 
 MODEL: Final = "model.onnx"
 VOCABULARY: Final = "vocabulary.npz"
 WEIGHTS: Final = "weights.safetensors"
-_MANIFEST: Final = "manifest.json"
-_WAY_OUT: Final = "Restore an older copy of the folder, or train again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,20 +41,23 @@ class Artefact:
         (folder / MODEL).write_bytes(self.model)
         (folder / VOCABULARY).write_bytes(self.vocabulary)
         (folder / WEIGHTS).write_bytes(self.weights)
-        (folder / _MANIFEST).write_text(self.manifest.to_json(), encoding="utf-8")
+        (folder / MANIFEST_FILE).write_text(self.manifest.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path, kind: str) -> Artefact:
         """Return what `save` wrote; raise `CorruptRanker` naming the file that is not intact or of another kind."""
         folder = Path(folder)
-        manifest = RankerManifest.read(folder / _MANIFEST)
+        manifest = RankerManifest.read(folder / MANIFEST_FILE)
         if manifest.name != kind:
             raise CorruptRanker(
-                f"{folder / _MANIFEST} is of a {manifest.name!r} ranker, and a {kind!r} one was asked for; its files "
-                "mean something else. Load it by its own name."
+                f"{folder / MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {kind!r} one was asked for; its "
+                "files mean something else. Load it by its own name."
             )
         expected = {MODEL: manifest.model_sha256, **manifest.files}
-        parts = {name: _intact(folder / name, expected.get(name)) for name in (MODEL, VOCABULARY, WEIGHTS)}
+        parts = {
+            name: read_intact(folder / name, expected.get(name), "its scores could be anything")
+            for name in (MODEL, VOCABULARY, WEIGHTS)
+        }
         return cls(
             manifest=manifest, model=parts[MODEL], vocabulary=parts[VOCABULARY], weights=parts[WEIGHTS]
         )
@@ -86,20 +87,10 @@ def unpack_vocabulary(content: bytes) -> tuple[ColumnLayout, ItemVocabulary]:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays: dict[str, NDArray[Any]] = dict(archive)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise CorruptRanker(f"{VOCABULARY} cannot be read ({error}). {_WAY_OUT}") from error
+        raise CorruptRanker(f"{VOCABULARY} cannot be read ({error}). {WAY_OUT}") from error
     layout = ColumnLayout(
         dense=tuple(arrays["dense"].tolist()),
         categorical=tuple(arrays["categorical"].tolist()),
         known=tuple(arrays[f"codes_{number}"] for number in range(len(arrays["categorical"]))),
     )
     return layout, ItemVocabulary(arrays["items"])
-
-
-def _intact(file: Path, expected: str | None) -> bytes:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise CorruptRanker(f"{file} cannot be read ({error}). {_WAY_OUT}") from error
-    if digest(content) != expected:
-        raise CorruptRanker(f"{file} is not the one its manifest describes: its SHA-256 differs. {_WAY_OUT}")
-    return content

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker
+from explorank.rankers.manifest import seal
 
 _FORMAT: Final = "explorank.neural-checkpoint/1"
 _FILE: Final = "checkpoint.json"
@@ -65,7 +66,7 @@ class Checkpoint:
             "sha256": hashlib.sha256(content).hexdigest(),
             **{key: getattr(state, key) for key in ("epoch", "step", "best", "best_epoch", "finished")},
         }
-        self._write(_FILE, json.dumps({"content": facts, "seal": _seal(facts)}, indent=1).encode())
+        self._write(_FILE, json.dumps({"content": facts, "seal": seal(facts)}, indent=1).encode())
         for former in self._folder.glob("epoch-*.safetensors"):
             if former.name != name:
                 former.unlink()
@@ -82,7 +83,7 @@ class Checkpoint:
         try:
             envelope = json.loads(path.read_bytes())
             facts: dict[str, Any] = envelope["content"]
-            intact = envelope["seal"] == _seal(facts) and facts["format"] == _FORMAT
+            intact = envelope["seal"] == seal(facts) and facts["format"] == _FORMAT
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptRanker(
                 f"{path} cannot be read as a checkpoint ({error}). {self._way_out}"
@@ -149,7 +150,3 @@ def fingerprint(data: RankingData, valid: RankingData | None, options: Any, seed
     settings = asdict(options) if is_dataclass(options) and not isinstance(options, type) else options
     digest.update(json.dumps([torch.__version__, settings, seed], sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def _seal(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

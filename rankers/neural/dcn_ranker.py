@@ -92,9 +92,6 @@ class DCNRanker(NeuralRanker):
             rows = self._read(features[part])
             yield part, {"numbers": rows.numbers, "places": rows.places}
 
-    def _ids_of(self, data: RankingData) -> NDArray[np.float32]:
-        return self.read_ids(item_ids_of(data, self.kind).tolist(), ())
-
 
 def _readings(layout: ColumnLayout, features: NDArray[np.float32]) -> Readings:
     return Readings(numbers=layout.numbers(features), places=layout.table_places(features))

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Final, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.rankers.applying import features_for, score_data
 from explorank.rankers.data import RankingData
-from explorank.rankers.errors import FeatureMismatch
 from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest
 from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
@@ -79,12 +79,6 @@ class NeuralRanker(ABC):
         """Return what the heads read, (n, h) float32, for features (n, d): each head is linear in it."""
         return self._run("representation", features)
 
-    def features_of(self, data: RankingData) -> NDArray[np.float32]:
-        """Return what `score` takes, (n, d): the data's features, and what `read_ids` makes of its ids."""
-        if not self.id_columns:
-            return data.features
-        return np.concatenate([data.features, self._ids_of(data)], axis=1)
-
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
 
@@ -93,7 +87,7 @@ class NeuralRanker(ABC):
         """
         from explorank.rankers.neural.explaining import integrated_gradients  # noqa: PLC0415 - torch
 
-        features = self._matrix(features)
+        features = self._manifest.check_matrix(features)
         attributions, base = integrated_gradients(
             self._artefact, self._layout, self._tasks, self._read(features)
         )
@@ -127,10 +121,6 @@ class NeuralRanker(ABC):
     def _feeds(self, features: NDArray[np.float32]) -> Iterator[tuple[Rows, Feed]]:
         """Yield parts of features (n, d), one at least: which rows they are, and the inputs of the graph for them."""
 
-    @abstractmethod
-    def _ids_of(self, data: RankingData) -> NDArray[np.float32]:
-        """Return the columns (n, c) that follow from the data's ids."""
-
     @classmethod
     def _fit(
         cls,
@@ -157,14 +147,14 @@ class NeuralRanker(ABC):
         if options.training.quantize:
             some = data.take(np.random.default_rng(seed).permutation(data.requests)[:_CALIBRATION_REQUESTS])
             ranker = cls(artefact)
-            feeds = [feed for _, feed in ranker._feeds(ranker.features_of(some))]
+            feeds = [feed for _, feed in ranker._feeds(features_for(ranker, some))]
             accuracy = None if valid is None or valid.groups is None else _accuracy(cls, valid, valid.groups)
             artefact = in_best_precision(artefact, feeds, accuracy, options.training.quantize_tolerance)
         return cls(artefact)
 
     def _run(self, output: str, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return an output of the graph, one row per row of features (n, d)."""
-        features = self._matrix(features)
+        features = self._manifest.check_matrix(features)
         result: NDArray[np.float32] | None = None
         for rows, feed in self._feeds(features):
             part = self._session.run(output, feed)
@@ -178,22 +168,12 @@ class NeuralRanker(ABC):
             raise AssertionError("there is always one part")
         return result
 
-    def _matrix(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        features = np.asarray(features, np.float32)
-        wanted = len(self._manifest.feature_names)
-        if features.ndim != 2 or features.shape[1] != wanted:
-            raise FeatureMismatch(
-                f"Features of shape {features.shape} for ranker {self._manifest.name!r}, which takes "
-                f"(n, {wanted}); columns would be mixed up. `check(names)` lists the differences."
-            )
-        return features
-
 
 def _accuracy(
     kind: type[NeuralRanker], valid: RankingData, groups: NDArray[np.int64]
 ) -> Callable[[Artefact], float]:
     def accuracy(artefact: Artefact) -> float:
         ranker = kind(artefact)
-        return ndcg(ranker.score(ranker.features_of(valid)), valid.labels, groups)
+        return ndcg(score_data(ranker, valid), valid.labels, groups)
 
     return accuracy

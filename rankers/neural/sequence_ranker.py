@@ -144,11 +144,6 @@ class SequenceRanker(NeuralRanker):
                 },
             )
 
-    def _ids_of(self, data: RankingData) -> NDArray[np.float32]:
-        codes = self._vocabulary.codes(item_ids_of(data, self.kind))
-        histories = self._vocabulary.histories(histories_of(data, self.kind), self._length)
-        return np.concatenate([codes[:, None], histories[data.request_of]], axis=1).astype(np.float32)
-
 
 def _blocks(histories: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield rows (u · m,) and the row of each history (u,), so that m rows each share one of u histories.

@@ -107,7 +107,6 @@ class Memory:
         self._views: dict[str, StoredView] = {}
         self._passes: dict[str, _Pass] = {}
         self._pending: dict[bytes, None] = {}
-        self._requests = 0
         self._reads = self._reads_before = 0
         self._looked = -np.inf
         self._next_look = -np.inf
@@ -130,13 +129,12 @@ class Memory:
         found = [(table, table.slot_of[ids]) for table in tables]
         if all(table.complete for table in tables):
             return found
-        self._requests += 1
         if any(not table.complete and (slots == COLD).any() for table, slots in found):
             with self._lock:
                 space = self._load_rows(views, keys)
                 ids = space.lookup(keys)
                 found = [(table, table.slot_of[ids]) for table in (space.tables[view.name] for view in views)]
-        space.touch(ids, self._requests)
+        space.touch(ids, self._reads)
         return found
 
     def find_known(
@@ -310,7 +308,7 @@ class Memory:
     def _load_rows(self, views: Sequence[StoredView], keys: Sequence[Key]) -> KeySpace:
         space, tables = self._tables(views)
         ids = space.add(keys)
-        space.touch(ids, self._requests)
+        space.touch(ids, self._reads)
         for view, table in zip(views, tables, strict=True):
             cold = np.unique(ids[table.slot_of[ids] == COLD])
             for first in range(0, len(cold), _KEYS_AT_ONCE):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -47,6 +48,15 @@ class Trained:
     """What `judge` said after so many steps; more is better."""
     best: int | None = None
     """After how many steps it said the best; the parameters are as they were then."""
+
+    @property
+    def ends(self) -> dict[str, float]:
+        """The mean losses of the first and of the last tenth of the steps."""
+        tenth = max(1, len(self.losses) // 10)
+        return {
+            "loss_at_first": float(np.mean(self.losses[:tenth])),
+            "loss_at_last": float(np.mean(self.losses[-tenth:])),
+        }
 
 
 def train(

@@ -88,13 +88,7 @@ def fine_tune_encoder(
         trained = train(
             parameters,
             _step(batches, vectors, body, head, options, seed),
-            Schedule(
-                steps=options.steps,
-                learning_rate=options.learning_rate,
-                weight_decay=options.weight_decay,
-                warmup=options.warmup,
-                looks=options.looks,
-            ),
+            _schedule(options),
             judge=None if valid is None else _judge(valid, vectors, body, head, options.decay),
             checkpoint=checkpoint,
             run={
@@ -134,19 +128,23 @@ def train_head(
         trained = train(
             _parameters(None, head),
             _step(batches, inputs, None, head, options, seed),
-            Schedule(
-                steps=options.steps,
-                learning_rate=options.learning_rate,
-                weight_decay=options.weight_decay,
-                warmup=options.warmup,
-                looks=options.looks,
-            ),
+            _schedule(options),
             judge=None if valid is None else _judge(valid, inputs, None, head, options.decay),
             progress=progress,
         )
     with torch.inference_mode():
         mapped = head(torch.from_numpy(inputs)).numpy()
     return unit_rows(mapped, behaviour.item_ids), trained
+
+
+def _schedule(options: FineTuning) -> Schedule:
+    return Schedule(
+        steps=options.steps,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        warmup=options.warmup,
+        looks=options.looks,
+    )
 
 
 class _Body:
@@ -296,11 +294,9 @@ def _saved(
     if head is not None:
         dim = next(iter(head.parameters())).shape[-1]
         spec = HeadSpec(kind=options.head, dim=dim, hidden=options.hidden if options.head == "mlp" else 0)
-    tail = max(1, len(trained.losses) // 10)
     metrics: dict[str, Any] = {
         "pairs": float(len(behaviour)),
-        "loss_at_first": float(np.mean(trained.losses[:tail])),
-        "loss_at_last": float(np.mean(trained.losses[-tail:])),
+        **trained.ends,
         "seconds": round(seconds, 1),
     }
     if trained.best is not None:

@@ -92,7 +92,6 @@ def pretrain_encoder(
             },
             progress=progress,
         )
-        tail = max(1, len(trained.losses) // 10)
         return save_adapter(
             folder,
             base_name=encoder.model,
@@ -101,8 +100,7 @@ def pretrain_encoder(
             options={**asdict(options), "seed": seed},
             metrics={
                 "texts": float(len(distinct)),
-                "loss_at_first": float(np.mean(trained.losses[:tail])),
-                "loss_at_last": float(np.mean(trained.losses[-tail:])),
+                **trained.ends,
                 "seconds": round(time.monotonic() - began, 1),
             },
         )

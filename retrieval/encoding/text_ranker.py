@@ -82,9 +82,7 @@ class TextRanker:
                 progress=progress,
             )
             model.model.eval()
-        tail = max(1, len(trained.losses) // 10)
-        first, last = np.mean(trained.losses[:tail]), np.mean(trained.losses[-tail:])
-        return cls(model, options, {"loss_at_first": float(first), "loss_at_last": float(last)})
+        return cls(model, options, trained.ends)
 
     def score(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability that each candidate is liked, (n,), for texts of a history, oldest first."""

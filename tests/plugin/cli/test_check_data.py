@@ -3,48 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from explorank import cli
-from explorank.cli import console
 from explorank.pipeline import quarantine
 
 pytest.importorskip("pandera")
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def run(
-    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def run(installation: Path, monkeypatch: pytest.MonkeyPatch, run_command: Run) -> Run:
     monkeypatch.chdir(installation)
-    for screen in (console.output, console.errors):
-        monkeypatch.setattr(screen, "width", 200)
     bad = pd.read_parquet("interactions.parquet").astype({"user_id": object})
     bad.loc[3, "user_id"] = None
     bad.loc[5, "timestamp"] = pd.Timestamp("2150-01-01", tz="UTC")
     bad.to_parquet("bad.parquet")
-
-    def run_(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["explorank", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = 0 if end.code is None else int(end.code)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_
+    return run_command
 
 
-def test_tables_are_looked_over_and_nothing_is_written(
-    run: Callable[..., tuple[int, str, str]], installation: Path
-) -> None:
+def test_tables_are_looked_over_and_nothing_is_written(run: Run, installation: Path) -> None:
     code, out, _ = run("check-data", "--interactions", "bad.parquet", "--items", "items.parquet")
     assert code == 0
     for part in ("missing id", "time travel: future", "1 (0.08%)", "put aside", "row 3: user_id None"):
@@ -57,9 +40,7 @@ def test_tables_are_looked_over_and_nothing_is_written(
     assert not (installation / ".explorank" / "quarantine").exists()
 
 
-def test_training_puts_bad_rows_aside_and_says_where(
-    run: Callable[..., tuple[int, str, str]], installation: Path
-) -> None:
+def test_training_puts_bad_rows_aside_and_says_where(run: Run, installation: Path) -> None:
     code, out, err = run(
         "train", "--interactions", "bad.parquet", "-o", "rounds=5", "--tracker", "none", "--no-promote"
     )
@@ -71,7 +52,7 @@ def test_training_puts_bad_rows_aside_and_says_where(
 
 
 def test_without_pandera_the_tables_are_used_and_that_is_said(
-    run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quarantine, "can_check", lambda: False)
     arguments = ("train", "-o", "rounds=5", "--tracker", "none", "--no-promote", "--interactions")

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 import lightgbm
@@ -23,44 +22,20 @@ import pandas as pd
 import pytest
 from jsonschema import Draft202012Validator
 
-from explorank import cli
 from explorank.artefacts import ArtefactStore
-from explorank.cli import console
 from explorank.hooks.feedback import KillSwitch
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
 
-
-@dataclass(frozen=True)
-class Ran:
-    """What a command said, and how it ended."""
-
-    code: int
-    out: str
-    err: str
-
-
+Ran: TypeAlias = Any  # `Ran` of conftest.py
 Run: TypeAlias = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_command: Run) -> Run:
     """Run a command in this process, in the test's folder, on a wide screen."""
     monkeypatch.chdir(tmp_path)
-    for screen in (console.output, console.errors):
-        monkeypatch.setattr(screen, "width", 250)
-
-    def run_(*arguments: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["explorank", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = 0 if end.code is None else int(end.code)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run_
+    return run_command
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from explorank import cli, load
-from explorank.cli import console
+from explorank import load
 from explorank.hooks.feedback import read_log
 
 SETTINGS = """\
@@ -24,26 +22,14 @@ feedback: {horizon_s: 1.0}
 """
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_command: Run) -> Run:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "explorank.yaml").write_text(SETTINGS, encoding="utf-8")
-    for screen in (console.output, console.errors):
-        monkeypatch.setattr(screen, "width", 250)
-
-    def run_(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["explorank", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = 0 if end.code is None else int(end.code)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_
+    return run_command
 
 
 def visit(stage: Any, decisions: int) -> None:
@@ -61,9 +47,7 @@ def decision_time(stage: Any, decision: Any) -> float:
     return float(stage.decision(decision.decision_id).request.time)
 
 
-def test_calibrate_fits_prints_and_publishes(
-    run: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_calibrate_fits_prints_and_publishes(run: Run, tmp_path: Path) -> None:
     with load("explorank.yaml") as stage:
         visit(stage, 200)
     time.sleep(1.1)
@@ -78,9 +62,7 @@ def test_calibrate_fits_prints_and_publishes(
     assert "fewer than 5,000" in err
 
 
-def test_forget_user_while_a_server_runs_and_when_none_does(
-    run: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_forget_user_while_a_server_runs_and_when_none_does(run: Run, tmp_path: Path) -> None:
     with load("explorank.yaml") as stage:
         visit(stage, 40)
         learner = stage.installation.learner

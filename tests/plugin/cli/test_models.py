@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from explorank import cli
-from explorank.cli import console
-
 TRAIN = ("train", "--interactions", "interactions.parquet", "-o", "rounds=15", "--tracker", "none")
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
 @pytest.fixture
-def run(
-    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def run(installation: Path, monkeypatch: pytest.MonkeyPatch, run_command: Run) -> Run:
     monkeypatch.chdir(installation)
-    for screen in (console.output, console.errors):
-        monkeypatch.setattr(screen, "width", 250)
-
-    def run_(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["explorank", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = 0 if end.code is None else int(end.code)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run_
+    return run_command
 
 
-def versions(run: Callable[..., tuple[int, str, str]]) -> list[dict[str, object]]:
+def versions(run: Run) -> list[dict[str, object]]:
     code, out, _ = run("models", "list", "--json")
     assert code == 0
     found: list[dict[str, object]] = json.loads(out)
     return found
 
 
-def test_train_list_show_promote_and_roll_back(run: Callable[..., tuple[int, str, str]]) -> None:
+def test_train_list_show_promote_and_roll_back(run: Run) -> None:
     code, out, _ = run(*TRAIN, "--seed", "3", "--no-promote")
     assert code == 0
     assert "it does not serve: as asked; `explorank models promote` makes it current" in out
@@ -88,9 +72,7 @@ def test_train_list_show_promote_and_roll_back(run: Callable[..., tuple[int, str
         (["models", "rollback"], "nothing to go back to"),
     ],
 )
-def test_what_is_wrong_is_told_in_a_sentence(
-    run: Callable[..., tuple[int, str, str]], arguments: list[str], said: str
-) -> None:
+def test_what_is_wrong_is_told_in_a_sentence(run: Run, arguments: list[str], said: str) -> None:
     code, _, err = run(*arguments)
     assert code == 1
     assert err.startswith("error ")

@@ -86,7 +86,7 @@ def test_serving_builds_the_columns_that_training_saw(
     ]
     settings = parse_settings(written, installation)
     assert settings.features is not None
-    crosses = Crosses(settings.features.crosses)
+    crosses = Crosses.of(settings)
     users: Sequence[str] = ("reader-0", "reader-7", "reader-23", "nobody")
     spy = Spy()
 

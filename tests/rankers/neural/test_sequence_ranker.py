@@ -15,7 +15,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from explorank.rankers import IdReadingRanker, InvalidTraining, RankingData, SequenceOptions, SequenceRanker
+from explorank.rankers import (
+    IdReadingRanker,
+    InvalidTraining,
+    RankingData,
+    SequenceOptions,
+    SequenceRanker,
+    features_for,
+)
 from explorank.rankers.neural.explaining import network_of
 from explorank.rankers.neural.sequence_ranker import _blocks
 
@@ -25,7 +32,7 @@ Options = Callable[..., SequenceOptions]
 
 def hits(ranker: SequenceRanker, data: RankingData) -> float:
     """Return the share of requests whose best candidate is the one that was taken up."""
-    scores = ranker.score(ranker.features_of(data)).reshape(-1, 5)
+    scores = ranker.score(features_for(ranker, data)).reshape(-1, 5)
     return float((scores.argmax(axis=1) == data.labels.reshape(-1, 5).argmax(axis=1)).mean())
 
 
@@ -113,7 +120,7 @@ def test_features_of_data_are_what_requests_read_one_by_one(
         for request in range(6)
     ]
     expected = np.c_[data.features, np.concatenate(parts)]
-    assert np.array_equal(sequence.features_of(data), expected, equal_nan=True)
+    assert np.array_equal(features_for(sequence, data), expected, equal_nan=True)
 
 
 def test_the_users_vector_is_what_the_representation_matches_items_with(sequence: SequenceRanker) -> None:
@@ -148,7 +155,7 @@ def test_items_that_training_never_saw_are_known_by_their_content(
 
 
 def test_explanations_sum_to_the_score(sequence: SequenceRanker, dense_stepping_data: Data) -> None:
-    features = sequence.features_of(dense_stepping_data(3, seed=4))
+    features = features_for(sequence, dense_stepping_data(3, seed=4))
     told = sequence.explain(features)
     assert told.feature_names == sequence.manifest.feature_names
     assert told.scores == pytest.approx(sequence.score(features), abs=1e-5)
@@ -160,7 +167,7 @@ def test_comes_back_as_it_was_saved_and_serves_without_torch(
     sequence: SequenceRanker, dense_stepping_data: Data, tmp_path: Path
 ) -> None:
     sequence.save(tmp_path)
-    features = sequence.features_of(dense_stepping_data(10, seed=4))
+    features = features_for(sequence, dense_stepping_data(10, seed=4))
     np.save(tmp_path / "features.npy", features)
     code = (
         "import sys, numpy as np; from explorank.rankers import SequenceRanker\n"
