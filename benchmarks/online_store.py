@@ -46,7 +46,6 @@ from benchmarks.report import markdown_table, tell_facts
 from benchmarks.request_path.redis_server import free_port, redis_server
 from benchmarks.request_path.settling import until_idle
 from benchmarks.timing import Contestant, measure, repeated
-from explorank.retrieval.columnar_store import KnownKeys
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -198,7 +197,7 @@ def gathering(store: FeatureStore, items: int) -> dict[str, Callable[[], object]
     matrix = store._get_provider().online_store.matrix(store.config, views, text_codes)
     keys = keys_of(items)
     positions = [np.array([int(key[5:]) for key in part]) for part in keys]
-    known = KnownKeys(items, lambda numbers: [item_id(number) for number in numbers.tolist()])
+    known = matrix.known(items, lambda numbers: [item_id(number) for number in numbers.tolist()])
     plain = [np.random.default_rng(2).random((items, 25), np.float32) for _ in VIEWS]
     turn = iter(range(sys.maxsize))
     now = time.time()

@@ -42,9 +42,13 @@ class Deadline:
     def run(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Return or raise what `function` does; raise `PluginLate` where it takes longer than the budget.
 
+        It is not called at all, and late at once, while too many abandoned calls still run.
+
         It runs in a copy of the caller's context: it reads the caller's context variables, and what it sets
         stays its own.
         """
+        if self.exhausted:
+            raise PluginLate(f"{self._max_abandoned} earlier calls overran their budget and still run.")
         call = _Call(self, function, args, kwargs)
         _THREADS.submit(call)
         if not call.done.acquire(timeout=self.budget_ms / 1000) and self._abandon(call):

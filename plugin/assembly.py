@@ -43,7 +43,6 @@ RANKER: Final = "ranker"
 CALIBRATION: Final = "calibration"
 ENCODER: Final = "encoder"
 """Adapters of the text encoder. Only what builds a catalogue reads them: its vectors carry what they changed."""
-_RANKER_PLUGIN: Final = "explorank-rankers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,8 +144,6 @@ def collect_components(settings: Settings, plugins: Sequence[object] = ()) -> tu
     manager = RankingManager()
     switches = settings.plugins
     budgets = {name: switch.budget_ms for name, switch in switches.items() if switch.budget_ms is not None}
-    if settings.ranker is not None and settings.ranker.budget_ms is not None:
-        budgets.setdefault(_RANKER_PLUGIN, settings.ranker.budget_ms)
     manager.load_entry_points(
         [name for name, switch in switches.items() if not switch.enabled], budget_ms=budgets
     )

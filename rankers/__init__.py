@@ -3,7 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from explorank.rankers.applying import features_for, id_columns_of, is_listwise, places_of, score_data
+from explorank.rankers.applying import (
+    features_for,
+    id_columns_of,
+    is_listwise,
+    is_prompt,
+    places_of,
+    score_data,
+)
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import (
     CorruptRanker,
@@ -101,6 +108,7 @@ __all__ = [
     "features_for",
     "id_columns_of",
     "is_listwise",
+    "is_prompt",
     "places_of",
     "plot_reliability",
     "register_ranker",

@@ -22,6 +22,15 @@ def is_listwise(ranker: Ranker) -> bool:
     return bool(getattr(ranker, "listwise", False))
 
 
+def is_prompt(ranker: Ranker) -> bool:
+    """Return whether scoring is arithmetic on the rows alone, which waits for no disk, network or other process.
+
+    A ranker says so by a true `prompt`. It is called in the request's own thread: nothing could hold it up for which a
+    deadline on another thread would help.
+    """
+    return bool(getattr(ranker, "prompt", False))
+
+
 def places_of(wanted: Sequence[str], names: Sequence[str]) -> NDArray[np.int64] | slice:
     """Return where `wanted` stand in `names`: a slice where together and in order, so that nothing is copied."""
     at = {name: place for place, name in enumerate(names)}

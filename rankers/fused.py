@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.rankers._fits import Fits
-from explorank.rankers.applying import id_columns_of, is_listwise, places_of
+from explorank.rankers.applying import id_columns_of, is_listwise, is_prompt, places_of
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, InvalidTraining
 from explorank.rankers.explanation import Explanation
@@ -101,6 +101,11 @@ class FusedRanker(ABC):
     def members(self) -> tuple[Member, ...]:
         """The rankers it is made of, in the order of its options."""
         return self._members
+
+    @property
+    def prompt(self) -> bool:
+        """Whether every member's scoring waits for nothing."""
+        return all(is_prompt(member.ranker) for member in self._members)
 
     @property
     def listwise(self) -> bool:

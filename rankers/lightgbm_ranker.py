@@ -311,6 +311,11 @@ class LightGBMRanker:
         return scores
 
     @property
+    def prompt(self) -> bool:
+        """True, unless a subclass scores in a way of its own."""
+        return type(self).score is LightGBMRanker.score
+
+    @property
     def cheaper_way(self) -> str:
         """The first fifth of the trees, which correct the most; empty for a booster that is not compiled."""
         if self._fewer_trees is None:

@@ -11,6 +11,7 @@ from explorank.artefacts import Watched
 from explorank.builtin.retrieval import liked_items
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
+from explorank.hooks.deadlines import Deadline
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import (
     Candidates,
@@ -34,9 +35,11 @@ from explorank.rankers import (
     SequenceRanker,
     Stack,
     UncertainRanker,
+    is_prompt,
     places_of,
 )
 from explorank.services import Services
+from explorank.settings import Settings
 
 NAME: Final = "explorank-rankers"
 CHEAPER: Final = "-cheaper"
@@ -49,6 +52,7 @@ class RankersPlugin:
     def __init__(self) -> None:
         self._ranker: Watched[Ranker] | None = None
         self._plan: _Plan | None = None
+        self._deadline: Deadline | None = None
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
@@ -63,9 +67,11 @@ class RankersPlugin:
         registry.ranker("sequence", SequenceRanker)
 
     @hookimpl
-    def ranking_startup(self, services: Services) -> None:
+    def ranking_startup(self, settings: Settings, services: Services) -> None:
         """Watch the trained ranker."""
         self._ranker = services.ranker
+        if settings.ranker is not None and settings.ranker.budget_ms is not None:
+            self._deadline = Deadline(settings.ranker.budget_ms)
 
     @hookimpl
     def ranking_score(
@@ -78,7 +84,10 @@ class RankersPlugin:
         plan = self._plan
         if plan is None or plan.ranker is not ranker or plan.names != features.names:
             self._plan = plan = _Plan.of(ranker, features.names)
-        return plan.score(request, candidates, features.values)
+        if self._deadline is None or plan.prompt:
+            return plan.score(request, candidates, features.values)
+        scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
+        return scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,8 @@ class _Plan:
     columns: IndexArray | slice
     """Where the ranker's columns stand, those that it reads from ids after the served ones. A slice where they stand
     together and in order, so that nothing is copied."""
+    prompt: bool
+    """Whether the ranker waits for nothing, so that it needs no deadline."""
     reads_ids: IdReadingRanker | None
     """The ranker, where it computes columns from ids."""
     knows_uncertainty: UncertainRanker | None
@@ -108,6 +119,7 @@ class _Plan:
             ranker=ranker,
             names=names,
             columns=places_of(wanted, all_names),
+            prompt=is_prompt(ranker),
             reads_ids=reads_ids,
             knows_uncertainty=ranker if isinstance(ranker, UncertainRanker) else None,
             may_hurry=ranker if isinstance(ranker, HurriedRanker) and ranker.cheaper_way else None,

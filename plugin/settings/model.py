@@ -117,7 +117,7 @@ class RankerComponent(Component):
 
     budget_ms: Milliseconds = 200.0
     """How long scoring may take, in milliseconds. Later scores are dropped: the last good ranker answers, or
-    the order of retrieval."""
+    the order of retrieval. Rankers that only compute, as all of Explorank's own do, are called without it."""
 
 
 CrossKind: TypeAlias = Literal["difference", "equal", "product", "ratio"]

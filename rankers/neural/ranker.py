@@ -58,6 +58,11 @@ class NeuralRanker(ABC):
         """Raise `FeatureMismatch`, listing every difference, unless `names` are this ranker's features."""
         self._manifest.check(names)
 
+    @property
+    def prompt(self) -> bool:
+        """True, unless a subclass scores in a way of its own."""
+        return type(self).score is NeuralRanker.score
+
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return one score per row, (n,) float64, for features (n, d), NaN for missing; more is better.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from explorank.retrieval.columnar_store.columns import ABSENT, FIRST, Slots, TextColumn
 from explorank.retrieval.columnar_store.keys import Key
-from explorank.retrieval.columnar_store.memory import KnownKeys, Memory
+from explorank.retrieval.columnar_store.memory import KeysAt, KnownKeys, Memory
 from explorank.retrieval.columnar_store.requests import FOREVER
 from explorank.retrieval.columnar_store.sources.source import StoredView
 from explorank.retrieval.columnar_store.table import Blocks, Table
@@ -73,6 +73,13 @@ class FeatureMatrix:
         expired row give NaN. Raises what the backing store raises where rows have to be read from it.
         """
         return self._gather(self._memory.find(self._stored, keys), len(keys), time_s)
+
+    def known(self, count: int, keys_at: KeysAt) -> KnownKeys:
+        """Return `count` keys that `gather_known` finds by their position.
+
+        `keys_at` returns the key at each of m positions, `None` where none can be.
+        """
+        return self._memory.know(self._stored[0].keys, count, keys_at)
 
     def gather_known(self, known: KnownKeys, positions: NDArray[np.int64], time_s: float) -> Gathered | None:
         """Do what `gather` does for the keys at n positions: of the items of an index, say.

@@ -7,9 +7,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ _KEYS_PER_STEP: Final = 200
 _KEYS_AT_ONCE: Final = 2_000
 _LOOKS_PER_BOUND: Final = 4  # how often the backing store is asked within the freshness bound
 _ROOM: Final = 0.5  # of the entities stay when the limit is passed
+
+KeysAt: TypeAlias = Callable[[NDArray[np.int64]], Sequence[Key]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +60,22 @@ class MemoryReport:
 
 
 class KnownKeys:
-    """Keys that are asked for by their position, and the number that each has in a key space.
+    """Keys that are asked for by their position, and the number that each has in a key space; `Memory.know` makes them.
 
-    A key is looked up when it is first asked for; its number stays until the space is made anew. A million of them
-    take 4 MB.
-
-    Args:
-        count: How many positions there are.
-        keys_at: Returns the key at each of m positions, `None` where none can be.
-
+    Each is looked up once, in the background or when it is first asked for; its number stays until the space is made
+    anew. A million of them take 4 MB.
     """
 
-    def __init__(self, count: int, keys_at: Callable[[NDArray[np.int64]], Sequence[Key]]) -> None:
+    def __init__(self, keys: EntityKeys, count: int, keys_at: KeysAt) -> None:
+        self._keys = keys
         self._count = count
         self._keys_at = keys_at
         self._state: tuple[KeySpace, NDArray[np.int32]] | None = None
+        self._looked_up = 0
 
     def ids(self, space: KeySpace, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the id of the key at each of m positions, 0 for an unknown one."""
-        state = self._state
-        if state is None or state[0] is not space:
-            state = self._state = (space, np.zeros(self._count, np.int32))
-        known = state[1]
+        known = self._numbers(space)
         ids = known[positions].astype(np.int64)
         if not ids.all():
             # One that is not there yet may be written at any time, so that it is looked up again and again.
@@ -87,6 +83,25 @@ class KnownKeys:
             ids[unknown] = space.lookup(self._keys_at(positions[unknown]))
             known[positions[unknown]] = ids[unknown]
         return ids
+
+    def look_up_some(self, spaces: Mapping[EntityKeys, KeySpace]) -> bool:
+        """Look a few keys up before they are asked for; return whether there are more."""
+        space = spaces.get(self._keys)
+        if space is None or not all(table.complete for table in space.tables.values()):
+            return False  # numbers are still to come, and requests ask for keys meanwhile
+        known = self._numbers(space)
+        positions = np.arange(self._looked_up, min(self._looked_up + _KEYS_AT_ONCE, self._count))
+        if len(positions):
+            known[positions] = space.lookup(self._keys_at(positions))
+            self._looked_up += len(positions)
+        return self._looked_up < self._count
+
+    def _numbers(self, space: KeySpace) -> NDArray[np.int32]:
+        state = self._state
+        if state is None or state[0] is not space:
+            self._looked_up = 0
+            state = self._state = (space, np.zeros(self._count, np.int32))
+        return state[1]
 
 
 class Memory:
@@ -113,6 +128,7 @@ class Memory:
         self._views: dict[str, StoredView] = {}
         self._passes: dict[str, _Pass] = {}
         self._pending: dict[bytes, None] = {}
+        self._known: weakref.WeakSet[KnownKeys] = weakref.WeakSet()
         self._reads = self._reads_before = 0
         self._looked = -np.inf
         self._next_look = -np.inf
@@ -143,11 +159,22 @@ class Memory:
         space.touch(ids, self._reads)
         return found
 
+    def know(self, keys: EntityKeys, count: int, keys_at: KeysAt) -> KnownKeys:
+        """Return `count` keys that `find_known` finds by their position, without looking each of them up again.
+
+        `keys_at` returns the key at each of m positions, `None` where none can be.
+        """
+        known = KnownKeys(keys, count, keys_at)
+        with self._lock:
+            self._known.add(known)
+        return known
+
     def find_known(
         self, views: Sequence[StoredView], known: KnownKeys, positions: NDArray[np.int64]
     ) -> list[tuple[Table, Slots]] | None:
         """Do what `find` does, for the known keys at n positions; `None` where not every row is in memory."""
         self._keep_fresh()
+        self._reads += 1
         space, tables = self._tables(views)
         if not all(table.complete for table in tables):
             return None
@@ -436,15 +463,17 @@ class Memory:
             except Exception as error:
                 _log.warning("The online store can't be read, views stay as they are: %s", error)
                 self._passes.clear()
+            unknown = any(known.look_up_some(self._spaces) for known in self._known)
             if not self._passes:
-                return None
+                return self._pause_while_loading() if unknown else None
             tables = [table for space in self._spaces.values() for table in space.tables.items()]
             loading = any(name in self._passes and not table.complete for name, table in tables)
             # What is read again can wait; what is not there yet can't, unless somebody is served meanwhile.
-            if not loading:
-                return _SWEEPING_PAUSE_S
-            reads, self._reads_before = self._reads - self._reads_before, self._reads
-            return _LOADING_PAUSE_BESIDE_READERS_S if reads else _LOADING_PAUSE_S
+            return self._pause_while_loading() if loading or unknown else _SWEEPING_PAUSE_S
+
+    def _pause_while_loading(self) -> float:
+        reads, self._reads_before = self._reads - self._reads_before, self._reads
+        return _LOADING_PAUSE_BESIDE_READERS_S if reads else _LOADING_PAUSE_S
 
     def _sweep(self, name: str, space: KeySpace) -> _Pass:
         view = self._views[name]

@@ -34,6 +34,7 @@ from explorank.retrieval.columnar_store.matrix import FeatureMatrix, MatrixView,
 from explorank.retrieval.columnar_store.memory import Memory, MemoryReport
 from explorank.retrieval.columnar_store.requests import FOREVER, Plan, plan_of, rows_of, stored_view, ttl_of
 from explorank.retrieval.columnar_store.responses import Answer, ColumnarResponse, answer
+from explorank.retrieval.columnar_store.rows import RowReader
 from explorank.retrieval.columnar_store.sources.other import OtherSource
 from explorank.retrieval.columnar_store.sources.source import Source, StoredView
 from explorank.retrieval.columnar_store.sources.sqlite import SqliteSource, make_room
@@ -223,18 +224,9 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
             )
         return FeatureMatrix(self._columns(config), parts, text_codes)
 
-    def find_row(
-        self, config: RepoConfig, view: FeatureView, features: Sequence[str], key: Any, time_s: float
-    ) -> tuple[bool, dict[str, Any] | None]:
-        """Return whether there is a row, and its values as `to_dict` has them, `None` if it has expired."""
-        stored = self._stored(config, view)
-        [(table, slots)] = self._columns(config).find((stored,), (key,))
-        found = answer(table, slots, features, features, ttl_of(view), round(time_s * _MICROSECONDS))
-        if found.usable[0] < FIRST:
-            return bool(slots[0] >= FIRST), None
-        return True, {
-            name: found.python(column)[0] for name, column in zip(found.names, found.columns, strict=True)
-        }
+    def row_reader(self, config: RepoConfig, view: FeatureView, features: Sequence[str]) -> RowReader:
+        """Return what reads lists of single rows of a view, past Feast's answers."""
+        return RowReader(self._columns(config), self._stored(config, view), features, ttl_of(view))
 
     def report(self, config: RepoConfig) -> MemoryReport:
         """Return what is in memory, and how fresh it is."""

@@ -53,6 +53,10 @@ class ColumnarService:
         ]
         self._codes = vocabularies.codes
         self._all = self._matrix(range(len(self._views)))
+        self._rows = tuple(
+            online_store.row_reader(store.config, view, [feature.name for feature in of_service.features])
+            for view, of_service in zip(self._views, served.views, strict=True)
+        )
 
     def numbers(self, ids: Sequence[str], now: float) -> ServiceRead:
         """Return the numbers of n ids, (n, d) float32; a view that fails is named and logged, never raised."""
@@ -73,23 +77,24 @@ class ColumnarService:
         read.alive[positions] = gathered.alive
         return read
 
-    def known(self, ids: NDArray[Any]) -> KnownKeys:
-        """Return what `numbers_known` needs to find ids (N,) by their position."""
-        from explorank.retrieval.columnar_store import KnownKeys  # noqa: PLC0415 - imports Feast
-
-        return KnownKeys(len(ids), lambda positions: self._served.keys_or_none(ids[positions].tolist()))
+    def known(self, ids: NDArray[Any]) -> KnownKeys | None:
+        """Return what `numbers_known` finds ids (N,) by, given their positions; `None` where there are no numbers."""
+        if self._all is None:
+            return None
+        return self._all.known(len(ids), lambda positions: self._served.keys_or_none(ids[positions].tolist()))
 
     def numbers_known(self, known: KnownKeys, positions: NDArray[np.int64], now: float) -> ServiceRead | None:
         """Do what `numbers` does for known ids at n positions; `None` where `numbers` must be asked."""
-        if self._all is None:
-            return None
+        assert self._all is not None  # noqa: S101 - nothing is known otherwise
         try:
             gathered = self._all.gather_known(known, positions, now)
         except Exception as error:
             # `numbers` says of each view whether it can be read.
             _log.warning("Feature service %r can't be read at once: %s", self._served.service.name, error)
             return None
-        return gathered and ServiceRead(gathered.values, gathered.found, gathered.alive)
+        if gathered is None:
+            return None
+        return ServiceRead(gathered.values, gathered.found, gathered.alive)
 
     def lists(self, key: str, now: float) -> tuple[dict[str, list[Any]], ServiceRead]:
         """Return the list features of one id, and how its rows stand."""
@@ -97,17 +102,16 @@ class ColumnarService:
         read = self._nothing(1)
         lists: dict[str, list[Any]] = {}
         failed = []
-        for place, view in enumerate(self._views if keys else ()):
-            names = [feature.name for feature in self._served.views[place].features]
+        for place, reader in enumerate(self._rows if keys else ()):
             try:
-                there, row = self._store.find_row(self._config, view, names, keys[0], now)
+                there, row = reader.lists(keys[0], now)
             except Exception as error:
-                _log.warning("Feature view %r can't be read: %s", view.name, error)
+                _log.warning("Feature view %r can't be read: %s", self._views[place].name, error)
                 failed.append(self._served.views[place].name)
                 continue
             read.found[0, place] = there
             read.alive[0, place] = row is not None
-            lists |= {name: value for name, value in (row or {}).items() if isinstance(value, list)}
+            lists |= row or {}
         return lists, ServiceRead(read.values, read.found, read.alive, tuple(failed))
 
     def _matrix(self, places: Sequence[int]) -> FeatureMatrix | None:

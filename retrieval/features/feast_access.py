@@ -116,7 +116,7 @@ class FeatureAccess:
         self.as_of = as_of
         self._opening = threading.RLock()
         self._opened: _Opened | None = None
-        self._known_items: tuple[NDArray[Any], _Opened, KnownKeys] | None = None
+        self._known_items: tuple[NDArray[Any], _Opened, KnownKeys | None] | None = None
 
     @property
     def item_names(self) -> tuple[str, ...]:
@@ -214,9 +214,10 @@ class FeatureAccess:
             known = self._known_items
             if known is None or known[0] is not item_ids or known[1] is not opened:
                 known = self._known_items = (item_ids, opened, opened.columnar_items.known(item_ids))
-            read = opened.columnar_items.numbers_known(known[2], rows, now)
-            if read is not None:
-                return _told(opened.items, read)
+            if known[2] is not None:
+                read = opened.columnar_items.numbers_known(known[2], rows, now)
+                if read is not None:
+                    return _told(opened.items, read)
         return self.items(item_ids[rows].tolist())
 
     def user(self, user_id: str) -> OnlineUser:

@@ -1,5 +1,6 @@
 """The built-in plugins behind their hooks, in a running stage on the prepared installation."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +139,8 @@ def score(plugin: RankersPlugin, features: Features, **request: Any) -> Scores |
 def plugin_with(ranker: Any) -> tuple[RankersPlugin, Watching]:
     plugin, watching = RankersPlugin(), Watching(ranker)
     services: Any = type("Services", (), {"ranker": watching})()
-    plugin.ranking_startup(services)
+    settings: Any = type("Settings", (), {"ranker": None})()
+    plugin.ranking_startup(settings, services)
     return plugin, watching
 
 
@@ -396,6 +398,36 @@ def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) 
     (fallback,) = decision.fallbacks
     assert (fallback.step, fallback.plugin, fallback.action) == ("retrieve", "broken", "skipped")
     assert "no answer" in fallback.reason
+
+
+class ThirdParty(LightGBMRanker):
+    """Somebody else's ranker, of which nobody knows what it waits for."""
+
+    def score(self, features: Any) -> Any:
+        return super().score(features)
+
+
+@pytest.mark.parametrize(("ranker", "own_thread"), [(LightGBMRanker, True), (ThirdParty, False)])
+def test_only_a_ranker_that_may_wait_is_given_a_thread_and_a_deadline(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, ranker: type[LightGBMRanker], own_thread: bool
+) -> None:
+    threads = []
+
+    class Manifest:
+        """Tells which thread asks."""
+
+        def __init__(self, manifest: RankerManifest) -> None:
+            self.manifest = manifest
+
+        def __getattr__(self, name: str) -> Any:
+            threads.append(threading.get_ident())
+            return getattr(self.manifest, name)
+
+    held = stage.installation.ranker
+    version, loaded = held._held
+    monkeypatch.setattr(held, "_held", (version, ranker(loaded._text, Manifest(loaded.manifest))))
+    assert not stage.rank(user_id="reader-4", slots=3).fallbacks
+    assert (set(threads) == {threading.get_ident()}) is own_thread
 
 
 def test_a_hurried_request_is_scored_by_fewer_trees_and_says_so(stage: Stage) -> None:

@@ -15,7 +15,6 @@ from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, Uni
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
-from explorank.retrieval.columnar_store import KnownKeys
 from explorank.retrieval.errors import FeatureRepositoryError
 
 FEATURES = {
@@ -111,7 +110,7 @@ def test_any_choice_and_order_of_features(store: Any, make: ModuleType, names: t
 def test_known_keys_find_what_keys_find_also_rows_that_come_later(store: Any, make: ModuleType) -> None:
     gatherer = matrix(store, make)
     catalogue = ["a", "b", "c", "later", "nobody"]
-    known = KnownKeys(len(catalogue), lambda places: [catalogue[place] for place in places.tolist()])
+    known = gatherer.known(len(catalogue), lambda places: [catalogue[place] for place in places.tolist()])
     positions = np.array([4, 3, 0, 0, 2, 1])
     now = make.NOW.timestamp()
 
@@ -124,6 +123,9 @@ def test_known_keys_find_what_keys_find_also_rows_that_come_later(store: Any, ma
         values: NDArray[np.float32] = by_position.values
         return values
 
+    assert np.isnan(equal()[1]).all()
+    memory = make.online_store(store)._columns(store.config)
+    assert memory.round() is None  # all is looked up, those that are not there included
     assert np.isnan(equal()[1]).all()
     make.write(store, store.get_feature_view("facts"), "later", price=make.number(4.0))
     assert equal()[1, 0] == 4.0
@@ -192,15 +194,17 @@ def test_gathering_beside_a_writer_gives_whole_rows(store: Any, make: ModuleType
 
 def test_a_single_row_with_its_lists(make: ModuleType, tmp_path: Path) -> None:
     store = make.columnar(tmp_path)
-    view = make.view_of(tmp_path, {"seen": Array(String), "price": Float64}, ttl=timedelta(hours=1))
+    view = make.view_of(
+        tmp_path, {"seen": Array(String), "missed": Array(String), "price": Float64}, ttl=timedelta(hours=1)
+    )
     store.apply([make.item_entity(), view])
     now = datetime.now(UTC).replace(microsecond=0)
-    store.write_to_online_store("facts", make.rows(["a"], {"seen": [["x", "y"]], "price": [None]}, now))
+    store.write_to_online_store(
+        "facts", make.rows(["a"], {"seen": [["x", "y"]], "missed": [None], "price": [1.0]}, now)
+    )
     online = make.online_store(store)
 
-    def find(key: str, at: float) -> Any:
-        return online.find_row(store.config, view, ["seen", "price"], key, at)
-
-    assert find("a", now.timestamp()) == (True, {"seen": ["x", "y"], "price": None})
-    assert find("a", now.timestamp() + 3_600.5) == (True, None)
-    assert find("b", now.timestamp()) == (False, None)
+    reader = online.row_reader(store.config, view, ["seen", "missed", "price"])
+    assert reader.lists("a", now.timestamp()) == (True, {"seen": ["x", "y"]})
+    assert reader.lists("a", now.timestamp() + 3_600.5) == (True, None)
+    assert reader.lists("b", now.timestamp()) == (False, None)
