@@ -18,6 +18,7 @@ from explorank.retrieval.errors import (
     InvalidOption,
     InvalidTable,
     InvalidVectors,
+    NeighboursUnknown,
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
@@ -28,6 +29,7 @@ from explorank.retrieval.retrievers import (
     Popular,
     RetrievalQuery,
     Retriever,
+    SimilarByUse,
     SimilarToHistory,
 )
 
@@ -45,11 +47,13 @@ __all__ = [
     "InvalidOption",
     "InvalidTable",
     "InvalidVectors",
+    "NeighboursUnknown",
     "NewItems",
     "Popular",
     "RetrievalError",
     "RetrievalQuery",
     "Retriever",
+    "SimilarByUse",
     "SimilarToHistory",
     "TradeOff",
     "TunedIndex",
