@@ -67,6 +67,11 @@ class NeighbourTable:
             np.concatenate([np.zeros(0, np.float32), *(values for _, values in kept)]),
         )
 
+    @property
+    def known(self) -> int:
+        """How many items have a neighbour."""
+        return int((np.diff(self.starts) > 0).sum())
+
     def in_rows_of(self, item_ids: NDArray[np.str_]) -> Self:
         """Return the same table for `item_ids` (n,), in their order; what is not among them is left out."""
         rows = IdTable(item_ids).find(self.item_ids)
