@@ -146,6 +146,9 @@ def history_of(request: RankingRequest) -> tuple[str, ...]:
 
     What is stored of the latest events already, and what was taken up once more, stands where it was last taken up.
     """
+    stored = map(str, liked_items(request))
     since = tuple(request.context.get("recent", ()))
+    if not since:
+        return tuple(stored)
     latest = frozenset(since)
-    return (*(item for item in map(str, liked_items(request)) if item not in latest), *since)
+    return (*(item for item in stored if item not in latest), *since)

@@ -219,7 +219,7 @@ class IndexSettings(_Section):
 class ByUseSettings(_Section):
     """What has the same users: for `similar_by_use`, and for the rankers' column `similarity_by_use`.
 
-    See [Training](training.md#what-has-the-same-users).
+    See [Similar by use](by-use.md).
     """
 
     interactions: Path | None = None
