@@ -1,12 +1,12 @@
 """What `similar_by_use` adds to retrieval, and its column to the ranker, in a running stage on MovieLens-100K.
 
-    python -m benchmarks.by_use [--seeds 3] [--json PATH]
+    python -m benchmarks.by_use [--part retrieval|ranker] [--seeds 1 2 3] [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
 split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
-they liked later. *Ranker*: LightGBM on the data of `explorank train`, with and without the column, on the same requests;
-NDCG@10 over the sampled candidates of the latest fifth of them. Intervals are bootstraps over users; "beyond" is the
+they liked later. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
+the sampled candidates of the latest fifth of the requests. Intervals are bootstraps over users; "beyond" is the
 difference user by user.
 """
 
@@ -119,12 +119,13 @@ def retrieved(settings: Settings, queries: pd.DataFrame, candidates: int) -> NDA
     """Return the recall (u,) of the candidates of each query, as the stage logs them."""
     recall = []
     with load(settings) as stage:
-        for query in queries.itertuples(index=False):
-            seen: Any = query.seen
-            decision = stage.rank(user_id=str(query.user_id), slots=10, exclude=seen)
+        for user, seen, positives in zip(
+            queries["user_id"], queries["seen"], queries["positives"], strict=True
+        ):
+            decision = stage.rank(user_id=user, slots=10, exclude=seen)
             found = stage.decision(decision.decision_id).item_ids.tolist()
             assert not decision.fallbacks, decision.fallbacks  # noqa: S101 - a retriever that fails measures nothing
-            recall.append(recall_at(found, set(query.positives) - set(seen), candidates))
+            recall.append(recall_at(found, set(positives) - set(seen), candidates))
     return np.array(recall)
 
 
@@ -188,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, and write JSON where asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks.by_use", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part", choices=("retrieval", "ranker"), help="measure this alone")
-    parser.add_argument("--seeds", type=int, default=3, help="rankers that are trained with and without")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers")
+    parser.add_argument("--cache", type=Path, help="where embeddings are kept for another run")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     console = Console(width=200)
@@ -201,6 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found, ranked = list[Found](), list[Ranked]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if options.cache is not None:
+            options.cache.touch()
+            (folder / ".explorank").mkdir()
+            (folder / ".explorank" / "embeddings.db").symlink_to(options.cache.absolute())
         copy_repository(folder / "feature_repo")
         prepare_features(
             settings_of(data, folder), data.interactions, data.items, data.users, until=data.split
@@ -209,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = list(measure_retrieval(data, folder, queries))
             tell_retrieval(found, console)
         if options.part != "retrieval":
-            ranked = list(measure_ranker(data, folder, range(1, options.seeds + 1)))
+            ranked = list(measure_ranker(data, folder, options.seeds))
             tell_ranker(ranked, console)
     if options.json is not None:
         results = {"retrieval": [asdict(one) for one in found], "ranker": [asdict(one) for one in ranked]}
