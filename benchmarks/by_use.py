@@ -1,13 +1,14 @@
 """What `similar_by_use` adds to retrieval, and its column to the ranker, in a running stage on MovieLens-100K.
 
-    python -m benchmarks.by_use [--part retrieval|ranker] [--seeds 1 2 3] [--json PATH]
+    python -m benchmarks.by_use [--part retrieval|ranker|stage] [--seeds 1 2 3] [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
 split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
 they liked later. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
-the sampled candidates of the latest fifth of the requests. Intervals are bootstraps over users; "beyond" is the
-difference user by user.
+the sampled candidates of the latest fifth of the requests. *Stage*: what is answered to the users above in ten slots,
+by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column.
+Intervals are bootstraps over users; "beyond" is the difference user by user.
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ from explorank.demo.data import DemoData, movielens
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.evidence import accuracy, compared
 from explorank.pipeline.features import feature_access, prepare_features
-from explorank.pipeline.metrics import Interval, bootstrap, recall_at
+from explorank.pipeline.metrics import Interval, bootstrap, ndcg_at, recall_at
 from explorank.pipeline.past_data import PastData, past_data
 from explorank.pipeline.queries import QueryOptions
+from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import LightGBMOptions, LightGBMRanker, score_data
 from explorank.retrieval.features import copy_repository
@@ -76,6 +78,7 @@ MIXES: Final = (
     ),
 )  # fmt: skip
 MODELS: Final = ("ease", "item_knn")
+LIGHTGBM: Final = {"use": "lightgbm", "num_threads": 1, "budget_ms": 5_000.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +96,24 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What the column changed in NDCG@10 over sampled candidates, by one seed."""
+    """What use changed in NDCG@10, by one seed."""
 
     seed: int
     without: Interval
-    with_column: Interval
+    with_use: Interval
     difference: Interval
 
 
-def settings_of(data: DemoData, folder: Path, **retrieval: Any) -> Settings:
+def settings_of(
+    data: DemoData, folder: Path, ranker: dict[str, Any] | None = None, **retrieval: Any
+) -> Settings:
     """Return the settings of a stage in `folder` whose clock stands at the split."""
     return parse_settings(
         {
             "version": 1,
             "features": {"as_of": data.split.isoformat(), "positive_from": data.positive_from},
             "exploration": {"mode": "off", "policy": {"use": "uniform"}},
-            "ranker": None,
+            "ranker": ranker,
             "retrieval": retrieval,
         },
         folder,
@@ -185,10 +190,50 @@ def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float
     return accuracy(score_data(ranker, later), later)["ndcg@10"]
 
 
+def measure_stage(
+    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int]
+) -> Iterator[Ranked]:
+    """Yield what retriever and column together change in what is answered, seed by seed."""
+    told: dict[str, Any] = {
+        "by_use": {},
+        "candidates": MIXES[-1].candidates,
+        "retrievers": [{"use": name, "k": k} for name, k in MIXES[-1].retrievers],
+    }
+    build_catalogue(settings_of(data, folder, by_use={}), interactions=data.past, until=data.split)
+    for seed in seeds:
+        without, with_use = (
+            _answered(settings_of(data, folder, LIGHTGBM, **retrieval), data, queries, seed)
+            for retrieval in ({}, told)
+        )
+        yield Ranked(
+            seed,
+            bootstrap(without, seed=seed),
+            bootstrap(with_use, seed=seed),
+            bootstrap(with_use - without, seed=seed),
+        )
+
+
+def _answered(settings: Settings, data: DemoData, queries: pd.DataFrame, seed: int) -> NDArray[np.float64]:
+    """Return NDCG@10 (u,) of the ten that a stage answers to each query, with a ranker trained for it."""
+    options = TrainOptions(
+        queries=QueryOptions(positive_from=data.positive_from), seed=seed, promote="always"
+    )
+    train_ranker(settings, data.past, options=options)
+    ndcg = []
+    with load(settings) as stage:
+        for user, seen, positives in zip(
+            queries["user_id"], queries["seen"], queries["positives"], strict=True
+        ):
+            decision = stage.rank(user_id=user, slots=10, exclude=seen)
+            assert not decision.fallbacks, decision.fallbacks  # noqa: S101 - a part that fails measures nothing
+            ndcg.append(ndcg_at(decision.items, set(positives) - set(seen), 10))
+    return np.array(ndcg)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, and write JSON where asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks.by_use", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--part", choices=("retrieval", "ranker"), help="measure this alone")
+    parser.add_argument("--part", choices=("retrieval", "ranker", "stage"), help="measure this alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers")
     parser.add_argument("--cache", type=Path, help="where embeddings are kept for another run")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
@@ -200,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     queries = queries[queries["event_timestamp"] == pd.Timestamp(data.split)]
     facts = environment.describe() | {"data": data.name, "users": len(queries)}
     tell_facts(facts, console)
-    found, ranked = list[Found](), list[Ranked]()
+    parts = ("retrieval", "ranker", "stage") if options.part is None else (options.part,)
+    results: dict[str, Sequence[Found] | Sequence[Ranked]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.cache is not None:
@@ -211,15 +257,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prepare_features(
             settings_of(data, folder), data.interactions, data.items, data.users, until=data.split
         )
-        if options.part != "ranker":
-            found = list(measure_retrieval(data, folder, queries))
+        if "retrieval" in parts:
+            results["retrieval"] = found = list(measure_retrieval(data, folder, queries))
             tell_retrieval(found, console)
-        if options.part != "retrieval":
-            ranked = list(measure_ranker(data, folder, options.seeds))
-            tell_ranker(ranked, console)
+        if "ranker" in parts:
+            results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))
+            tell_ranked(ranked, console)
+        if "stage" in parts:
+            results["stage"] = answered = list(measure_stage(data, folder, queries, options.seeds))
+            tell_ranked(answered, console)
     if options.json is not None:
-        results = {"retrieval": [asdict(one) for one in found], "ranker": [asdict(one) for one in ranked]}
-        options.json.write_text(json.dumps({"environment": facts, **results}, indent=1), encoding="utf-8")
+        written = {part: [asdict(one) for one in measured] for part, measured in results.items()}
+        options.json.write_text(json.dumps({"environment": facts, **written}, indent=1), encoding="utf-8")
     return 0
 
 
@@ -232,11 +281,11 @@ def tell_retrieval(found: Sequence[Found], console: Console) -> None:
     console.print(table, highlight=False)
 
 
-def tell_ranker(ranked: Sequence[Ranked], console: Console) -> None:
+def tell_ranked(ranked: Sequence[Ranked], console: Console) -> None:
     """Print a row for each seed."""
-    table = markdown_table(("seed", "NDCG@10 without", "with the column", "difference"))
+    table = markdown_table(("seed", "NDCG@10 without", "with use", "difference"))
     for one in ranked:
-        table.add_row(str(one.seed), f"{one.without}", f"{one.with_column}", f"{one.difference:+}")
+        table.add_row(str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
     console.print(table, highlight=False)
 
 
