@@ -100,6 +100,21 @@ def _catalogue(settings: Settings) -> Iterator[CheckResult]:
     yield CheckResult(
         "catalogue", "ok", f"{current[0]}: {len(catalogue):,} items, index {catalogue.index.kind}"
     )
+    if settings.retrieval.by_use is not None:
+        yield (
+            CheckResult(
+                "retrieval.by_use",
+                "wrong",
+                f"{current[0]} was built without interactions, so nothing has the same users; run `explorank build "
+                "--interactions FILE`",
+            )
+            if catalogue.by_use is None
+            else CheckResult(
+                "retrieval.by_use",
+                "ok",
+                f"{catalogue.by_use.known:,} of {len(catalogue):,} items have others of the same users",
+            )
+        )
     tuning = catalogue.index.tuning
     if tuning is not None and not tuning.reached:
         yield CheckResult(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from explorank.assembly import RANKER, load_ranker
 from explorank.builtin.features import USER
-from explorank.builtin.rankers import CHEAPER, history_of
-from explorank.builtin.retrieval import SIMILARITY
+from explorank.builtin.rankers import CHEAPER
+from explorank.builtin.retrieval import SIMILARITY, history_of
 from explorank.errors import USER_ERRORS, InvalidRequest
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.registry import did_you_mean

@@ -18,6 +18,7 @@ from explorank.retrieval.errors import (
     InvalidOption,
     InvalidTable,
     InvalidVectors,
+    NeighboursUnknown,
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
@@ -30,6 +31,7 @@ from explorank.retrieval.retrievers import (
     RetrievalQuery,
     Retriever,
     RowRetriever,
+    SimilarByUse,
     SimilarToHistory,
 )
 from explorank.retrieval.uniting import United, unite
@@ -49,12 +51,14 @@ __all__ = [
     "InvalidOption",
     "InvalidTable",
     "InvalidVectors",
+    "NeighboursUnknown",
     "NewItems",
     "Popular",
     "RetrievalError",
     "RetrievalQuery",
     "Retriever",
     "RowRetriever",
+    "SimilarByUse",
     "SimilarToHistory",
     "TradeOff",
     "TunedIndex",

@@ -168,7 +168,7 @@ def set_bits(bits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
 
 
 @compiled
-def _in_set(members: NDArray[np.int64], label: int) -> np.int64:
+def place_in_set(members: NDArray[np.int64], label: int) -> np.int64:
     """Return where `label` is in the hash table `members`, or -1 - where it would be put."""
     mask = len(members) - 1
     place = np.int64((np.uint64(label) * _MIX) >> _HALF) & mask
@@ -180,7 +180,7 @@ def _in_set(members: NDArray[np.int64], label: int) -> np.int64:
 
 
 @compiled
-def _empty_set(count: int) -> NDArray[np.int64]:
+def empty_set(count: int) -> NDArray[np.int64]:
     size = 16
     while size < 4 * count:
         size *= 2
@@ -191,12 +191,12 @@ def _empty_set(count: int) -> NDArray[np.int64]:
 def live_labels(labels: NDArray[np.int64], live: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return those of `labels` (m,) that are live, each once; -1 stands for none."""
     kept = np.empty(len(labels), np.int64)
-    members = _empty_set(len(labels))
+    members = empty_set(len(labels))
     count = 0
     for label in labels:
         if label < 0 or (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0:
             continue
-        place = _in_set(members, label)
+        place = place_in_set(members, label)
         if place < 0:
             members[-1 - place] = label
             kept[count] = label
@@ -219,16 +219,18 @@ def first_allowed(
     stands for no neighbour.
     """
     k = kept_labels.shape[1]
-    members = _empty_set(len(excluded))
+    members = empty_set(len(excluded))
     for label in excluded:
-        members[-1 - _in_set(members, label)] = label
+        members[-1 - place_in_set(members, label)] = label
     for row in range(len(labels)):
         kept = 0
         for place in range(labels.shape[1]):
             label = labels[row, place]
             if kept == k or label < 0:
                 break
-            if (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0 or _in_set(members, label) >= 0:
+            if (live[label >> 3] >> np.uint8(label & 7)) & np.uint8(1) == 0 or place_in_set(
+                members, label
+            ) >= 0:
                 continue
             kept_similarities[row, kept] = similarities[row, place]
             kept_labels[row, kept] = label

@@ -1,4 +1,4 @@
-"""The items that could be shown, as arrays: ids, vectors, popularity, first appearance, and their index."""
+"""The items that could be shown, as arrays: ids, vectors, popularity, first appearance, and how to find like ones."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval._index_kinds import Device, Kind
 from explorank.retrieval._products import products
 from explorank.retrieval._vectors import unit_rows
+from explorank.retrieval.collaborative._arrays import MANIFEST
+from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import Progress
@@ -24,6 +26,7 @@ from explorank.retrieval.index_tuning import Progress
 _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
 _INDEX: Final = "index"
+_BY_USE: Final = "by_use"
 VECTORS_FILE: Final = "vectors.npy"
 _ARRAYS: Final = ("vectors", "item_ids", "popularity", "first_seen")
 
@@ -41,6 +44,8 @@ class Catalogue:
     """(n,) seconds since the Unix epoch, NaN where unknown."""
     index: FaissIndex
     """Nearest items by vector."""
+    by_use: NeighbourTable | None
+    """The items that have the same users as each, by rows of the catalogue; None where it was built without."""
     encoder_name: str
     """The model the vectors come from."""
     encoder_fingerprint: str
@@ -55,13 +60,19 @@ class Catalogue:
     """`first_seen` of those rows, rising."""
 
     def __init__(
-        self, arrays: dict[str, NDArray[Any]], index: FaissIndex, encoder: tuple[str, str], version: str
+        self,
+        arrays: dict[str, NDArray[Any]],
+        index: FaissIndex,
+        encoder: tuple[str, str],
+        version: str,
+        by_use: NeighbourTable | None = None,
     ) -> None:
         """Take checked arrays; use `build` or `load`."""
         self.vectors = arrays["vectors"]
         # Plain arrays where they are mapped: the class of a memory map slows every use.
         self.item_ids, self.popularity, self.first_seen = (np.asarray(arrays[name]) for name in _ARRAYS[1:])
         self.index = index
+        self.by_use = by_use
         self.encoder_name, self.encoder_fingerprint = encoder
         self.version = version
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
@@ -80,6 +91,7 @@ class Catalogue:
         *,
         popularity: ArrayLike | None = None,
         first_seen: ArrayLike | None = None,
+        by_use: NeighbourTable | None = None,
         encoder_name: str = "",
         encoder_fingerprint: str = "",
         kind: Literal["auto"] | Kind = "auto",
@@ -92,7 +104,8 @@ class Catalogue:
     ) -> Catalogue:
         """Return the catalogue of `item_ids` (n,) with `vectors` (n, d), and index it.
 
-        `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. `vectors` that are unit rows in
+        `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. Of `by_use` the items that are in the
+        catalogue are kept. `vectors` that are unit rows in
         float32 are kept and not copied: a memory map stays one, and an array must not change afterwards. Raises
         `InvalidVectors` for ids that are not text or occur twice and for columns that do not fit;
         `FaissIndex.build` says what the other options mean.
@@ -122,7 +135,9 @@ class Catalogue:
             progress=progress,
         )
         encoder = (encoder_name, encoder_fingerprint)
-        return cls(arrays, index, encoder, _version(arrays, f"{index.kind} {index.effort}", *encoder))
+        placed = None if by_use is None else by_use.in_rows_of(ids)
+        version = _version(arrays, placed, f"{index.kind} {index.effort}", *encoder)
+        return cls(arrays, index, encoder, version, placed)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -145,6 +160,19 @@ class Catalogue:
         products(self._rows, rows, np.ascontiguousarray(vector / norm, np.float32), found)
         return found
 
+    def means_by_use(self, history: Iterable[str], item_ids: Iterable[str]) -> NDArray[np.float32]:
+        """Return how much each item has the same users as those of `history`, (m,): the mean weight over them.
+
+        NaN for ids that are not here, and throughout where nothing of the history is, or nothing is known of use.
+        """
+        return self.means_by_use_at(history, self.rows(item_ids))
+
+    def means_by_use_at(self, history: Iterable[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Do what `means_by_use` does for the items in `rows` (m,); NaN for -1."""
+        if self.by_use is None:
+            return np.full(len(rows), np.nan, np.float32)
+        return self.by_use.means(self.rows(history), rows)
+
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""
         return self.rows(item_ids) >= 0
@@ -163,14 +191,18 @@ class Catalogue:
                 continue
             with replace_file(file) as path, path.open("wb") as draft:
                 np.save(draft, array, allow_pickle=False)
+        files = [*(f"{name}.npy" for name in _ARRAYS), f"{_INDEX}/{INDEX_MANIFEST}"]
+        if self.by_use is not None:
+            self.by_use.save(folder / _BY_USE)
+            files.append(f"{_BY_USE}/{MANIFEST}")
         facts = {
             "format": _FORMAT,
             "version": self.version,
             "count": len(self),
             "encoder_name": self.encoder_name,
             "encoder_fingerprint": self.encoder_fingerprint,
+            "by_use": self.by_use is not None,
         }
-        files = [*(f"{name}.npy" for name in _ARRAYS), f"{_INDEX}/{INDEX_MANIFEST}"]
         write_manifest(folder / _MANIFEST, facts, files)
 
     @classmethod
@@ -195,15 +227,27 @@ class Catalogue:
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in _ARRAYS
         }
-        of_index = checksums and {
-            name.removeprefix(f"{_INDEX}/"): digest for name, digest in checksums.items()
-        }
+        by_use = None
+        if facts.get("by_use", False):
+            by_use = NeighbourTable.load(folder / _BY_USE, checksums=_within(_BY_USE, checksums))
         return cls(
             arrays,
-            FaissIndex.load(folder / _INDEX, device, checksums=of_index, gpu=gpu),
+            FaissIndex.load(folder / _INDEX, device, checksums=_within(_INDEX, checksums), gpu=gpu),
             (facts["encoder_name"], facts["encoder_fingerprint"]),
             facts["version"],
+            by_use,
         )
+
+
+def _within(name: str, checksums: Checksums | None) -> Checksums | None:
+    """Return the checksums of the files in the folder `name`, by their names there."""
+    if checksums is None:
+        return None
+    return {
+        file.removeprefix(f"{name}/"): digest
+        for file, digest in checksums.items()
+        if file.startswith(f"{name}/")
+    }
 
 
 def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: float) -> NDArray[np.float64]:
@@ -225,10 +269,15 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
     return column
 
 
-def _version(arrays: dict[str, NDArray[Any]], index: str, name: str, fingerprint: str) -> str:
+def _version(
+    arrays: dict[str, NDArray[Any]], by_use: NeighbourTable | None, index: str, name: str, fingerprint: str
+) -> str:
     digest = hashlib.sha256(f"{index}\0{name}\0{fingerprint}".encode())
-    for array_name in _ARRAYS:
-        array = np.ascontiguousarray(arrays[array_name])
+    told = {array_name: arrays[array_name] for array_name in _ARRAYS}
+    if by_use is not None:
+        told |= {"starts": by_use.starts, "neighbours": by_use.neighbours, "weights": by_use.weights}
+    for array_name, column in told.items():
+        array = np.ascontiguousarray(column)
         digest.update(f"\0{array_name} {array.dtype.str} {array.shape}\0".encode())
         digest.update(array.view(np.uint8).data if array.size else b"")
     return digest.hexdigest()[:16]

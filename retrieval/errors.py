@@ -7,6 +7,7 @@
     ├── InvalidOption        (ValueError)    an option outside its range
     ├── InvalidVectors       (ValueError)    vectors, ids or texts that an index or encoder cannot take
     ├── CorruptArtefact      (ValueError)    a saved file that is damaged, missing or foreign
+    ├── NeighboursUnknown    (LookupError)   a catalogue that does not know which items have the same users
     ├── InvalidTable         (ValueError)    interactions, items, users or entities out of their stated shape
     └── FeatureRepositoryError (RuntimeError)  a Feast repository that cannot be written, applied or read
 
@@ -40,6 +41,10 @@ class InvalidVectors(RetrievalError, ValueError):
 
 class CorruptArtefact(RetrievalError, ValueError):
     """A saved file that is damaged, missing or foreign."""
+
+
+class NeighboursUnknown(RetrievalError, LookupError):
+    """A catalogue that does not know which items have the same users."""
 
 
 class InvalidTable(RetrievalError, ValueError):

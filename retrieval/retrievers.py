@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.catalogue import Catalogue
-from explorank.retrieval.errors import InvalidOption
+from explorank.retrieval.errors import InvalidOption, NeighboursUnknown
 from explorank.retrieval.interest import interest_vector
 
 Found: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
@@ -106,6 +106,45 @@ class SimilarToHistory:
             rows = catalogue.rows(query.history)
             vector = interest_vector(catalogue.vectors[rows[rows >= 0]], self.decay)
         return vector if vector.any() else None
+
+
+@dataclass(frozen=True)
+class SimilarByUse:
+    """The items that have the same users as what the user took up, or as `query.similar_to` where that is asked for.
+
+    Scores are mean weights of the catalogue's table of neighbours over the history. Nothing is found for a user of
+    whom no known item is known, and items that nobody took up are never found. Raises `NeighboursUnknown` for a
+    catalogue that was built without such a table.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "similar_by_use"
+
+    history: int = 50
+    """How many of the latest items of the history count, all alike; 1 or more."""
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise InvalidOption(
+                f"{self.name}: history={self.history} leaves nothing of what the user took up, so nothing would be "
+                "found. Set 1 or more."
+            )
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items of greatest mean weight, and those means."""
+        rows, means = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], means
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` items of greatest mean weight, and those means."""
+        if catalogue.by_use is None:
+            raise NeighboursUnknown(
+                f"{self.name} asks for items that have the same users, and catalogue {catalogue.version} was built "
+                "without interactions, so it finds nothing. Set `retrieval.by_use` and run `explorank build "
+                "--interactions FILE`."
+            )
+        history = query.history[-self.history :] if query.similar_to is None else (query.similar_to,)
+        return catalogue.by_use.best(catalogue.rows(history), k, catalogue.rows(query.exclude))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from explorank.artefacts import Watched
-from explorank.builtin.retrieval import liked_items
+from explorank.builtin.retrieval import history_of
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.deadlines import Deadline
@@ -141,13 +141,3 @@ class _Plan:
             return Scores(self.ranker.score(values[:, self.columns]), version=version)
         scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])
         return Scores(scores, uncertainty, version)
-
-
-def history_of(request: RankingRequest) -> tuple[str, ...]:
-    """Return what the visitor took up, oldest first: what is stored, their session, and what came in since then.
-
-    What is stored of the latest events already, and what was taken up once more, stands where it was last taken up.
-    """
-    since = tuple(request.context.get("recent", ()))
-    latest = frozenset(since)
-    return (*(item for item in map(str, liked_items(request)) if item not in latest), *since)

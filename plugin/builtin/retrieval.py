@@ -30,14 +30,18 @@ from explorank.retrieval import (
     Popular,
     RetrievalQuery,
     Retriever,
+    SimilarByUse,
     SimilarToHistory,
     unite,
 )
 from explorank.services import Services
-from explorank.settings import Settings, resolve_component
+from explorank.settings import ByUseSettings, Settings, resolve_component
 
 SIMILARITY: Final = "similarity"
 """The column with the cosine between the user's interest vector and the item's; NaN where one is unknown."""
+
+SIMILARITY_BY_USE: Final = "similarity_by_use"
+"""The column with how much each item has the same users as what the user took up; where `retrieval.by_use` is set."""
 
 
 class RetrievalPlugin:
@@ -47,11 +51,13 @@ class RetrievalPlugin:
         self._catalogue: Watched[Catalogue] | None = None
         self._retrievers: tuple[tuple[Retriever, int], ...] = ()
         self._interest = LiveInterest(decay=0.9)
+        self._by_use: ByUseSettings | None = None
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
         """Add the built-in retrievers."""
         registry.retriever("similar_to_history", SimilarToHistory)
+        registry.retriever("similar_by_use", SimilarByUse)
         registry.retriever("popular", Popular)
         registry.retriever("new_items", NewItems)
 
@@ -59,6 +65,7 @@ class RetrievalPlugin:
     def ranking_startup(self, settings: Settings, services: Services) -> None:
         """Watch the catalogue and build the retrievers."""
         self._interest = LiveInterest(settings.retrieval.decay)
+        self._by_use = settings.retrieval.by_use
         self._retrievers = tuple(
             (resolve_component("retriever", component, services.registry), component.k)
             for component in settings.retrieval.retrievers
@@ -80,7 +87,7 @@ class RetrievalPlugin:
             return None
         query = RetrievalQuery(
             user_vector=self._user_vector(request, catalogue),
-            history=tuple(liked_items(request)),
+            history=history_of(request),
             similar_to=request.similar_to,
             exclude=request.exclude,
             time=request.time,
@@ -93,18 +100,23 @@ class RetrievalPlugin:
 
     @hookimpl
     def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
-        """Return the similarity of each candidate to the user's interest, or to the item asked for."""
+        """Return how similar each candidate is to what the user took up, or to the item asked for.
+
+        That is the cosine of its text with the user's interest and, where settings ask for it, the mean weight by use.
+        """
         catalogue = self._newest()
         if catalogue is None:
             return None
+        rows = _rows_of(candidates, catalogue)
         anchor = self._anchor(request, catalogue)
-        if anchor is None:
-            cosines = np.full(len(candidates), np.nan, np.float32)
-        elif candidates.places is not None and candidates.places.table is catalogue:
-            cosines = catalogue.cosines_at(anchor, candidates.places.rows)
-        else:
-            cosines = catalogue.cosines(anchor, candidates.id_list)
-        return Features((SIMILARITY,), cosines[:, None])
+        unknown = np.full(len(rows), np.nan, np.float32)
+        cosines = unknown if anchor is None else catalogue.cosines_at(anchor, rows)
+        if self._by_use is None:
+            return Features((SIMILARITY,), cosines[:, None])
+        history = history_of(request)[-self._by_use.history :]
+        known = history if request.similar_to is None else (request.similar_to,)
+        means = catalogue.means_by_use_at(known, rows)
+        return Features((SIMILARITY, SIMILARITY_BY_USE), np.column_stack([cosines, means]))
 
     @hookimpl
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
@@ -125,6 +137,14 @@ class RetrievalPlugin:
             return self._user_vector(request, catalogue)
         row = int(catalogue.rows([request.similar_to])[0])
         return None if row < 0 else catalogue.vectors[row]
+
+
+def _rows_of(candidates: Candidates, catalogue: Catalogue) -> IndexArray:
+    """Return where the candidates stand in the catalogue, -1 for others."""
+    places = candidates.places
+    if places is not None and places.table is catalogue:
+        return places.rows
+    return catalogue.rows(candidates.id_list)
 
 
 def _found(
@@ -177,3 +197,16 @@ def liked_items(request: RankingRequest) -> Sequence[str]:
     """Return what the visitor liked by what is stored and brought along, oldest first."""
     liked: Sequence[str] = request.context.get("liked", request.context.get("history", ()))
     return liked
+
+
+def history_of(request: RankingRequest) -> tuple[str, ...]:
+    """Return what the visitor took up, oldest first: what is stored, their session, and what came in since then.
+
+    What is stored of the latest events already, and what was taken up once more, stands where it was last taken up.
+    """
+    stored = map(str, liked_items(request))
+    since = tuple(request.context.get("recent", ()))
+    if not since:
+        return tuple(stored)
+    latest = frozenset(since)
+    return (*(item for item in stored if item not in latest), *since)

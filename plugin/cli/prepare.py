@@ -107,18 +107,33 @@ def build(
     tune_seconds: Annotated[
         float | None, typer.Option(help="How long to try out what that takes; the settings' by default.")
     ] = None,
+    interactions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table with user_id, item_id, timestamp, value: what has the same users, for retrieval.by_use; the "
+            "settings' by default."
+        ),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Embed the items' texts, index them and publish the catalogue; a running server takes it up."""
-    from explorank.cli.tables import print_tuning
+    from explorank.cli.tables import print_tuning, tell_of_checks
     from explorank.pipeline.build import build_catalogue
+    from explorank.pipeline.by_use import tables_by_use
+    from explorank.pipeline.tables import past_interactions
     from explorank.settings import load_settings
 
     settings = load_settings(config)
+    events = None
+    tables = tables_by_use(settings, interactions)
+    if tables is not None and tables.interactions is not None:
+        tell_of_checks(tables)
+        events = past_interactions(tables.interactions)
     with progress("embedding") as report:
         version, catalogue = build_catalogue(
             settings,
             items=items,
+            interactions=events,
             recall=recall,
             tune_s=tune_seconds,
             progress=report,
@@ -129,6 +144,8 @@ def build(
     output.print(
         f"catalogue {version}: {len(catalogue):,} items, index {catalogue.index.kind}, {catalogue.encoder_name}"
     )
+    if catalogue.by_use is not None:
+        output.print(f"{catalogue.by_use.known:,} items have others of the same users")
 
 
 def adapt(

@@ -14,6 +14,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DataError
+from explorank.pipeline.by_use import table_by_use
 from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.tables import read_table
@@ -27,6 +28,7 @@ def build_catalogue(
     settings: Settings,
     *,
     items: Path | None = None,
+    interactions: pd.DataFrame | None = None,
     until: datetime | None = None,
     recall: float | None = None,
     tune_s: float | None = None,
@@ -36,13 +38,18 @@ def build_catalogue(
     """Return the published version and the catalogue of `items`, or of the feature repository's.
 
     `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
-    `until` ignores what the repository knows of later times. Embeddings are cached by content, so that only
+    `interactions` tell what has the same users, where `retrieval.by_use` is set: what `past_interactions` returns, by
+    default of the table that the settings name. `until` ignores what is known of later times.
+
+    Embeddings are cached by content, so that only
     new texts are encoded (all of them, where an adapter changed the encoder's layers). They go straight to the file
     that is published: memory holds the index, and the vectors only as far as the system likes. `recall` and `tune_s`
     take the place of the settings'. `progress` counts the texts, `begins` is told each step after that. Needs the
     extra `train`.
     """
     table = item_table(settings, items, until)
+    # First, since it may be refused, and encoding takes the longest.
+    by_use = table_by_use(settings, interactions, table["item_id"].to_numpy(np.str_), until=until)
     encoder = configured_encoder(settings)
     index = settings.retrieval.index
     built: list[Catalogue] = []
@@ -58,6 +65,7 @@ def build_catalogue(
             encoder.encode(table["text"].tolist(), progress, allocate=allocate),
             popularity=table["popularity"].to_numpy(),
             first_seen=table["first_seen"].to_numpy(),
+            by_use=by_use,
             encoder_name=encoder.name,
             encoder_fingerprint=encoder.fingerprint,
             kind=index.kind,

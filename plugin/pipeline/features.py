@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from explorank.builtin.retrieval import SIMILARITY
+from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.retrieval.features import BuildReport, FeatureAccess, build_features
@@ -30,9 +30,14 @@ def feature_access(settings: Settings) -> FeatureAccess:
     )
 
 
+def similarities(settings: Settings) -> tuple[str, ...]:
+    """Return the columns that compare each item with what the user took up."""
+    return (SIMILARITY,) if settings.retrieval.by_use is None else (SIMILARITY, SIMILARITY_BY_USE)
+
+
 def served_columns(settings: Settings) -> frozenset[str]:
     """Return the columns that the stage serves to a ranker; raise `DataError` for crosses that cannot be made."""
-    served = {SIMILARITY}
+    served = {*similarities(settings)}
     if settings.features is not None:
         access = feature_access(settings)
         served |= {*access.item_names, *access.user_names}

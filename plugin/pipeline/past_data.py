@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from explorank.builtin.retrieval import SIMILARITY
+from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
+from explorank.pipeline.by_use import liked_events, past_means
+from explorank.pipeline.features import similarities
 from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
@@ -41,11 +43,17 @@ def past_data(
 ) -> PastData:
     """Return the past requests that teach something; raise `DataError` where they are too few."""
     crosses = Crosses.of(settings)
-    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
+    crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses)
+    by_use = None
+    if settings.retrieval.by_use is not None:
+        # The later slice begins a block: it is judged on as what serves is asked, by a table of before.
+        starts = np.append(np.arange(options.tables_by_use) * split // options.tables_by_use, split)
+        events = liked_events(settings, interactions)
+        by_use = past_means(settings.retrieval.by_use, events, catalogue, queries, rows, starts)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
     data = RankingData(
         features=matrix,
@@ -89,10 +97,12 @@ def feature_matrix(
     rows: pd.DataFrame,
     vectors: NDArray[np.float32],
     crosses: Crosses | None = None,
+    by_use: NDArray[np.float32] | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
 
-    `rows` has `query`, `user_id`, `item_id` and `event_timestamp`; `vectors` (q, d) are the queries' interests.
+    `rows` has `query`, `user_id`, `item_id` and `event_timestamp`; `vectors` (q, d) are the queries' interests,
+    `by_use` (n,) the rows' mean weights by use, where that is a column.
     """
     known = access.training_frame(rows[["user_id", "item_id", "event_timestamp"]])
     names = (*access.item_names, *access.user_names)
@@ -102,8 +112,11 @@ def feature_matrix(
     query = rows["query"].to_numpy()
     cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
     cosines[(positions < 0) | (norms[query] == 0)] = np.nan
-    matrix = np.column_stack([known[list(names)].to_numpy(np.float32), cosines.astype(np.float32)])
-    features = (crosses or Crosses()).extend(Features((*names, SIMILARITY), matrix))
+    columns = {SIMILARITY: cosines.astype(np.float32)} | (
+        {} if by_use is None else {SIMILARITY_BY_USE: by_use}
+    )
+    matrix = np.column_stack([known[list(names)].to_numpy(np.float32), *columns.values()])
+    features = (crosses or Crosses()).extend(Features((*names, *columns), matrix))
     return features.names, features.values
 
 

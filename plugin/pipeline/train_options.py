@@ -21,6 +21,9 @@ class TrainOptions:
     """How many items are drawn for a query's positives to be told from."""
     validation_share: float = 0.2
     """The latest share of the queries, by time, on which training stops early."""
+    tables_by_use: int = 8
+    """Into how many blocks, by time, the training queries are cut where `retrieval.by_use` is set: each is told what
+    has the same users by what happened before it. More are nearer to what serves, and take as many fits."""
     seed: int = 0
     promote: PromotionRule = "unless-worse"
     """When the new ranker becomes current; the first one always does, but by `never`."""

@@ -9,6 +9,7 @@ from explorank.settings.components import (
 from explorank.settings.load import load_settings, parse_settings
 from explorank.settings.model import (
     BudgetSettings,
+    ByUseSettings,
     CandidateRule,
     Component,
     CrossKind,
@@ -38,6 +39,7 @@ from explorank.settings.template import template
 
 __all__ = [
     "BudgetSettings",
+    "ByUseSettings",
     "CandidateRule",
     "Component",
     "CrossKind",

@@ -216,6 +216,26 @@ class IndexSettings(_Section):
     """How the index lies on GPUs, where there are any."""
 
 
+class ByUseSettings(_Section):
+    """What has the same users: for `similar_by_use`, and for the rankers' column `similarity_by_use`.
+
+    See [Similar by use](by-use.md).
+    """
+
+    interactions: Path | None = None
+    """The table that `explorank build` learns it from, relative to the settings file: what users liked, by
+    `features.positive_from`. `null` leaves it to `explorank build --interactions FILE`."""
+    log: bool = False
+    """`true` also learns from the decision log: what earned a user's reward above 0."""
+    model: Literal["auto", "ease", "item_knn"] = "auto"
+    """`ease` weighs items against one another, and takes time and memory that grow fast with the items, 20,000 at
+    most; `item_knn` is a shrunk cosine of their users. `auto` is `ease` up to 5,000 items."""
+    neighbours: Positive = 50
+    """How many items are kept for each, those of the greatest weight."""
+    history: Positive = 50
+    """How many of the latest items of a history count for the column, all alike."""
+
+
 class RetrievalSettings(_Section):
     """Where candidates come from."""
 
@@ -232,6 +252,8 @@ class RetrievalSettings(_Section):
     """The index over the embeddings."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The weight of each item of the history relative to the next newer one; 1 weighs all alike."""
+    by_use: ByUseSettings | None = None
+    """What has the same users; `null` leaves it unknown."""
     candidates: Positive = 300
     """At most this many candidates go to the ranker."""
     retrievers: tuple[RetrieverComponent, ...] = (
@@ -684,6 +706,14 @@ class Settings(_Section):
                 "it, or raise the limit.",
                 "retrieval",
                 "candidates",
+            )
+        by_name = {retriever.use for retriever in self.retrieval.retrievers}
+        if "similar_by_use" in by_name and self.retrieval.by_use is None:
+            raise rule_broken(
+                "`similar_by_use` asks for interactions, which tell what has the same users, and nothing names any, "
+                "so it would find nothing. Set `retrieval.by_use: {interactions: FILE}`.",
+                "retrieval",
+                "retrievers",
             )
         self._check_safety()
         slots = self.exploration.slots

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from explorank import Stage
-from explorank.builtin.rankers import history_of
+from explorank.builtin.retrieval import history_of
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.host import create_app

@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 
 from explorank.retrieval import Catalogue, CorruptArtefact, InvalidVectors
+from explorank.retrieval.collaborative import NeighbourTable
+
+# Beside "a" and "c", "gone" is in no catalogue below.
+BY_USE = NeighbourTable.of(
+    np.array(["gone", "c", "a"]), np.array([[0, 1, 1], [1, 0, 0.5], [1, 0.25, 0]], np.float32), 2
+)
 
 
 def catalogue(**changes: object) -> Catalogue:
@@ -49,6 +55,20 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     assert after.index.search([0.6, 0.8], 1)[0].tolist() == ["d"]
 
 
+def test_what_has_the_same_users_is_saved_with_it_and_mapped(tmp_path: Path) -> None:
+    catalogue(by_use=BY_USE).save(tmp_path)
+    after = Catalogue.load(tmp_path)
+
+    expected = [np.nan, 0.25, 0.0, np.nan]  # of "c" for somebody who took up "a"; nothing of "b" is known
+    np.testing.assert_array_equal(after.means_by_use(["nobody", "a"], ["x", "c", "b", "gone"]), expected)
+    assert np.isnan(after.means_by_use(["nobody"], ["c"])).all()
+    assert after.by_use is not None
+    assert isinstance(after.by_use.weights.base, np.memmap)
+    assert after.version == catalogue(by_use=BY_USE).version
+    catalogue().save(tmp_path)
+    assert Catalogue.load(tmp_path).by_use is None
+
+
 def test_an_empty_catalogue(tmp_path: Path) -> None:
     catalogue(item_ids=[], vectors=np.zeros((0, 2)), popularity=None, first_seen=None).save(tmp_path)
     empty = Catalogue.load(tmp_path)
@@ -65,6 +85,7 @@ def test_an_empty_catalogue(tmp_path: Path) -> None:
         {"first_seen": [30.0, 10.0, 1.0, 20.0]},
         {"encoder_fingerprint": "abd"},
         {"kind": "hnsw"},
+        {"by_use": BY_USE},
     ],
 )
 def test_the_version_tells_every_change(changes: dict[str, object]) -> None:
@@ -74,9 +95,19 @@ def test_the_version_tells_every_change(changes: dict[str, object]) -> None:
 FILES = ["vectors.npy", "item_ids.npy", "popularity.npy", "first_seen.npy", "catalogue.json"]
 
 
-@pytest.mark.parametrize("name", [*FILES, "index/index.json", "index/index.faiss", "index/ids.npy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *FILES,
+        "index/index.json",
+        "index/index.faiss",
+        "index/ids.npy",
+        "by_use/manifest.json",
+        "by_use/weights.npy",
+    ],
+)
 def test_a_damaged_file_is_named_and_refused(name: str, tmp_path: Path) -> None:
-    catalogue().save(tmp_path)
+    catalogue(by_use=BY_USE).save(tmp_path)
     file = tmp_path / name
     content = bytearray(file.read_bytes())
     content[-9] ^= 4

@@ -13,19 +13,34 @@ from pydantic import TypeAdapter, ValidationError
 from explorank.retrieval import (
     Catalogue,
     InvalidOption,
+    NeighboursUnknown,
     NewItems,
     Popular,
     RetrievalQuery,
     Retriever,
     RowRetriever,
+    SimilarByUse,
     SimilarToHistory,
 )
+from explorank.retrieval.collaborative import NeighbourTable
 
 DAY = 86_400.0
 NOW = 100 * DAY
+IDS = ["east", "north", "west", "north-east", "south"]
+BY_USE = {  # who takes up the first takes up the others too; "gone" is in no catalogue
+    "east": {"west": 0.5, "south": 0.25, "gone": 0.9},
+    "north": {"south": 0.5, "east": 0.125},
+    "gone": {"north": 1.0},
+}
+ALL_IDS = np.array([*IDS, "gone"])
 ITEMS = Catalogue.build(
-    ["east", "north", "west", "north-east", "south"],
+    IDS,
     [[1, 0], [0, 1], [-1, 0], [1, 1], [0, -1]],
+    by_use=NeighbourTable.of(
+        ALL_IDS,
+        np.array([[BY_USE.get(one, {}).get(other, 0) for other in ALL_IDS] for one in ALL_IDS], np.float32),
+        3,
+    ),
     popularity=[10, 40, 0, 20, 5],
     first_seen=[NOW - 15 * DAY, NOW - 30 * DAY, NOW - 31 * DAY, NOW + 1, np.nan],
 )
@@ -73,6 +88,27 @@ def test_nothing_to_go_by(query: dict[str, object]) -> None:
     assert found(SimilarToHistory(decay=1.0), **query) == []
 
 
+def test_similar_by_use() -> None:
+    history = ("gone", "nobody", "north", "east")  # two are known: means over them
+    assert found(SimilarByUse(), history=history) == [("south", 0.375), ("west", 0.25)]
+    assert found(SimilarByUse(), 1, history=history) == [("south", 0.375)]
+    assert found(SimilarByUse(), history=history, exclude=frozenset({"south", "nobody"})) == [("west", 0.25)]
+    assert found(SimilarByUse(history=1), history=history) == [("west", 0.5), ("south", 0.25)]
+    assert found(SimilarByUse(), history=("north", "north")) == [("south", 0.5), ("east", 0.125)]
+
+
+def test_similar_by_use_to_an_item() -> None:
+    assert found(SimilarByUse(), similar_to="north", history=("east",)) == [("south", 0.5), ("east", 0.125)]
+    assert found(SimilarByUse(), similar_to="nobody", history=("east",)) == []
+
+
+def test_without_a_table_of_neighbours_the_way_out_is_named() -> None:
+    bare = Catalogue.build(["a"], [[1.0]])
+    with pytest.raises(NeighboursUnknown, match=r"Set `retrieval\.by_use` and run `explorank build"):
+        SimilarByUse().retrieve(bare, RetrievalQuery(time=NOW, history=("a",)), 3)
+    assert np.isnan(bare.means_by_use(["a"], ["a"])).all()
+
+
 def test_popular() -> None:
     expected = [("north", 1.0), ("north-east", 0.5), ("east", 0.25), ("south", 0.125), ("west", 0.0)]
     assert found(Popular()) == expected
@@ -103,7 +139,7 @@ ids = st.sampled_from([*ITEMS.item_ids.tolist(), "nobody"])
 
 @settings(max_examples=150)
 @given(
-    retriever=st.sampled_from([SimilarToHistory(), Popular(), NewItems(max_age_days=60)]),
+    retriever=st.sampled_from([SimilarToHistory(), SimilarByUse(), Popular(), NewItems(max_age_days=60)]),
     k=st.integers(0, 8),
     exclude=st.frozensets(ids),
     history=st.lists(ids).map(tuple),
@@ -139,7 +175,12 @@ def test_once_the_index_was_added_to_rows_are_not_told() -> None:
 
 @pytest.mark.parametrize(
     ("component", "name"),
-    [(SimilarToHistory, "similar_to_history"), (Popular, "popular"), (NewItems, "new_items")],
+    [
+        (SimilarToHistory, "similar_to_history"),
+        (SimilarByUse, "similar_by_use"),
+        (Popular, "popular"),
+        (NewItems, "new_items"),
+    ],
 )
 def test_yaml_sees_a_strict_frozen_component(component: type, name: str) -> None:
     assert component.name == name
@@ -155,3 +196,5 @@ def test_options_outside_their_range() -> None:
         SimilarToHistory(decay=0)
     with pytest.raises(InvalidOption, match="max_age_days=0"):
         NewItems(max_age_days=0)
+    with pytest.raises(InvalidOption, match="history=0"):
+        SimilarByUse(history=0)

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from explorank import Stage
-from explorank.builtin.rankers import RankersPlugin, history_of
+from explorank.builtin.rankers import RankersPlugin
+from explorank.builtin.retrieval import history_of
 from explorank.effort import Effort
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest, Scores

@@ -1,0 +1,294 @@
+"""What `similar_by_use` adds to retrieval, and its column to the ranker, in a running stage on MovieLens-100K.
+
+    python -m benchmarks.by_use [--part retrieval|ranker|stage] [--seeds 1 2 3] [--json PATH]
+
+**Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
+built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
+split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
+they liked later. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
+the sampled candidates of the latest fifth of the requests. *Stage*: what is answered to the users above in ten slots,
+by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column.
+Intervals are bootstraps over users; "beyond" is the difference user by user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.console import Console
+
+from benchmarks import environment
+from benchmarks.report import markdown_table, tell_facts
+from explorank import load
+from explorank.builtin.retrieval import SIMILARITY_BY_USE
+from explorank.demo.accuracy import held_out_queries
+from explorank.demo.data import DemoData, movielens
+from explorank.pipeline.build import build_catalogue
+from explorank.pipeline.evidence import accuracy, compared
+from explorank.pipeline.features import feature_access, prepare_features
+from explorank.pipeline.metrics import Interval, bootstrap, ndcg_at, recall_at
+from explorank.pipeline.past_data import PastData, past_data
+from explorank.pipeline.queries import QueryOptions
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
+from explorank.rankers import LightGBMOptions, LightGBMRanker, score_data
+from explorank.retrieval.features import copy_repository
+from explorank.settings import Settings, parse_settings
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Some retrievers, each with how many candidates it is asked for, and how many the stage keeps."""
+
+    name: str
+    retrievers: tuple[tuple[str, int], ...]
+    candidates: int
+    beyond: str = ""
+    """The mix that it is compared with."""
+
+
+MIXES: Final = (
+    Mix("popular", (("popular", 100),), 100),
+    Mix("similar_to_history", (("similar_to_history", 100),), 100),
+    Mix("similar_by_use", (("similar_by_use", 100),), 100, "popular"),
+    Mix(
+        "similar_by_use and similar_to_history, half each",
+        (("similar_by_use", 50), ("similar_to_history", 100)),
+        100,
+        "similar_to_history",
+    ),
+    Mix(
+        "the default retrievers", (("similar_to_history", 200), ("popular", 100), ("new_items", 50)), 300
+    ),
+    Mix(
+        "similar_by_use before them",
+        (("similar_by_use", 100), ("similar_to_history", 200), ("popular", 100), ("new_items", 50)),
+        300,
+        "the default retrievers",
+    ),
+)  # fmt: skip
+MODELS: Final = ("ease", "item_knn")
+LIGHTGBM: Final = {"use": "lightgbm", "num_threads": 1, "budget_ms": 5_000.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What share of what users liked later was among their candidates."""
+
+    model: str
+    """What the table was fitted by; empty where none is read."""
+    mix: str
+    candidates: int
+    recall: Interval
+    beyond: str
+    gain: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What use changed in NDCG@10, by one seed."""
+
+    seed: int
+    without: Interval
+    with_use: Interval
+    difference: Interval
+
+
+def settings_of(
+    data: DemoData, folder: Path, ranker: dict[str, Any] | None = None, **retrieval: Any
+) -> Settings:
+    """Return the settings of a stage in `folder` whose clock stands at the split."""
+    return parse_settings(
+        {
+            "version": 1,
+            "features": {"as_of": data.split.isoformat(), "positive_from": data.positive_from},
+            "exploration": {"mode": "off", "policy": {"use": "uniform"}},
+            "ranker": ranker,
+            "retrieval": retrieval,
+        },
+        folder,
+    )
+
+
+def retrieved(settings: Settings, queries: pd.DataFrame, candidates: int) -> NDArray[np.float64]:
+    """Return the recall (u,) of the candidates of each query, as the stage logs them."""
+    recall = []
+    with load(settings) as stage:
+        for user, seen, positives in zip(
+            queries["user_id"], queries["seen"], queries["positives"], strict=True
+        ):
+            decision = stage.rank(user_id=user, slots=10, exclude=seen)
+            found = stage.decision(decision.decision_id).item_ids.tolist()
+            assert not decision.fallbacks, decision.fallbacks  # noqa: S101 - a retriever that fails measures nothing
+            recall.append(recall_at(found, set(positives) - set(seen), candidates))
+    return np.array(recall)
+
+
+def measure_retrieval(data: DemoData, folder: Path, queries: pd.DataFrame) -> Iterator[Found]:
+    """Yield what each mix finds; what reads the table once for each model."""
+    measured: dict[str, NDArray[np.float64]] = {}
+    for model in MODELS:
+        by_use = {"model": model}
+        build_catalogue(settings_of(data, folder, by_use=by_use), interactions=data.past, until=data.split)
+        for mix in MIXES:
+            reads_table = any(name == "similar_by_use" for name, _ in mix.retrievers)
+            if mix.name in measured and not reads_table:
+                continue
+            retrievers = [{"use": name, "k": k} for name, k in mix.retrievers]
+            settings = settings_of(
+                data, folder, by_use=by_use, candidates=mix.candidates, retrievers=retrievers
+            )
+            measured[mix.name] = recall = retrieved(settings, queries, mix.candidates)
+            yield Found(
+                model if reads_table else "",
+                mix.name,
+                mix.candidates,
+                bootstrap(recall, seed=0),
+                mix.beyond,
+                bootstrap(recall - measured[mix.beyond], seed=0) if mix.beyond else None,
+            )
+
+
+def measure_ranker(data: DemoData, folder: Path, seeds: Sequence[int]) -> Iterator[Ranked]:
+    """Yield what the column changes, seed by seed; a seed draws the requests, their other items and the trees."""
+    settings = settings_of(data, folder, by_use={})
+    _, catalogue = build_catalogue(settings, interactions=data.past, until=data.split)
+    access = feature_access(settings)
+    for seed in seeds:
+        options = TrainOptions(queries=QueryOptions(positive_from=data.positive_from), seed=seed)
+        past = past_data(settings, data.past, catalogue, access, options)
+        names = [name for name in past.training.feature_names if name != SIMILARITY_BY_USE]
+        without, with_column = (
+            _ndcg(past, columns, seed) for columns in (names, list(past.training.feature_names))
+        )
+        yield Ranked(
+            seed,
+            bootstrap(without, seed=seed, users=past.later_users),
+            bootstrap(with_column, seed=seed, users=past.later_users),
+            compared(with_column, without, past.later_users, seed=seed),
+        )
+
+
+def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """Return NDCG@10 of each later request, (h,), by a ranker that was trained on `columns`."""
+    places = [past.training.feature_names.index(name) for name in columns]
+    training, later = (
+        replace(part, features=part.features[:, places], feature_names=tuple(columns))
+        for part in (past.training, past.later)
+    )
+    ranker = LightGBMRanker.fit(training, valid=later, options=LightGBMOptions(num_threads=1), seed=seed)
+    return accuracy(score_data(ranker, later), later)["ndcg@10"]
+
+
+def measure_stage(
+    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int]
+) -> Iterator[Ranked]:
+    """Yield what retriever and column together change in what is answered, seed by seed."""
+    told: dict[str, Any] = {
+        "by_use": {},
+        "candidates": MIXES[-1].candidates,
+        "retrievers": [{"use": name, "k": k} for name, k in MIXES[-1].retrievers],
+    }
+    build_catalogue(settings_of(data, folder, by_use={}), interactions=data.past, until=data.split)
+    for seed in seeds:
+        without, with_use = (
+            _answered(settings_of(data, folder, LIGHTGBM, **retrieval), data, queries, seed)
+            for retrieval in ({}, told)
+        )
+        yield Ranked(
+            seed,
+            bootstrap(without, seed=seed),
+            bootstrap(with_use, seed=seed),
+            bootstrap(with_use - without, seed=seed),
+        )
+
+
+def _answered(settings: Settings, data: DemoData, queries: pd.DataFrame, seed: int) -> NDArray[np.float64]:
+    """Return NDCG@10 (u,) of the ten that a stage answers to each query, with a ranker trained for it."""
+    options = TrainOptions(
+        queries=QueryOptions(positive_from=data.positive_from), seed=seed, promote="always"
+    )
+    train_ranker(settings, data.past, options=options)
+    ndcg = []
+    with load(settings) as stage:
+        for user, seen, positives in zip(
+            queries["user_id"], queries["seen"], queries["positives"], strict=True
+        ):
+            decision = stage.rank(user_id=user, slots=10, exclude=seen)
+            assert not decision.fallbacks, decision.fallbacks  # noqa: S101 - a part that fails measures nothing
+            ndcg.append(ndcg_at(decision.items, set(positives) - set(seen), 10))
+    return np.array(ndcg)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print Markdown, and write JSON where asked for."""
+    parser = argparse.ArgumentParser(prog="benchmarks.by_use", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--part", choices=("retrieval", "ranker", "stage"), help="measure this alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers")
+    parser.add_argument("--cache", type=Path, help="where embeddings are kept for another run")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
+    options = parser.parse_args(arguments)
+    console = Console(width=200)
+    data = movielens()
+    queries = held_out_queries(data)
+    # Others were not known at the split: features of their first events are not in the store.
+    queries = queries[queries["event_timestamp"] == pd.Timestamp(data.split)]
+    facts = environment.describe() | {"data": data.name, "users": len(queries)}
+    tell_facts(facts, console)
+    parts = ("retrieval", "ranker", "stage") if options.part is None else (options.part,)
+    results: dict[str, Sequence[Found] | Sequence[Ranked]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.cache is not None:
+            options.cache.touch()
+            (folder / ".explorank").mkdir()
+            (folder / ".explorank" / "embeddings.db").symlink_to(options.cache.absolute())
+        copy_repository(folder / "feature_repo")
+        prepare_features(
+            settings_of(data, folder), data.interactions, data.items, data.users, until=data.split
+        )
+        if "retrieval" in parts:
+            results["retrieval"] = found = list(measure_retrieval(data, folder, queries))
+            tell_retrieval(found, console)
+        if "ranker" in parts:
+            results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))
+            tell_ranked(ranked, console)
+        if "stage" in parts:
+            results["stage"] = answered = list(measure_stage(data, folder, queries, options.seeds))
+            tell_ranked(answered, console)
+    if options.json is not None:
+        written = {part: [asdict(one) for one in measured] for part, measured in results.items()}
+        options.json.write_text(json.dumps({"environment": facts, **written}, indent=1), encoding="utf-8")
+    return 0
+
+
+def tell_retrieval(found: Sequence[Found], console: Console) -> None:
+    """Print a row for each mix."""
+    table = markdown_table(("retrievers", "table by", "candidates", "recall", "beyond"), left=("beyond",))
+    for one in found:
+        gain = "" if one.gain is None else f"{one.gain:+} {one.beyond}"
+        table.add_row(one.mix, one.model, str(one.candidates), f"{one.recall}", gain)
+    console.print(table, highlight=False)
+
+
+def tell_ranked(ranked: Sequence[Ranked], console: Console) -> None:
+    """Print a row for each seed."""
+    table = markdown_table(("seed", "NDCG@10 without", "with use", "difference"))
+    for one in ranked:
+        table.add_row(str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
+    console.print(table, highlight=False)
+
+
+if __name__ == "__main__":
+    environment.restart_with_one_thread()
+    sys.exit(main())
