@@ -46,6 +46,7 @@ from benchmarks.report import markdown_table, tell_facts
 from benchmarks.request_path.redis_server import free_port, redis_server
 from benchmarks.request_path.settling import until_idle
 from benchmarks.timing import Contestant, measure, repeated
+from explorank.retrieval.columnar_store import KnownKeys
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -197,7 +198,7 @@ def gathering(store: FeatureStore, items: int) -> dict[str, Callable[[], object]
     matrix = store._get_provider().online_store.matrix(store.config, views, text_codes)
     keys = keys_of(items)
     positions = [np.array([int(key[5:]) for key in part]) for part in keys]
-    known = matrix.known([item_id(number) for number in range(items)])
+    known = KnownKeys(items, lambda numbers: [item_id(number) for number in numbers.tolist()])
     plain = [np.random.default_rng(2).random((items, 25), np.float32) for _ in VIEWS]
     turn = iter(range(sys.maxsize))
     now = time.time()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from itertools import chain, compress, count
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -77,6 +77,23 @@ class RankingRequest:
     """Why `ranking_score` should take a cheaper way if it has one; empty where it need not."""
 
 
+class ItemTable(Protocol):
+    """Items in an order of their own: a catalogue, say."""
+
+    @property
+    def item_ids(self) -> Ids:
+        """(N,) which differ; the very same array for as long as the table lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where candidates stand in a table of items, so that whoever holds the table looks no ids up."""
+
+    table: ItemTable
+    rows: IndexArray  # (n,)
+    """Rows of the table, which differ."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """Deduplicated candidate items, each with the set of retrievers that found it."""
@@ -87,6 +104,8 @@ class Candidates:
     """Bit j of row i says that `source_names[j]` found item i."""
     retrieval_scores: FeatureArray = field(default_factory=lambda: np.zeros(0, np.float32))  # (n,)
     """The best score any retriever gave, NaN where none gave one; falling order is the last fallback."""
+    places: Places | None = field(default=None, compare=False)
+    """Where the items stand in the table that they were found in, if they all were found in one."""
     _id_list: list[Any] | None = field(default=None, init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, where they are known already."""
 
@@ -149,7 +168,7 @@ class Candidates:
 
     @property
     def _distinct(self) -> bool:
-        return len(set(self.id_list)) == len(self)
+        return self.places is not None or len(set(self.id_list)) == len(self)
 
     def _completed(self) -> Candidates:
         """Return the same with sources and a score for each item, none and NaN where none were given."""
@@ -166,6 +185,7 @@ class Candidates:
             self.source_names,
             bits if len(bits) else np.zeros(n, np.uint64),
             scores if len(scores) else np.full(n, np.nan, np.float32),
+            self.places,
         )._listed(self._id_list)
 
     def _bits_under(self, names: tuple[str, ...]) -> NDArray[np.uint64]:
@@ -184,8 +204,13 @@ class Candidates:
             if rows.all():
                 return self
             listed = self._id_list and list(compress(self._id_list, rows.tolist()))
+        places = self.places and Places(self.places.table, self.places.rows[rows])
         return Candidates(
-            self.item_ids[rows], self.source_names, self.source_bits[rows], self.retrieval_scores[rows]
+            self.item_ids[rows],
+            self.source_names,
+            self.source_bits[rows],
+            self.retrieval_scores[rows],
+            places,
         )._listed(listed)
 
     def head(self, limit: int) -> Candidates:
@@ -197,6 +222,7 @@ class Candidates:
             self.source_names,
             self.source_bits[:limit],
             self.retrieval_scores[:limit],
+            self.places and Places(self.places.table, self.places.rows[:limit]),
         )._listed(self._id_list and self._id_list[:limit])
 
     def sources_of(self, rows: IndexArray) -> tuple[tuple[str, ...], ...]:

@@ -24,12 +24,15 @@ from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune_index
 from explorank.retrieval.interest import UserVectors, interest_vector
 from explorank.retrieval.retrievers import (
+    FoundRows,
     NewItems,
     Popular,
     RetrievalQuery,
     Retriever,
+    RowRetriever,
     SimilarToHistory,
 )
+from explorank.retrieval.uniting import United, unite
 
 __all__ = [
     "AdapterMismatch",
@@ -41,6 +44,7 @@ __all__ = [
     "FaissIndex",
     "FaissUnavailable",
     "FeatureRepositoryError",
+    "FoundRows",
     "GpuOptions",
     "InvalidOption",
     "InvalidTable",
@@ -50,12 +54,15 @@ __all__ = [
     "RetrievalError",
     "RetrievalQuery",
     "Retriever",
+    "RowRetriever",
     "SimilarToHistory",
     "TradeOff",
     "TunedIndex",
     "Tuning",
     "TwoTower",
+    "United",
     "UserVectors",
     "interest_vector",
     "tune_index",
+    "unite",
 ]

@@ -35,6 +35,7 @@ def warm_up() -> None:
     set_bits(bits, labels)
     clear_bits(bits, live_labels(labels, bits))
     similarities = np.zeros((1, 1), np.float32)
+    unite(labels, similarities[0], labels + 1, labels.copy(), np.zeros(1, np.uint64), similarities[0])
     first_allowed(similarities, labels[None, :], bits, labels, similarities, labels[None, :].copy())
 
 
@@ -235,3 +236,42 @@ def first_allowed(
         if kept < k:
             return False
     return True
+
+
+@compiled
+def unite(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ends: NDArray[np.int64],
+    kept: NDArray[np.int64],
+    sources: NDArray[np.uint64],
+    best: NDArray[np.float32],
+) -> int:
+    """Write each of `rows` (m,) once to `kept`, in order of first appearance, and return how many there are.
+
+    `ends` says where the parts of `rows` end; bit j of `sources` is set where part j holds the row, and `best` is the
+    highest of its scores that is a number.
+    """
+    size = 16
+    while size < 2 * len(rows):
+        size *= 2
+    mask = size - 1
+    places = np.full(size, EMPTY, np.int64)
+    count = start = 0
+    for part in range(len(ends)):
+        bit = np.uint64(1) << np.uint64(part)
+        for number in range(start, ends[part]):
+            row, score = rows[number], scores[number]
+            place = np.int64((np.uint64(row) * _MIX) >> _HALF) & mask
+            while places[place] != EMPTY and kept[places[place]] != row:
+                place = (place + 1) & mask
+            at = places[place]
+            if at == EMPTY:
+                places[place] = at = count
+                kept[at], best[at], sources[at] = row, score, np.uint64(0)
+                count += 1
+            elif not best[at] >= score:
+                best[at] = score if not np.isnan(score) else best[at]
+            sources[at] |= bit
+        start = ends[part]
+    return count

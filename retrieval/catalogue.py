@@ -136,7 +136,10 @@ class Catalogue:
 
         It is 0 for a vector of zeros.
         """
-        rows = self.rows(item_ids)
+        return self.cosines_at(vector, self.rows(item_ids))
+
+    def cosines_at(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Do what `cosines` does for the items in `rows` (m,); NaN for -1."""
         found = np.empty(len(rows), np.float32)
         norm = float(np.linalg.norm(vector)) or 1.0
         products(self._rows, rows, np.ascontiguousarray(vector / norm, np.float32), found)

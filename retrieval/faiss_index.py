@@ -73,6 +73,7 @@ class FaissIndex:
             self._index.nprobe = stored.effort.lists  # a copy on a GPU takes it over from here
         self._book = LabelBook(stored.ids, stored.states)
         self._unfiltered = None if self.kind == "hnsw" else search_parameters(self.kind, self.effort, 1)
+        self._as_built = stored.changed == 0
         self._generation = 0
         self._gpu = gpu
         self._lock = SharedLock()
@@ -213,6 +214,24 @@ class FaissIndex:
 
         Raises `InvalidVectors` for queries that are not finite, are zero or have another dimension.
         """
+        return self._search(queries, k, exclude, lambda labels: self._book.ids[labels])
+
+    def search_rows(
+        self, queries: ArrayLike, k: int, exclude: Iterable[Any] = ()
+    ) -> tuple[NDArray[np.int64], Similarities] | None:
+        """Do what `search` does, and say of each item its row among those that the index was built from.
+
+        Returns `None` once anything was added or updated: what is found may have no such row then.
+        """
+        return self._search(queries, k, exclude, lambda labels: labels) if self._as_built else None
+
+    def _search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        exclude: Iterable[Any],
+        named: Callable[[Labels], NDArray[Any]],
+    ) -> tuple[NDArray[Any], Similarities]:
         if k < 0:
             raise InvalidOption(f"k={k} asks for fewer than no neighbours. Pass 0 or more.")
         query_array = np.asarray(queries)
@@ -228,14 +247,11 @@ class FaissIndex:
             excluded = self._book.find(unwanted) if len(unwanted) else NOTHING
             count = min(k, self._book.count - len(excluded))
             if count == 0 or len(rows) == 0:
-                ids, similarities = (
-                    np.empty((len(rows), 0), self._book.ids.dtype),
-                    np.empty((len(rows), 0), "f4"),
-                )
+                labels, similarities = np.empty((len(rows), 0), np.int64), np.empty((len(rows), 0), "f4")
             else:
                 similarities, labels = self._nearest(rows, count, excluded)
-                ids = self._book.ids[labels]
-        return (ids[0], similarities[0]) if single else (ids, similarities)
+            found = named(labels)
+        return (found[0], similarities[0]) if single else (found, similarities)
 
     def save(self, path: str | Path) -> None:
         """Write the index into the folder `path`, with a checksum for each file.
@@ -322,6 +338,7 @@ class FaissIndex:
             self._book.check_type(id_array)
             check(id_array)
             self._own()
+            self._as_built = False
             with self._lock.writing():
                 labels = self._book.reserve(id_array)
             self._append(rows, labels)

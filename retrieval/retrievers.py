@@ -20,7 +20,11 @@ from explorank.retrieval.interest import interest_vector
 Found: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
 """Item ids (m,) and their scores (m,), the best first."""
 
+FoundRows: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rows of the catalogue (m,), each once, and their scores (m,), the best first."""
+
 _SECONDS_PER_DAY: Final = 86_400.0
+_NO_ROWS: Final[FoundRows] = (np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,13 @@ class Retriever(Protocol):
         """Return up to `k` items and their scores, the best first, none of them in `query.exclude`."""
 
 
+class RowRetriever(Retriever, Protocol):
+    """A retriever that says in which rows of the catalogue its items stand, so that nobody looks their ids up."""
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows | None:
+        """Do what `retrieve` does; `None` where an item may have no row, so that `retrieve` must be asked."""
+
+
 @dataclass(frozen=True)
 class SimilarToHistory:
     """The items nearest to the user's interest, or to `query.similar_to` where that is asked for.
@@ -73,18 +84,28 @@ class SimilarToHistory:
 
     def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
         """Return up to `k` nearest items and their cosines."""
+        vector = self._vector(catalogue, query)
+        if vector is None:
+            return _nothing(catalogue)
+        return catalogue.index.search(vector, k, _unwanted(query))
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows | None:
+        """Return the rows of up to `k` nearest items and their cosines; `None` once the index was added to."""
+        vector = self._vector(catalogue, query)
+        if vector is None:
+            return _NO_ROWS
+        return catalogue.index.search_rows(vector, k, _unwanted(query))
+
+    def _vector(self, catalogue: Catalogue, query: RetrievalQuery) -> NDArray[np.float32] | None:
+        """Return what the items should be near to, (d,); `None` where nothing is known of it."""
         if query.similar_to is not None:
             row = int(catalogue.rows([query.similar_to])[0])
-            if row < 0:
-                return _nothing(catalogue)
-            return catalogue.index.search(catalogue.vectors[row], k, query.exclude | {query.similar_to})
+            return None if row < 0 else catalogue.vectors[row]
         vector = query.user_vector
         if vector is None:
             rows = catalogue.rows(query.history)
             vector = interest_vector(catalogue.vectors[rows[rows >= 0]], self.decay)
-        if not vector.any():
-            return _nothing(catalogue)
-        return catalogue.index.search(vector, k, query.exclude)
+        return vector if vector.any() else None
 
 
 @dataclass(frozen=True)
@@ -99,11 +120,16 @@ class Popular:
 
     def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
         """Return up to `k` items, the most popular first."""
+        rows, scores = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], scores
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` items, the most popular first."""
         if _asks_for_similar(catalogue, query):
-            return _nothing(catalogue)
+            return _NO_ROWS
         rows = _first_allowed(catalogue, catalogue.by_popularity, query.exclude, k)
         greatest = catalogue.popularity[catalogue.by_popularity[:1]].max(initial=0.0) or 1.0
-        return catalogue.item_ids[rows], (catalogue.popularity[rows] / greatest).astype(np.float32)
+        return rows, (catalogue.popularity[rows] / greatest).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -129,14 +155,19 @@ class NewItems:
 
     def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
         """Return up to `k` new items, the newest first."""
+        rows, scores = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], scores
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` new items, the newest first."""
         if _asks_for_similar(catalogue, query):
-            return _nothing(catalogue)
+            return _NO_ROWS
         span = self.max_age_days * _SECONDS_PER_DAY
         first = int(np.searchsorted(catalogue.known_first_seen, query.time - span, side="left"))
         last = int(np.searchsorted(catalogue.known_first_seen, query.time, side="right"))
         rows = _first_allowed(catalogue, catalogue.by_first_seen[first:last][::-1], query.exclude, k)
         ages = query.time - catalogue.first_seen[rows]
-        return catalogue.item_ids[rows], (1.0 - ages / span).astype(np.float32)
+        return rows, (1.0 - ages / span).astype(np.float32)
 
 
 def _asks_for_similar(catalogue: Catalogue, query: RetrievalQuery) -> bool:
@@ -151,6 +182,11 @@ def _first_allowed(
     if exclude:
         rows = rows[~np.isin(rows, catalogue.rows(exclude))]
     return rows[:k]
+
+
+def _unwanted(query: RetrievalQuery) -> frozenset[str]:
+    """Return what must not be answered; an item is no answer to the question what else is like it."""
+    return query.exclude if query.similar_to is None else query.exclude | {query.similar_to}
 
 
 def _nothing(catalogue: Catalogue) -> Found:

@@ -63,7 +63,12 @@ class FeaturesPlugin:
         if self._access is None:
             return None
         n = len(candidates)
-        items = self._access.items(candidates.id_list)
+        places = candidates.places
+        items = (
+            self._access.items(candidates.id_list)
+            if places is None
+            else self._access.items_at(places.table.item_ids, places.rows)
+        )
         _note_failed(items.failed_views)
         user = request.context.get(USER)
         names = self._access.user_names

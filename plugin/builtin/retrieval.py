@@ -11,9 +11,28 @@ from explorank.artefacts import Watched
 from explorank.builtin.interest import LiveInterest
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
+from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.registry import Registry
-from explorank.hooks.types import Candidates, Fallback, FeatureArray, Features, RankingRequest, Reward
-from explorank.retrieval import Catalogue, NewItems, Popular, RetrievalQuery, Retriever, SimilarToHistory
+from explorank.hooks.types import (
+    Candidates,
+    Fallback,
+    FeatureArray,
+    Features,
+    IndexArray,
+    Places,
+    RankingRequest,
+    Reward,
+)
+from explorank.retrieval import (
+    Catalogue,
+    FoundRows,
+    NewItems,
+    Popular,
+    RetrievalQuery,
+    Retriever,
+    SimilarToHistory,
+    unite,
+)
 from explorank.services import Services
 from explorank.settings import Settings, resolve_component
 
@@ -66,8 +85,11 @@ class RetrievalPlugin:
             exclude=request.exclude,
             time=request.time,
         )
-        found = (_found(retriever, catalogue, query, min(k, own_k)) for retriever, own_k in self._retrievers)
-        return Candidates.union(found)
+        return _union(
+            catalogue,
+            [retriever.name for retriever, _ in self._retrievers],
+            [_found(retriever, catalogue, query, min(k, own_k)) for retriever, own_k in self._retrievers],
+        )
 
     @hookimpl
     def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
@@ -78,6 +100,8 @@ class RetrievalPlugin:
         anchor = self._anchor(request, catalogue)
         if anchor is None:
             cosines = np.full(len(candidates), np.nan, np.float32)
+        elif candidates.places is not None and candidates.places.table is catalogue:
+            cosines = catalogue.cosines_at(anchor, candidates.places.rows)
         else:
             cosines = catalogue.cosines(anchor, candidates.id_list)
         return Features((SIMILARITY,), cosines[:, None])
@@ -103,14 +127,50 @@ class RetrievalPlugin:
         return None if row < 0 else catalogue.vectors[row]
 
 
-def _found(retriever: Retriever, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Candidates:
+def _found(
+    retriever: Retriever, catalogue: Catalogue, query: RetrievalQuery, k: int
+) -> FoundRows | Candidates:
     """Return what one retriever finds; one that fails finds nothing and costs the others nothing."""
     try:
+        by_rows = getattr(retriever, "retrieve_rows", None)
+        found: FoundRows | None = by_rows and by_rows(catalogue, query, k)
+        if found is not None:
+            return _checked(retriever.name, *found, len(catalogue))
         ids, scores = retriever.retrieve(catalogue, query, k)
         return Candidates.of(ids, retriever.name, scores)
     except Exception as error:  # whatever a retriever raises, the others answer
         note_fallback(Fallback("retrieve", retriever.name, f"{type(error).__name__}: {error}", "skipped"))
         return Candidates.of((), retriever.name)
+
+
+def _checked(name: str, rows: IndexArray, scores: FeatureArray, n: int) -> FoundRows:
+    if rows.ndim != 1 or rows.shape != scores.shape:
+        raise InvalidBatch(
+            f"{name!r} returned {scores.shape} scores for {rows.shape} rows; both must be (m,)"
+        )
+    if len(rows) and not 0 <= rows.min() <= rows.max() < n:
+        raise InvalidBatch(f"{name!r} returned rows outside the catalogue's {n} items")
+    return rows.astype(np.int64, copy=False), scores.astype(np.float32, copy=False)
+
+
+def _union(catalogue: Catalogue, names: Sequence[str], found: Sequence[FoundRows | Candidates]) -> Candidates:
+    """Return every item once, in order of first appearance; by their rows where all retrievers told them."""
+    told = [each for each in found if not isinstance(each, Candidates)]
+    if len(told) < len(found) or len(set(names)) < len(names):
+        return Candidates.union(
+            each
+            if isinstance(each, Candidates)
+            else Candidates.of(catalogue.item_ids[each[0]], name, each[1])
+            for name, each in zip(names, found, strict=True)
+        )
+    united = unite(told)
+    return Candidates(
+        catalogue.item_ids[united.rows],
+        tuple(names),
+        united.sources,
+        united.scores,
+        Places(catalogue, united.rows),
+    )
 
 
 def liked_items(request: RankingRequest) -> Sequence[str]:

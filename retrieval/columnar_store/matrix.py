@@ -74,16 +74,14 @@ class FeatureMatrix:
         """
         return self._gather(self._memory.find(self._stored, keys), len(keys), time_s)
 
-    def known(self, keys: Sequence[Key]) -> KnownKeys:
-        """Return keys that `gather_known` finds by their position, without looking each of them up again."""
-        return KnownKeys(keys)
-
-    def gather_known(self, known: KnownKeys, positions: NDArray[np.int64], time_s: float) -> Gathered:
+    def gather_known(self, known: KnownKeys, positions: NDArray[np.int64], time_s: float) -> Gathered | None:
         """Do what `gather` does for the keys at n positions: of the items of an index, say.
 
-        Looking up hundreds of texts in a dictionary of a million costs more than all the rest.
+        Looking up hundreds of texts among a million costs more than all the rest. Returns `None` where not every row
+        is in memory, so that `gather` must be asked.
         """
-        return self._gather(self._memory.find_known(self._stored, known, positions), len(positions), time_s)
+        found = self._memory.find_known(self._stored, known, positions)
+        return None if found is None else self._gather(found, len(positions), time_s)
 
     def _gather(self, found_in: Sequence[tuple[Table, Slots]], count: int, time_s: float) -> Gathered:
         values = np.empty((count, self._width), np.float32)

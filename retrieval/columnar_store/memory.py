@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -60,26 +60,32 @@ class MemoryReport:
 class KnownKeys:
     """Keys that are asked for by their position, and the number that each has in a key space.
 
-    Numbers stay until the space is made anew; keys without one are looked up again when the space has grown.
+    A key is looked up when it is first asked for; its number stays until the space is made anew. A million of them
+    take 4 MB.
+
+    Args:
+        count: How many positions there are.
+        keys_at: Returns the key at each of m positions, `None` where none can be.
+
     """
 
-    def __init__(self, keys: Sequence[Key]) -> None:
-        self.keys = keys
-        self._state: tuple[KeySpace, int, NDArray[np.int64]] | None = None
+    def __init__(self, count: int, keys_at: Callable[[NDArray[np.int64]], Sequence[Key]]) -> None:
+        self._count = count
+        self._keys_at = keys_at
+        self._state: tuple[KeySpace, NDArray[np.int32]] | None = None
 
-    def ids(self, space: KeySpace) -> NDArray[np.int64]:
-        """Return the id of each key, 0 for an unknown one."""
-        size = len(space)
+    def ids(self, space: KeySpace, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the id of the key at each of m positions, 0 for an unknown one."""
         state = self._state
         if state is None or state[0] is not space:
-            ids = space.lookup(self.keys)
-        elif state[1] != size:
-            ids = state[2].copy()
+            state = self._state = (space, np.zeros(self._count, np.int32))
+        known = state[1]
+        ids = known[positions].astype(np.int64)
+        if not ids.all():
+            # One that is not there yet may be written at any time, so that it is looked up again and again.
             unknown = np.flatnonzero(ids == 0)
-            ids[unknown] = space.lookup([self.keys[position] for position in unknown.tolist()])
-        else:
-            return state[2]
-        self._state = (space, size, ids)
+            ids[unknown] = space.lookup(self._keys_at(positions[unknown]))
+            known[positions[unknown]] = ids[unknown]
         return ids
 
 
@@ -139,13 +145,13 @@ class Memory:
 
     def find_known(
         self, views: Sequence[StoredView], known: KnownKeys, positions: NDArray[np.int64]
-    ) -> list[tuple[Table, Slots]]:
-        """Do what `find` does, for the known keys at n positions."""
+    ) -> list[tuple[Table, Slots]] | None:
+        """Do what `find` does, for the known keys at n positions; `None` where not every row is in memory."""
         self._keep_fresh()
         space, tables = self._tables(views)
         if not all(table.complete for table in tables):
-            return self.find(views, [known.keys[position] for position in positions.tolist()])
-        ids = known.ids(space)[positions]
+            return None
+        ids = known.ids(space, positions)
         return [(table, table.slot_of[ids]) for table in tables]
 
     def blocks_of(self, table: Table) -> Blocks:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
-    from explorank.retrieval.columnar_store import ColumnarOnlineStore, FeatureMatrix
+    from explorank.retrieval.columnar_store import ColumnarOnlineStore, FeatureMatrix, KnownKeys
     from explorank.retrieval.features.served import ServedFeatures
     from explorank.retrieval.features.vocabulary import Vocabularies
 
@@ -72,6 +72,24 @@ class ColumnarService:
         read.found[positions] = gathered.found
         read.alive[positions] = gathered.alive
         return read
+
+    def known(self, ids: NDArray[Any]) -> KnownKeys:
+        """Return what `numbers_known` needs to find ids (N,) by their position."""
+        from explorank.retrieval.columnar_store import KnownKeys  # noqa: PLC0415 - imports Feast
+
+        return KnownKeys(len(ids), lambda positions: self._served.keys_or_none(ids[positions].tolist()))
+
+    def numbers_known(self, known: KnownKeys, positions: NDArray[np.int64], now: float) -> ServiceRead | None:
+        """Do what `numbers` does for known ids at n positions; `None` where `numbers` must be asked."""
+        if self._all is None:
+            return None
+        try:
+            gathered = self._all.gather_known(known, positions, now)
+        except Exception as error:
+            # `numbers` says of each view whether it can be read.
+            _log.warning("Feature service %r can't be read at once: %s", self._served.service.name, error)
+            return None
+        return gathered and ServiceRead(gathered.values, gathered.found, gathered.alive)
 
     def lists(self, key: str, now: float) -> tuple[dict[str, list[Any]], ServiceRead]:
         """Return the list features of one id, and how its rows stand."""

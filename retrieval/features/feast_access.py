@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
-from explorank.retrieval.features.columnar import ColumnarService, columnar_service
+from explorank.retrieval.features.columnar import ColumnarService, ServiceRead, columnar_service
 from explorank.retrieval.features.feast_session import (
     apply_repository,
     materialize_repository,
@@ -35,6 +35,8 @@ from explorank.retrieval.features.vocabulary import Vocabularies
 
 if TYPE_CHECKING:
     from feast import FeatureStore
+
+    from explorank.retrieval.columnar_store import KnownKeys
 
 _HISTORY_ITEMS: Final = "history_items"
 _HISTORY_VALUES: Final = "history_values"
@@ -114,6 +116,7 @@ class FeatureAccess:
         self.as_of = as_of
         self._opening = threading.RLock()
         self._opened: _Opened | None = None
+        self._known_items: tuple[NDArray[Any], _Opened, KnownKeys] | None = None
 
     @property
     def item_names(self) -> tuple[str, ...]:
@@ -199,6 +202,22 @@ class FeatureAccess:
         """Return the numbers of `n` items, (n, d) float32, in one read; never raises for an unknown item."""
         opened = self._open
         return _numbers(opened, opened.items, item_ids, self._now)
+
+    def items_at(self, item_ids: NDArray[Any], rows: NDArray[np.int64]) -> OnlineFeatures:
+        """Do what `items` does for those at `rows` (n,) of `item_ids` (N,), text.
+
+        The same array should be asked again and again, as that of a catalogue is: where each id stands in the online
+        store is then remembered, which spares looking hundreds of texts up.
+        """
+        opened, now = self._open, self._now
+        if opened.columnar_items is not None:
+            known = self._known_items
+            if known is None or known[0] is not item_ids or known[1] is not opened:
+                known = self._known_items = (item_ids, opened, opened.columnar_items.known(item_ids))
+            read = opened.columnar_items.numbers_known(known[2], rows, now)
+            if read is not None:
+                return _told(opened.items, read)
+        return self.items(item_ids[rows].tolist())
 
     def user(self, user_id: str) -> OnlineUser:
         """Return a user's numbers and history; an unknown user has NaN and an empty history."""
@@ -324,10 +343,7 @@ class _Opened:
 def _numbers(opened: _Opened, served: ServedFeatures, ids: Sequence[str], now: float) -> OnlineFeatures:
     columnar = opened.columnar_users if served is opened.users else opened.columnar_items
     if columnar is not None:
-        gathered = columnar.numbers(ids, now)
-        missing = int((~gathered.found).sum())
-        expired = int((gathered.found & ~gathered.alive).sum())
-        return OnlineFeatures(served.names, gathered.values, missing, expired, gathered.failed)
+        return _told(served, columnar.numbers(ids, now))
     read = read_views(opened.store, served, ids)
     values = np.full((len(ids), len(served.names)), np.nan, np.float32)
     missing = expired = column = 0
@@ -345,6 +361,12 @@ def _numbers(opened: _Opened, served: ServedFeatures, ids: Sequence[str], now: f
                 values[~alive, column] = np.nan
             column += 1
     return OnlineFeatures(served.names, values, missing, expired, read.failed)
+
+
+def _told(served: ServedFeatures, read: ServiceRead) -> OnlineFeatures:
+    missing = read.found.size - np.count_nonzero(read.found)
+    expired = np.count_nonzero(read.found) - np.count_nonzero(read.found & read.alive)
+    return OnlineFeatures(served.names, read.values, int(missing), int(expired), read.failed)
 
 
 def _aware(moment: datetime) -> datetime:

@@ -80,8 +80,14 @@ class ServedFeatures:
         if not self.integer_keys:
             keys = list(ids)
             return keys, np.arange(len(keys))
-        held = [(row, int(key)) for row, key in enumerate(ids) if key.removeprefix("-").isdecimal()]
+        held = [(row, key) for row, key in enumerate(self.keys_or_none(list(ids))) if key is not None]
         return [key for _, key in held], np.array([row for row, _ in held], np.int64)
+
+    def keys_or_none(self, ids: list[str]) -> list[Any]:
+        """Return each id as the join key's type, `None` where that type cannot hold it."""
+        if not self.integer_keys:
+            return ids
+        return [int(key) if key.removeprefix("-").isdecimal() else None for key in ids]
 
 
 def served_features(store: FeatureStore, name: str) -> ServedFeatures:

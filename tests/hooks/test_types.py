@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.guards import BlockList, static_mask
-from explorank.hooks.types import Candidates, Columns, Features, RankingBatch, RankingRequest
+from explorank.hooks.types import Candidates, Columns, Features, Places, RankingBatch, RankingRequest
 
 # Few ids, so that parts overlap and repeat themselves; of different lengths, so that widths differ.
 IDS = st.lists(st.sampled_from(["a", "b", "cc", "ddd", "eeeeeeee", "f", "gg"]), max_size=8)
@@ -51,6 +51,33 @@ def test_a_union_has_every_item_once_with_all_its_sources_and_its_best_score(par
         again = part(ids, source, seed)  # what was united is as it was
         np.testing.assert_array_equal(each.retrieval_scores, again.retrieval_scores)
         np.testing.assert_array_equal(each.source_bits, again.source_bits)
+
+
+class Table:
+    item_ids = np.array([f"item-{row}" for row in range(9)])
+
+
+@given(st.lists(st.integers(0, 8), unique=True, min_size=1), st.data())
+def test_what_was_found_in_a_table_keeps_its_places_in_it(rows, data):
+    found = np.array(rows)
+    n = len(rows)
+    candidates = Candidates(
+        Table.item_ids[found],
+        ("s",),
+        np.ones(n, np.uint64),
+        np.ones(n, np.float32),
+        Places(Table, found),
+    )
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)), np.bool_)
+    limit = data.draw(st.integers(1, n))
+    for taken in (
+        candidates.take(mask),
+        candidates.head(limit),
+        Candidates.union([candidates]),
+        Candidates.union([Candidates.union([]), candidates]).take(np.flatnonzero(mask)),
+    ):
+        assert taken.item_ids.tolist() == Table.item_ids[taken.places.rows].tolist()
+    assert Candidates.union([candidates, Candidates.of(["other"], "t")]).places is None
 
 
 @given(IDS, st.data())

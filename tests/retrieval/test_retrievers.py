@@ -17,6 +17,7 @@ from explorank.retrieval import (
     Popular,
     RetrievalQuery,
     Retriever,
+    RowRetriever,
     SimilarToHistory,
 )
 
@@ -109,7 +110,7 @@ ids = st.sampled_from([*ITEMS.item_ids.tolist(), "nobody"])
     similar_to=st.none() | ids,
 )
 def test_what_is_excluded_is_never_found(
-    retriever: Retriever, k: int, exclude: frozenset[str], history: tuple[str, ...], similar_to: str | None
+    retriever: RowRetriever, k: int, exclude: frozenset[str], history: tuple[str, ...], similar_to: str | None
 ) -> None:
     answer = found(retriever, k, exclude=exclude, history=history, similar_to=similar_to)
     items = [item for item, _ in answer]
@@ -117,6 +118,23 @@ def test_what_is_excluded_is_never_found(
     assert not set(items) & (exclude | {similar_to, "nobody"})
     scores = [score for _, score in answer]
     assert scores == sorted(scores, reverse=True)
+    query = RetrievalQuery(time=NOW, exclude=exclude, history=history, similar_to=similar_to)
+    rows, row_scores = retriever.retrieve_rows(ITEMS, query, k)
+    assert ITEMS.item_ids[rows].tolist() == items
+    np.testing.assert_array_equal(row_scores, retriever.retrieve(ITEMS, query, k)[1])
+
+
+def test_once_the_index_was_added_to_rows_are_not_told() -> None:
+    items = Catalogue.build(["a", "b"], [[1, 0], [0, 1]])
+    query = RetrievalQuery(time=NOW, user_vector=np.array([0, 1], np.float32))
+    rows, _ = SimilarToHistory().retrieve_rows(items, query, 5)
+    assert rows.tolist() == [1, 0]
+    items.index.remove(["b"])
+    rows, _ = SimilarToHistory().retrieve_rows(items, query, 5)
+    assert rows.tolist() == [0]
+    items.index.add([[0, 1]], ["new"])
+    assert SimilarToHistory().retrieve_rows(items, query, 5) is None
+    assert SimilarToHistory().retrieve(items, query, 5)[0].tolist() == ["new", "a"]
 
 
 @pytest.mark.parametrize(

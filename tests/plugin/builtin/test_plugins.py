@@ -20,6 +20,7 @@ from explorank.rankers import (
     RankerManifest,
     RankingData,
 )
+from explorank.retrieval import Popular
 from explorank.settings import parse_settings
 
 OpenStage = Callable[..., Stage]
@@ -374,10 +375,57 @@ class Broken:
         raise ConnectionError("no answer")
 
 
+class Astray(Broken):
+    """A retriever that names rows that are not there."""
+
+    name = "astray"
+
+    def retrieve_rows(self, catalogue, query, k):
+        return np.array([0, len(catalogue)]), np.ones(2, np.float32)
+
+
+class ByIds:
+    """A retriever that says what it found by ids alone."""
+
+    name = "by_ids"
+
+    def retrieve(self, catalogue, query, k):
+        return Popular().retrieve(catalogue, query, k)
+
+
 class BrokenPlugin:
     @hookimpl
     def ranking_register_components(self, registry):
-        registry.retriever("broken", Broken)
+        for retriever in (Broken, Astray, ByIds):
+            registry.retriever(retriever.name, retriever)
+
+
+def test_what_is_found_by_rows_is_what_is_found_by_ids(open_books: OpenStage) -> None:
+    seen = []
+    for popular in ("popular", "by_ids"):
+        spy = Spy()
+        retrievers = [{"use": "similar_to_history", "k": 12}, {"use": popular, "k": 20}]
+        at = {"as_of": "2026-03-02T00:00:00Z"}
+        stage = open_books(
+            {"features": at, "retrieval": {"retrievers": retrievers}}, plugins=[BrokenPlugin(), spy]
+        )
+        stage.rank(user_id="reader-4", slots=9)
+        seen.append(spy)
+    by_rows, by_ids = seen
+    assert by_rows.candidates.places is not None
+    assert by_ids.candidates.places is None
+    assert by_rows.candidates.item_ids.tolist() == by_ids.candidates.item_ids.tolist()
+    np.testing.assert_array_equal(by_rows.candidates.source_bits, by_ids.candidates.source_bits)
+    np.testing.assert_array_equal(by_rows.candidates.retrieval_scores, by_ids.candidates.retrieval_scores)
+    np.testing.assert_array_equal(by_rows.features.values, by_ids.features.values)
+
+
+def test_rows_that_are_not_there_cost_the_other_retrievers_nothing(open_books: OpenStage) -> None:
+    retrievers = [{"use": "astray"}, {"use": "popular", "k": 20}]
+    stage = open_books({"retrieval": {"retrievers": retrievers}}, plugins=[BrokenPlugin()])
+    decision = stage.rank(user_id="reader-4", slots=3)
+    assert len(decision.items) == 3
+    assert "outside the catalogue" in decision.fallbacks[0].reason
 
 
 def test_a_retriever_that_fails_costs_the_others_nothing(open_books: OpenStage) -> None:

@@ -15,6 +15,7 @@ from feast.types import Array, Bool, Float32, Float64, Int32, Int64, String, Uni
 from feast.value_type import ValueType
 from numpy.typing import NDArray
 
+from explorank.retrieval.columnar_store import KnownKeys
 from explorank.retrieval.errors import FeatureRepositoryError
 
 FEATURES = {
@@ -110,12 +111,13 @@ def test_any_choice_and_order_of_features(store: Any, make: ModuleType, names: t
 def test_known_keys_find_what_keys_find_also_rows_that_come_later(store: Any, make: ModuleType) -> None:
     gatherer = matrix(store, make)
     catalogue = ["a", "b", "c", "later", "nobody"]
-    known = gatherer.known(catalogue)
+    known = KnownKeys(len(catalogue), lambda places: [catalogue[place] for place in places.tolist()])
     positions = np.array([4, 3, 0, 0, 2, 1])
     now = make.NOW.timestamp()
 
     def equal() -> NDArray[np.float32]:
         by_position = gatherer.gather_known(known, positions, now)
+        assert by_position is not None
         by_key = gatherer.gather([catalogue[position] for position in positions], now)
         np.testing.assert_array_equal(by_position.values, by_key.values)
         np.testing.assert_array_equal(by_position.found, by_key.found)

@@ -75,6 +75,11 @@ def test_items_and_users_are_the_same_numbers_every_way(
         np.testing.assert_array_equal(items.values, other)
     assert (items.missing, items.expired) == (plain.items(ITEMS).missing, plain.items(ITEMS).expired)
     assert not np.isnan(items.values[:-1]).all()
+    table, rows = np.array(ITEMS), np.random.default_rng(0).permutation(len(ITEMS))
+    for access in (columnar, plain, columnar):
+        chosen = access.items_at(table, rows)
+        np.testing.assert_array_equal(chosen.values, items.values[rows])
+        assert (chosen.missing, chosen.expired) == (items.missing, items.expired)
 
     in_training = frame[list(columnar.user_names)].to_numpy()[:: len(ITEMS)]
     from_messages = of_messages(columnar, "users", USERS, now)
