@@ -30,6 +30,9 @@ FeatureArray: TypeAlias = NDArray[np.float32]
 OFFSETS: Final = "offsets"
 """Under this name, among the columns that a policy read, a record keeps what was expected of each candidate."""
 
+REPRESENTATION: Final = "representation"
+"""Under this name, among its versions, a record keeps whose last layer the features hold."""
+
 Mode: TypeAlias = Literal["off", "shadow", "apprentice", "live"]
 Arm: TypeAlias = Literal["explore", "baseline", "holdout"]
 SlotMethod: TypeAlias = Literal["score", "explore"]
@@ -333,6 +336,8 @@ class Scores:
     uncertainty: FloatArray | None = None  # (n,)
     version: str = ""
     """The model version that gave them, recorded with the decision."""
+    representation: FeatureArray | None = None  # (n, h)
+    """What a last hidden layer makes of each candidate, each column with mean 0 and deviation 1 over training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,6 +358,8 @@ class RankingBatch:
     """What is expected of each candidate before the policy has learnt anything, in the reward's unit: g(score).
 
     A policy that learns residuals adds its own expectation to it; others leave it alone."""
+    representation: str = ""
+    """The version of the network whose last layer `features` hold; empty where they hold none."""
     known_ids: InitVar[Sequence[Any] | None] = None
     """`item_ids` as plain Python values, where the caller has them anyway."""
     id_list: Sequence[Any] = field(init=False, repr=False, compare=False)
@@ -497,6 +504,8 @@ class RewardBatch:
     strategies: Ids | None = None
     times: FloatArray | None = None
     weights: FloatArray | None = None
+    representations: Ids | None = None
+    """The version of the network whose last layer each row's features hold; empty where they hold none."""
 
     def __post_init__(self) -> None:
         """Bring the arrays to their dtypes and check them."""
@@ -521,6 +530,7 @@ class RewardBatch:
             "strategies",
             "times",
             "weights",
+            "representations",
         ):
             column = getattr(self, name)
             if column is None:

@@ -17,11 +17,18 @@ from explorank.crosses import Crosses
 from explorank.decider import Decider
 from explorank.engine import Engine
 from explorank.errors import SettingsError
-from explorank.exploration_features import ExplorationFeatures, exploration_columns
+from explorank.exploration_features import REPRESENTATION, ExplorationFeatures
 from explorank.explorer import Explorer
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidPolicy
-from explorank.hooks.exploration import Calibration, Cascade, Policy, PositionBased, SlidingWindow
+from explorank.hooks.exploration import (
+    Calibration,
+    Cascade,
+    PerRepresentation,
+    Policy,
+    PositionBased,
+    SlidingWindow,
+)
 from explorank.hooks.exploration.compiled import warm_up
 from explorank.hooks.exploration.examination import Examination
 from explorank.hooks.feedback import DecisionLog, KillSwitch, Learner
@@ -168,7 +175,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     catalogue = Watched(artefacts, CATALOGUE, catalogue_loader(settings))
     ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
     calibration = Watched(artefacts, CALIBRATION, Calibration.load)
-    features = ExplorationFeatures(exploration_columns(settings, ranker.get))
+    features = ExplorationFeatures.of(settings, ranker.get)
     policy = build_policy(settings, registry, features.dim)
     warm_up()  # no request, and no step of the learner, should wait for a compiler
     clock = clock_of(settings)
@@ -276,7 +283,10 @@ def load_ranker(settings: Settings, registry: Registry) -> Callable[[Path], Rank
 
 
 def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any]:
-    """Return the configured policy; its `dim`, where it has one, follows the configured columns."""
+    """Return the configured policy; its `dim`, where it has one, follows the configured columns.
+
+    Over a ranker's representation it knows each version of the ranker apart.
+    """
     component = settings.exploration.policy
     supplied = {"dim": dim} if dim else {}
     policy: Policy[Any] = resolve_component("policy", component, registry, **supplied)
@@ -296,6 +306,9 @@ def build_policy(settings: Settings, registry: Registry, dim: int) -> Policy[Any
                 )
             ]
         )
+    reads_features = policy.needs_features or "features" in policy.reads
+    if reads_features and REPRESENTATION in settings.exploration.features:
+        policy = PerRepresentation(policy)
     return policy
 
 
@@ -332,7 +345,7 @@ def learner_at_rest(settings: Settings) -> Learner[Any]:
     ranker: Watched[Ranker] = Watched(
         ArtefactStore(settings.folder_path / "artefacts"), RANKER, load_ranker(settings, registry)
     )
-    features = ExplorationFeatures(exploration_columns(settings, ranker.get))
+    features = ExplorationFeatures.of(settings, ranker.get)
     policy = build_policy(settings, registry, features.dim)
     safety = Safety.of(settings, KillSwitch(settings.folder_path / "exploration.off"))
     return open_learner(settings, policy, features, safety)

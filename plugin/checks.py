@@ -12,7 +12,12 @@ from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, col
 from explorank.budgets import columns_of
 from explorank.catalogues import catalogue_loader
 from explorank.errors import USER_ERRORS
-from explorank.exploration_features import SCORE, ExplorationFeatures, exploration_columns
+from explorank.exploration_features import (
+    REPRESENTATION,
+    SCORE,
+    ExplorationFeatures,
+    exploration_columns,
+)
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
@@ -69,7 +74,7 @@ def _components(settings: Settings, registry: Registry) -> Iterator[CheckResult]
         current = ArtefactStore(settings.folder_path / "artefacts").current(RANKER)
         return None if current is None else load_ranker(settings, registry)(current[1])
 
-    policy = build_policy(settings, registry, ExplorationFeatures(exploration_columns(settings, newest)).dim)
+    policy = build_policy(settings, registry, ExplorationFeatures.of(settings, newest).dim)
     guards = [resolve_component("guard", component, registry) for component in settings.guards]
     for component in settings.retrieval.retrievers:
         resolve_component("retriever", component, registry)
@@ -160,7 +165,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
         )
     if isinstance(ranker, LightGBMRanker) and ranker.scoring.method == "booster":
         yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {ranker.scoring.reason}")
-    unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE})
+    unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE, REPRESENTATION})
     if unknown:
         yield CheckResult(
             "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"

@@ -10,6 +10,7 @@ from explorank.engine import Engine
 from explorank.explorer import Explored, Explorer
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import (
+    REPRESENTATION,
     Candidates,
     DecisionRecord,
     Fallback,
@@ -81,6 +82,8 @@ class Decider:
         versions = self.versions()
         if ranker_version is not None:
             versions = {**versions, "ranker": ranker_version}
+        if ranking.representation:
+            versions = {**versions, REPRESENTATION: ranking.representation}
         if self._warm_start is not None:
             ranking, calibration = self._warm_start.expecting(ranking, versions["ranker"])
             versions = {**versions, "calibration": calibration}

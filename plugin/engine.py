@@ -135,6 +135,9 @@ class Engine:
                 raise InvalidBatch(
                     f"the ranker returned {np.shape(scores.uncertainty)} uncertainties for {n} candidates"
                 )
+            hidden = scores.representation
+            if hidden is not None and (hidden.ndim != 2 or len(hidden) != n):
+                raise InvalidBatch(f"the ranker returned a representation {hidden.shape} of {n} candidates")
             return replace(scores, values=values)
 
         return self._first(

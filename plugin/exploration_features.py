@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
 from explorank.errors import SettingsError
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.exploration.compiled import FEATURES, FLOAT, ROWS, VECTOR, kernel
-from explorank.hooks.types import FeatureArray, Features, FloatArray, IndexArray
-from explorank.rankers import Ranker, id_columns_of
+from explorank.hooks.types import FeatureArray, Features, FloatArray, IndexArray, Scores
+from explorank.rankers import Ranker, RepresentingRanker, id_columns_of
 from explorank.settings import Settings
 
-SCORE = "score"
+REPRESENTATION: Final = "representation"
+"""All columns of the ranker's last hidden layer."""
+SCORE: Final = "score"
 """The ranker's score, standardised within the request: its scale is the model's own and changes with it."""
-CONSTANT = "constant"
-_CLIP = 5.0  # standard deviations; one absurd value must not rule a linear model
+CONSTANT: Final = "constant"
+_CLIP: Final = 5.0  # standard deviations; one absurd value must not rule a linear model
 
 
 def exploration_columns(settings: Settings, newest: Callable[[], Ranker | None]) -> tuple[str, ...]:
@@ -45,12 +48,43 @@ class ExplorationFeatures:
 
     Columns are scaled by the training mean and standard deviation where the ranker's manifest knows them,
     else within the request. A missing value becomes 0, the mean.
+
+    The `width` columns of a representation stand last, divided by √width: the sum of their squares is then about 1,
+    and a prior says how much candidates differ, however wide the layer is.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names: tuple[str, ...] = (CONSTANT, *names) if names else ()
+    def __init__(self, names: Sequence[str], width: int = 0) -> None:
+        """Take the names, of which `representation` stands for `width` columns."""
+        self._plain = tuple(name for name in names if name != REPRESENTATION)
+        self._width = width if REPRESENTATION in names else 0
+        hidden = [f"{REPRESENTATION}_{place:0{len(str(width))}}" for place in range(self._width)]
+        self.names: tuple[str, ...] = (CONSTANT, *self._plain, *hidden) if names else ()
         self._plan: _Plan | None = None
         self.version: str = hashlib.blake2b("\n".join(self.names).encode(), digest_size=8).hexdigest()
+
+    @classmethod
+    def of(cls, settings: Settings, newest: Callable[[], Ranker | None]) -> Self:
+        """Return the columns of an installation, a representation being as wide as that of the `newest` ranker.
+
+        Raises `SettingsError` where the settings ask for what no ranker or this one does not have.
+        """
+        names = exploration_columns(settings, newest)
+        if REPRESENTATION not in names:
+            return cls(names)
+        ranker = newest()
+        if not isinstance(ranker, RepresentingRanker):
+            what = "none is trained yet" if ranker is None else f"a {ranker.manifest.name!r} ranker has none"
+            raise SettingsError(
+                [
+                    settings.problem(
+                        ("exploration", "features"),
+                        f"names `{REPRESENTATION}`, the last hidden layer of the ranker, and {what}, so that the "
+                        "policy's dimension is unknown. Train one that has, by `explorank train --ranker dcn`, or "
+                        "name other columns.",
+                    )
+                ]
+            )
+        return cls(names, len(ranker.representation_scale[0]))
 
     @property
     def dim(self) -> int:
@@ -66,25 +100,42 @@ class ExplorationFeatures:
         return tuple(f"column_{position}" for position in range(matrix.shape[1]))
 
     def matrix(
-        self, features: Features, scores: FloatArray, scale: Mapping[str, tuple[float, float]]
+        self, features: Features, scores: Scores, scale: Mapping[str, tuple[float, float]]
     ) -> FeatureArray | None:
         """Return (n, dim) float32, or None where no column is configured.
 
         `scale` maps a column to its training mean and standard deviation. Raises `InvalidBatch` naming the
-        columns that no plugin supplied.
+        columns that no plugin supplied, and for a representation that is missing or of another width.
         """
         if not self.names:
             return None
         plan = self._plan_for(features.names, scale)
-        return _standardised(
-            features.values, scores, plan.sources, plan.mean, plan.deviation, plan.unknown, _CLIP
+        matrix = _standardised(
+            features.values, scores.values, plan.sources, plan.mean, plan.deviation, plan.unknown, _CLIP
         )
+        if not self._width:
+            return matrix
+        return np.concatenate([matrix, self._hidden(scores)], axis=1)
+
+    def _hidden(self, scores: Scores) -> FeatureArray:
+        """Return the representation (n, h) as a policy sees it."""
+        hidden = scores.representation
+        if hidden is None or hidden.shape[1] != self._width:
+            found = "came with none" if hidden is None else f"came with one of {hidden.shape[1]} columns"
+            raise InvalidBatch(
+                f"`exploration.features` names the ranker's representation, of {self._width} columns when the server "
+                f"was started, and the scores of {scores.version or 'no ranker'!r} {found}. Exploration is left out "
+                "while they do. Promote a ranker whose last layer is as wide, or start the server anew."
+            )
+        seen = np.nan_to_num(hidden.astype(np.float32, copy=False), nan=0.0)
+        visible: FeatureArray = np.clip(seen, -_CLIP, _CLIP) * np.float32(1.0 / np.sqrt(self._width))
+        return visible
 
     def _plan_for(self, names: tuple[str, ...], scale: Mapping[str, tuple[float, float]]) -> _Plan:
         """Return what stands where; remembered, since columns and scales rarely change."""
         plan = self._plan
         if plan is None or plan.names != names or plan.scale is not scale:
-            self._plan = plan = _Plan.of(self.names[1:], names, scale)
+            self._plan = plan = _Plan.of(self._plain, names, scale)
         return plan
 
 

@@ -29,7 +29,6 @@ from explorank.hooks.types import (
     Fallback,
     FeatureArray,
     Features,
-    FloatArray,
     Impression,
     RankingBatch,
     RankingRequest,
@@ -91,7 +90,7 @@ class Stage:
             clock.end("enrich")
             scores = self._scores(request, candidates, features, effort, fallbacks)
             clock.end("score")
-            matrix = self._policy_features(features, scores.values, fallbacks)
+            matrix = self._policy_features(features, scores, fallbacks)
             return self._decide(request, candidates, features, scores, matrix, effort, fallbacks, clock)
 
     def explore(
@@ -125,15 +124,15 @@ class Stage:
             allowed = installation.engine.filter(request, found, fallbacks)
             candidates, kept = found.take(allowed), batch.score_values[allowed]
             clock.end("filter")
-            columns = Features.empty(len(candidates))
+            columns, scored = Features.empty(len(candidates)), Scores(kept)
             matrix: FeatureArray | None = None
             if batch.features is not None:
                 matrix = batch.features[allowed]
             elif installation.exploration_features.dim:
                 columns = installation.engine.enrich(request, candidates, fallbacks)
                 clock.end("enrich")
-                matrix = self._policy_features(columns, kept, fallbacks)
-            return self._decide(request, candidates, columns, Scores(kept), matrix, effort, fallbacks, clock)
+                matrix = self._policy_features(columns, scored, fallbacks)
+            return self._decide(request, candidates, columns, scored, matrix, effort, fallbacks, clock)
 
     # ---- feedback ---------------------------------------------------------------------------------
 
@@ -353,7 +352,7 @@ class Stage:
         return Scores(np.arange(len(candidates), 0, -1, dtype=np.float64))
 
     def _policy_features(
-        self, features: Features, scores: FloatArray, fallbacks: list[Fallback]
+        self, features: Features, scores: Scores, fallbacks: list[Fallback]
     ) -> FeatureArray | None:
         try:
             return self.installation.exploration_features.matrix(features, scores, self.installation.scale)
@@ -382,6 +381,7 @@ class Stage:
             columns=Columns(columns, {"source_bits": candidates.source_bits}),
             feature_names=installation.exploration_features.names_of(matrix),
             known_ids=candidates.id_list,
+            representation="" if scores.representation is None else scores.version,
         )
         decided = installation.decider.decide(
             request,

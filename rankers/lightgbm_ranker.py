@@ -131,7 +131,7 @@ class LightGBMOptions:
             if not self.examination:
                 raise InvalidTraining(
                     "position_bias='weights' needs to know how likely each slot is looked at. Set `examination`, which "
-                    "`examination_from_random_slots` estimates."
+                    "`explorank examination` estimates from the log, and `examination_from_random_slots` from arrays."
                 )
 
     def of_lightgbm(self, rows: int) -> dict[str, Any]:

@@ -96,6 +96,18 @@ class RepresentingRanker(Ranker, Protocol):
     def representation(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return (n, h) float32 for features (n, d), h being the same for all."""
 
+    def score_with_representation(
+        self, features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return what `score` does and what `representation` does, for little more than the cost of the one."""
+
+    @property
+    def representation_scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The mean and the standard deviation of each column over training, (h,) float32 each.
+
+        A column that did not vary has deviation 1, so that one can divide by them.
+        """
+
 
 class ExplainingRanker(Ranker, Protocol):
     """A ranker that says what each feature added."""

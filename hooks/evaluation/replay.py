@@ -26,6 +26,7 @@ from explorank.hooks.exploration.policy import Policy
 from explorank.hooks.exploration.process import SlotProcess
 from explorank.hooks.types import (
     OFFSETS,
+    REPRESENTATION,
     BoolArray,
     DecisionRecord,
     FeatureArray,
@@ -93,6 +94,7 @@ def _process(record: DecisionRecord, policy: Policy[Any], state: Any, seed: int)
         columns=_columns(record, tuple(name for name in policy.reads if name != OFFSETS)),
         feature_names=record.feature_names,
         offsets=_columns(record, (OFFSETS,)).get(OFFSETS),
+        representation=record.versions.get(REPRESENTATION, ""),
     )
     return SlotProcess(policy, state, batch, _Logged(slate), explored, seed)
 

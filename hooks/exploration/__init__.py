@@ -15,6 +15,7 @@ from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
 from explorank.hooks.exploration.marginals import PositionPropensities, position_propensities
 from explorank.hooks.exploration.neural_linear import NeuralLinear
+from explorank.hooks.exploration.per_representation import PerRepresentation
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.scorers import Scorer
@@ -44,6 +45,7 @@ __all__ = [
     "LinearThompson",
     "LogisticThompson",
     "NeuralLinear",
+    "PerRepresentation",
     "PlackettLuce",
     "Policy",
     "PositionBased",

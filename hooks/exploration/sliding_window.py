@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from explorank.hooks.errors import CorruptState, InvalidPolicy
 from explorank.hooks.exploration.policy import Contest, Policy
 from explorank.hooks.exploration.rewards import taken_rewards
+from explorank.hooks.exploration.wrapping import WrappingPolicy, pack_states, unpack_states
 from explorank.hooks.types import BoolArray, FloatArray, RankingBatch, RewardBatch
-
-_DELEGATED: Final = ("needs_features", "learns_from", "learns_residuals", "sees_slate", "reward_form")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class WindowState:
 
 
 @dataclass(frozen=True)
-class SlidingWindow(Policy[WindowState]):
+class SlidingWindow(WrappingPolicy[WindowState]):
     """Let a policy know the latest rewards only, and nothing of those before.
 
     The window is a ring of blocks of rewards / blocks each; when the last block is full a new one begins, and
@@ -73,24 +72,7 @@ class SlidingWindow(Policy[WindowState]):
                 f"`blocks` of {self.name} is {self.blocks!r} for {self.rewards!r} `rewards`; a window has 2 blocks "
                 "or more, of one size from 1 reward on. Try 10 blocks of 10,000 rewards."
             )
-        object.__setattr__(self, "name", f"windowed_{self.policy.name}")
-        for attribute in _DELEGATED:
-            object.__setattr__(self, attribute, getattr(self.policy, attribute))
-
-    @property
-    def dim(self) -> Any:
-        """The windowed policy's `dim`, `None` where it has none."""
-        return getattr(self.policy, "dim", None)
-
-    @property
-    def exploration_floor(self) -> float:
-        """The windowed policy's."""
-        return self.policy.exploration_floor
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The windowed policy's."""
-        return self.policy.reads
+        self._stand_for("windowed")
 
     def initial_state(self) -> WindowState:
         """Return a window that has seen nothing."""
@@ -127,10 +109,7 @@ class SlidingWindow(Policy[WindowState]):
 
     def pack(self, state: WindowState) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return the blocks; their sum follows from them."""
-        packed = [self.policy.pack(block) for block in state.blocks]
-        # How often a block's `learn` was called depends on how the log was cut, and nothing depends on it.
-        metas = [{name: value for name, value in meta.items() if name != "version"} for meta, _ in packed]
-        named = {f"{at}.{name}": array for at, (_, held) in enumerate(packed) for name, array in held.items()}
+        metas, named = pack_states(self.policy, state.blocks)
         return {"version": state.version, "latest": state.latest, "blocks": metas}, named
 
     def unpack(self, meta: dict[str, Any], packed: dict[str, NDArray[Any]]) -> WindowState:
@@ -149,19 +128,7 @@ class SlidingWindow(Policy[WindowState]):
                 f"blocks; it needs a version from 0 on and 1 to {self.blocks} blocks of at most "
                 f"{self.rewards // self.blocks} rewards. Restore an older copy, or rebuild it from the log."
             )
-        held: list[dict[str, NDArray[Any]]] = [{} for _ in metas]
-        for name, array in packed.items():
-            at, _, inner = name.partition(".")
-            if not at.isdigit() or int(at) >= len(metas):
-                raise CorruptState(
-                    f"A saved state of {self.name} has an array {name!r} that belongs to none of its "
-                    f"{len(metas)} blocks. Restore an older copy, or rebuild it from the log."
-                )
-            held[int(at)][inner] = array
-        blocks = tuple(
-            self.policy.unpack({**of_block, "version": 0}, arrays)
-            for of_block, arrays in zip(metas, held, strict=True)
-        )
+        blocks = unpack_states(self, self.policy, metas, packed)
         return self._state(version, blocks, latest, self._sum(blocks[:-1]))
 
     def _state(self, version: int, blocks: tuple[Any, ...], latest: int, settled: Any) -> WindowState:

@@ -138,4 +138,5 @@ def _batch(outcomes: Sequence[Outcome], *, with_offsets: bool) -> RewardBatch:
         offsets=np.array([outcome.offset for outcome in outcomes], np.float64) if with_offsets else None,
         strategies=np.array([outcome.strategy for outcome in outcomes], dtype=np.str_),
         times=np.array([outcome.time for outcome in outcomes]),
+        representations=np.array([outcome.representation for outcome in outcomes], dtype=np.str_),
     )

@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from explorank.hooks import arrays
 from explorank.hooks.errors import CorruptState, InvalidFeedback
 from explorank.hooks.exploration.examination import Cascade, Examination
-from explorank.hooks.types import OFFSETS, DecisionRecord, FeatureArray, FloatArray, Impression, Reward
+from explorank.hooks.types import (
+    OFFSETS,
+    REPRESENTATION,
+    DecisionRecord,
+    FeatureArray,
+    FloatArray,
+    Impression,
+    Reward,
+)
 
 Reception: TypeAlias = Literal["accepted", "late", "duplicate", "refused"]
 """What became of a reward: `late` came after its slot had closed or happened after the horizon, `refused`
@@ -79,6 +87,8 @@ class Outcome:
     """What was expected of the item when it was shown; `None` where the record holds nothing of it."""
     rewarded: bool = False
     """Whether a reward other than 0 came, which proves that somebody looked."""
+    representation: str = ""
+    """The version of the network whose last layer `features` hold; empty where they hold none."""
     examined: bool = True
     """False where a cascade says that nobody can have looked; then nothing is learnt from it."""
 
@@ -120,6 +130,7 @@ class OpenDecision:
     featured: NDArray[np.bool_]  # (k,) whether the row of `features` was served
     strategies: tuple[str, ...] = ()  # (k,), or () where the policy has none
     offsets: FloatArray | None = None  # (k,) NaN where the record has none
+    representation: str = ""
     shown: set[int] = field(default_factory=set)
     closed: set[int] = field(default_factory=set)
     earned: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -151,6 +162,7 @@ class OpenDecision:
             featured=rows >= 0,
             strategies=record.slate.strategies,
             offsets=offsets,
+            representation=record.versions.get(REPRESENTATION, ""),
         )
 
     @property
@@ -239,6 +251,7 @@ class OpenDecision:
             closed_at=closed_at,
             strategy=self.strategies[slot] if self.strategies else "",
             offset=None if math.isnan(offset) else offset,
+            representation=self.representation,
             rewarded=any(earned.values()),
         )
 
@@ -253,6 +266,7 @@ class OpenDecision:
             "reward_ids": sorted(self.reward_ids),
             "order_changed": self.order_changed,
             "strategies": self.strategies,
+            "representation": self.representation,
         }
         named = {
             "item_ids": self.item_ids,
@@ -278,6 +292,7 @@ class OpenDecision:
                 reward_ids=set(meta["reward_ids"]),
                 order_changed=meta["order_changed"],
                 strategies=tuple(meta["strategies"]),
+                representation=meta["representation"],
                 **named,
             )
         except (KeyError, TypeError) as error:

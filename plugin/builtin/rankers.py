@@ -9,6 +9,7 @@ import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.retrieval import history_of
+from explorank.exploration_features import REPRESENTATION
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.deadlines import Deadline
@@ -18,6 +19,7 @@ from explorank.hooks.types import (
     Fallback,
     FeatureArray,
     Features,
+    FloatArray,
     IndexArray,
     RankingRequest,
     Scores,
@@ -32,6 +34,7 @@ from explorank.rankers import (
     LightGBMRanker,
     Ranker,
     ReciprocalRank,
+    RepresentingRanker,
     SequenceRanker,
     Stack,
     UncertainRanker,
@@ -51,6 +54,7 @@ class RankersPlugin:
 
     def __init__(self) -> None:
         self._ranker: Watched[Ranker] | None = None
+        self._represents = False
         self._plan: _Plan | None = None
         self._deadline: Deadline | None = None
 
@@ -68,10 +72,11 @@ class RankersPlugin:
 
     @hookimpl
     def ranking_startup(self, settings: Settings, services: Services) -> None:
-        """Watch the trained ranker."""
+        """Watch the trained ranker, and see whether anybody reads its last layer."""
         self._ranker = services.ranker
         if settings.ranker is not None and settings.ranker.budget_ms is not None:
             self._deadline = Deadline(settings.ranker.budget_ms)
+        self._represents = REPRESENTATION in settings.exploration.features
 
     @hookimpl
     def ranking_score(
@@ -83,7 +88,7 @@ class RankersPlugin:
             return None
         plan = self._plan
         if plan is None or plan.ranker is not ranker or plan.names != features.names:
-            self._plan = plan = _Plan.of(ranker, features.names)
+            self._plan = plan = _Plan.of(ranker, features.names, represents=self._represents)
         if self._deadline is None or plan.prompt:
             return plan.score(request, candidates, features.values)
         scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
@@ -107,9 +112,11 @@ class _Plan:
     """The ranker, where it says how sure it is."""
     may_hurry: HurriedRanker | None
     """The ranker, where it has a cheaper way."""
+    represents: _Representation | None
+    """The ranker's last layer, where it has one and somebody reads it."""
 
     @classmethod
-    def of(cls, ranker: Ranker, names: tuple[str, ...]) -> _Plan:
+    def of(cls, ranker: Ranker, names: tuple[str, ...], *, represents: bool) -> _Plan:
         """Look up the columns; raise `FeatureMismatch` for one that nobody serves."""
         reads_ids = ranker if isinstance(ranker, IdReadingRanker) and ranker.id_columns else None
         all_names = names if reads_ids is None else (*names, *reads_ids.id_columns)
@@ -123,6 +130,7 @@ class _Plan:
             reads_ids=reads_ids,
             knows_uncertainty=ranker if isinstance(ranker, UncertainRanker) else None,
             may_hurry=ranker if isinstance(ranker, HurriedRanker) and ranker.cheaper_way else None,
+            represents=_Representation.of(ranker) if represents else None,
         )
 
     def score(self, request: RankingRequest, candidates: Candidates, values: FeatureArray) -> Scores:
@@ -137,7 +145,33 @@ class _Plan:
             return Scores(
                 self.may_hurry.score_cheaply(values[:, self.columns]), version=f"{version}{CHEAPER}"
             )
+        own = values[:, self.columns]
+        if self.represents is not None:
+            scores, hidden = self.represents.score(own)
+            uncertainty = None
+            if self.knows_uncertainty is not None:
+                scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(own)
+            return Scores(scores, uncertainty, version, hidden)
         if self.knows_uncertainty is None:
-            return Scores(self.ranker.score(values[:, self.columns]), version=version)
-        scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(values[:, self.columns])
+            return Scores(self.ranker.score(own), version=version)
+        scores, uncertainty = self.knows_uncertainty.score_with_uncertainty(own)
         return Scores(scores, uncertainty, version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Representation:
+    """A ranker's last layer on the scale of its training."""
+
+    ranker: RepresentingRanker
+    mean: FeatureArray
+    deviation: FeatureArray
+
+    @classmethod
+    def of(cls, ranker: Ranker) -> _Representation | None:
+        """Return that of a ranker, None where it has none."""
+        return cls(ranker, *ranker.representation_scale) if isinstance(ranker, RepresentingRanker) else None
+
+    def score(self, features: FeatureArray) -> tuple[FloatArray, FeatureArray]:
+        """Return the scores (n,) and the standardised last layer (n, h) of features (n, d)."""
+        scores, hidden = self.ranker.score_with_representation(features)
+        return scores, (hidden - self.mean) / self.deviation

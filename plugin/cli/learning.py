@@ -53,6 +53,26 @@ def calibrate(
     )
 
 
+def examination(config: Config = DEFAULT_CONFIG) -> None:
+    """Estimate from explored slots how likely each slot is looked at, whatever the policy put there."""
+    from explorank.pipeline.examination import estimate_examination
+    from explorank.settings import load_settings
+
+    with progress("reading the log") as report:
+        curve = estimate_examination(load_settings(config), progress=report)
+    table = Table("slot", "looked at", "95 % interval", "decisions", "of equal weight", box=None)
+    for slot, share in enumerate(curve.probabilities.tolist()):
+        told = [f"{curve.decisions[slot - 1]:,}", f"{curve.effective[slot - 1]:,.0f}"] if slot else ["", ""]
+        table.add_row(f"{slot}", f"{share:.3f}", f"{curve.low[slot]:.3f} to {curve.high[slot]:.3f}", *told)
+    output.print(table)
+    if curve.left_out:
+        output.print(f"{curve.left_out:,} pairs of slots were left out: a guard or a cap told them apart")
+    shares = ", ".join(f"{share:.3g}" for share in curve.probabilities.tolist())
+    output.print("to let the policy allow for it, under `feedback`, and the LightGBM ranker, under `ranker`:")
+    output.print(f"  examination: {{use: position_based, probabilities: [{shares}]}}", markup=False)
+    output.print(f"  position_bias: weights\n  examination: [{shares}]", markup=False)
+
+
 def forget_user(
     user: Annotated[str, typer.Argument(help="The user id, as requests name it.")],
     wait_s: Annotated[float, typer.Option(help="How long a running server has to do it, in seconds.")] = 30.0,

@@ -13,6 +13,10 @@ Config: TypeAlias = Annotated[
 Interactions: TypeAlias = Annotated[
     Path, typer.Option(help="Parquet or CSV with user_id, item_id, timestamp and, if there is one, value.")
 ]
+OptionalInteractions: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="Parquet or CSV with user_id, item_id, timestamp and, if there is one, value."),
+]
 Items: TypeAlias = Annotated[
     Path,
     typer.Option(help="Parquet or CSV with item_id and text (or title); further columns become features."),

@@ -13,7 +13,15 @@ import typer
 from rich.markup import escape
 
 from explorank.cli.console import errors, output, progress
-from explorank.cli.options import DEFAULT_CONFIG, Config, Interactions, Items, OptionalItems, Users
+from explorank.cli.options import (
+    DEFAULT_CONFIG,
+    Config,
+    Interactions,
+    Items,
+    OptionalInteractions,
+    OptionalItems,
+    Users,
+)
 
 if TYPE_CHECKING:
     from explorank.pipeline.train import TrainReport
@@ -221,6 +229,9 @@ def adapt(
         output.print("next: set `retrieval.adapter: published`, then `explorank build` and `explorank train`")
 
 
+_FROM_LOG = "Learn from the slates that were displayed, each row knowing its slot, instead of interactions."
+
+
 class Promote(StrEnum):
     """When the new ranker becomes current."""
 
@@ -240,7 +251,8 @@ class TrackWith(StrEnum):
 
 
 def train(
-    interactions: Interactions,
+    interactions: OptionalInteractions = None,
+    from_log: Annotated[bool, typer.Option("--from-log", help=_FROM_LOG)] = False,  # noqa: FBT002 - a flag
     ranker: Annotated[
         str | None,
         typer.Option(help="Which ranker, by its name in the settings; the configured one by default."),
@@ -275,6 +287,7 @@ def train(
     import pandas as pd
 
     from explorank.cli.tables import tell_of_checks
+    from explorank.errors import DataError
     from explorank.pipeline.quarantine import usable_tables
     from explorank.pipeline.queries import QueryOptions
     from explorank.pipeline.tables import past_interactions, read_table
@@ -285,15 +298,23 @@ def train(
 
     settings = load_settings(config)
     component = ranker_component(settings, ranker, option or ())
-    tables = usable_tables(settings, interactions=read_table(interactions))
-    tell_of_checks(tables)
-    assert tables.interactions is not None  # noqa: S101 - they were given
-    events = past_interactions(tables.interactions)
-    if until is not None:
-        events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
+    if from_log and interactions is not None:
+        raise DataError(
+            "`--interactions` and `--from-log` are two sources of rows, and a ranker is trained from one. Name either."
+        )
+    events: pd.DataFrame | None = None
+    if interactions is not None:
+        tables = usable_tables(settings, interactions=read_table(interactions))
+        tell_of_checks(tables)
+        assert tables.interactions is not None  # noqa: S101 - they were given
+        events = past_interactions(tables.interactions)
+        if until is not None:
+            events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
     positive_from = 1.0 if settings.features is None else settings.features.positive_from
     trackers = default_trackers() if tracker is None else tracker_names(tracker)
     options = TrainOptions(
+        rows="log" if from_log else "interactions",
+        until=None if until is None else until.replace(tzinfo=UTC).timestamp(),
         queries=QueryOptions(positive_from=positive_from),
         seed=seed,
         promote="never" if no_promote else promote.value,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from explorank.demo.data import DemoData
 from explorank.exploration_features import ExplorationFeatures
-from explorank.hooks.types import Features
+from explorank.hooks.types import Features, Scores
 from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import interest_vectors
 from explorank.rankers import Ranker
@@ -50,7 +50,7 @@ def visitors_of(
     visitors = []
     for _, group in rows.groupby("query", sort=True):
         at = group.index.to_numpy()
-        seen = features.matrix(Features(names, matrix[at]), scores[at], ranker.manifest.scale)
+        seen = features.matrix(Features(names, matrix[at]), Scores(scores[at]), ranker.manifest.scale)
         assert seen is not None  # noqa: S101 - the demo configures columns
         visitors.append(
             Visitor(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from explorank.assembly import (
     RANKER,
     clock_of,
     collect_components,
-    examination_model,
     load_ranker,
 )
 from explorank.errors import DataError
@@ -25,9 +24,10 @@ from explorank.hooks.exploration.calibration import (
     effective_number,
     reliability,
 )
-from explorank.hooks.feedback import OpenDecision, RewardRules, count_decisions, read_log
-from explorank.hooks.feedback.segments import LoggedDecision
-from explorank.hooks.types import FloatArray
+from explorank.hooks.feedback import RewardRules
+from explorank.hooks.feedback.outcomes import Outcome
+from explorank.hooks.types import DecisionRecord, FloatArray
+from explorank.pipeline.logged_outcomes import reward_rules, settled_outcomes
 from explorank.settings import Settings
 
 
@@ -156,46 +156,28 @@ def _observations(
     most_weight: float,
     progress: Callable[[int, int], None] | None,
 ) -> _Observed:
-    feedback = settings.feedback
-    rules = RewardRules(
-        weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
-        horizon_s=feedback.horizon_s,
-        default_reward=feedback.default_reward,
-        examination=examination_model(settings),
-    )
-    folder = settings.folder_path / "log"
-    total = count_decisions(folder)
+    rules = reward_rules(settings)
     rows: list[tuple[float, float, float, float]] = []
     decisions = 0
-    for done, entry in enumerate(read_log(folder), start=1):
-        found = _of_decision(entry, rules, ranker, now, most_weight)
-        decisions += bool(found)
-        rows.extend(found)
-        if progress is not None and done % 100 == 0:
-            progress(done, max(total, done))
+    for record, outcomes in settled_outcomes(
+        settings,
+        now,
+        wanted=lambda record: record.versions.get("ranker") == ranker and record.propensity_known,
+        progress=progress,
+    ):
+        decisions += 1
+        rows.extend(_of_decision(record, outcomes, rules, most_weight))
     rows.sort()
     columns = np.array(rows).reshape(-1, 4)
     return _Observed(columns[:, 1], columns[:, 2], columns[:, 3], decisions)
 
 
 def _of_decision(
-    entry: LoggedDecision, rules: RewardRules, ranker: str, now: float, most_weight: float
-) -> list[tuple[float, float, float, float]]:
-    """Return time, score, reward and weight of each slot that was shown and looked at."""
-    record, slate = entry.record, entry.record.slate
-    if record.versions.get("ranker") != ranker or not record.propensity_known:
-        return []
-    if record.request.time + rules.horizon_s > now:
-        return []
-    decision = OpenDecision.of(record)
-    for impression in entry.impressions:
-        decision.observe_impression(impression)
-    outcomes = [outcome for reward in entry.rewards for outcome in decision.take(reward, rules)[1]]
-    outcomes += decision.close(rules)
-    rows = []
+    record: DecisionRecord, outcomes: Sequence[Outcome], rules: RewardRules, most_weight: float
+) -> Iterator[tuple[float, float, float, float]]:
+    """Yield time, score, reward and weight of each slot that was shown and looked at."""
+    slate = record.slate
     for outcome in outcomes:
-        if not outcome.examined:
-            continue
         value, weight = outcome.value, 1.0
         if slate.method[outcome.slot] == "explore":
             weight = min(1.0 / outcome.propensity, most_weight)
@@ -203,5 +185,4 @@ def _of_decision(
             theta = float(rules.examination.examination([outcome.slot])[0])
             value = rules.default_reward + (value - rules.default_reward) / theta
             weight *= theta
-        rows.append((outcome.time, float(record.scores[slate.order[outcome.slot]]), value, weight))
-    return rows
+        yield outcome.time, float(record.scores[slate.order[outcome.slot]]), value, weight

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.artefacts import ArtefactStore
-from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, collect_components
+from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, clock_of, collect_components
 from explorank.errors import CorruptState, DataError
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
@@ -23,6 +23,7 @@ from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_re
 from explorank.pipeline.evidence import Verdict, accuracy, judge
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.former import Former
+from explorank.pipeline.logged_data import logged_data
 from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.pipeline.past_data import PastData, past_data
 from explorank.pipeline.segments import by_segment, user_groups
@@ -64,7 +65,7 @@ class TrainReport:
 
 def train_ranker(
     settings: Settings,
-    interactions: pd.DataFrame,
+    interactions: pd.DataFrame | None,
     *,
     component: RankerComponent | None = None,
     options: TrainOptions | None = None,
@@ -73,10 +74,11 @@ def train_ranker(
 ) -> tuple[TrainableRanker, TrainReport]:
     """Return a published ranker, trained on what was known at the time of past requests.
 
-    `interactions` is what `past_interactions` returns. `component` names the ranker and its options; by default the
-    configured one. Validation is the latest slice by time; features come from the feature store's point-in-time
-    joins. It becomes current by `options.promote`, judged on that slice beside the current one. A run that was cut
-    off goes on when it is run again, as far as the ranker saves checkpoints. `plugins` join the installed ones.
+    `interactions` is what `past_interactions` returns; `None` where `options.rows` is `log`. `component` names the
+    ranker and its options; by default the configured one. Validation is the latest slice by time; features come from
+    the feature store's point-in-time joins. It becomes current by `options.promote`, judged on that slice beside the
+    current one. A run that was cut off goes on when it is run again, as far as the ranker saves checkpoints. `plugins`
+    join the installed ones.
 
     Raises `DataError` where there is too little to learn from, `SettingsError` for options that do not fit, and
     `InvalidTraining` where the ranker refuses the data.
@@ -91,7 +93,7 @@ def train_ranker(
             "No catalogue is built yet, and the ranker reads similarities from it. Run `explorank build`."
         )
     access = feature_access(settings)
-    past = past_data(settings, interactions, Catalogue.load(current[1]), access, options)
+    past = _past(settings, interactions, Catalogue.load(current[1]), access, options)
     run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,
@@ -147,6 +149,25 @@ def train_ranker(
         resumed=resumed,
         log_folder=run.folder if trackers else None,
     )
+
+
+def _past(
+    settings: Settings,
+    interactions: pd.DataFrame | None,
+    catalogue: Catalogue,
+    access: FeatureAccess,
+    options: TrainOptions,
+) -> PastData:
+    """Return the past requests, from where the options say."""
+    if options.rows == "log":
+        now = clock_of(settings)() if options.until is None else options.until
+        return logged_data(settings, catalogue, access, options, now=now)
+    if interactions is None:
+        raise DataError(
+            "There are no interactions to learn from. Name their table, or train from what the log says was displayed: "
+            "`explorank train --from-log`."
+        )
+    return past_data(settings, interactions, catalogue, access, options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from explorank.pipeline.evidence import PromotionRule
 from explorank.pipeline.queries import QueryOptions
@@ -14,6 +15,13 @@ from explorank.pipeline.tracking import TrackerName
 class TrainOptions:
     """How the data is made, and what becomes of the ranker; what it is trained with is the ranker's own."""
 
+    rows: Literal["interactions", "log"] = "interactions"
+    """`interactions`: past requests are made up from what users did, and items that nobody was shown are drawn for
+    comparison. `log`: what this installation displayed, in which slot, and what was taken up of it."""
+    max_decisions: int = 20_000
+    """At most this many decisions of the log, the latest; for `log`."""
+    until: float | None = None
+    """No decision whose horizon ends later teaches, in seconds since the Unix epoch; for `log`. `None` is now."""
     queries: QueryOptions = field(default_factory=QueryOptions)
     max_queries: int = 2_000
     """At most this many past requests, the latest; they resemble most what will be asked."""

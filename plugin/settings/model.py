@@ -411,8 +411,8 @@ class ExplorationSettings(_Section):
     policy: PolicyComponent = PolicyComponent(use="epsilon_greedy")
     """The policy that fills the explored slots."""
     features: Literal["*"] | tuple[Name, ...] = ()
-    """The columns that the policy sees, standardised; `"*"` is all of them. A constant column is always
-    added."""
+    """The columns that the policy sees, standardised; `"*"` is all of them. `score` is the ranker's score,
+    `representation` all columns of a neural ranker's last hidden layer. A constant column is always added."""
     slots: Literal["all"] | tuple[Slot, ...] = "all"
     """The slots that explore, counted from 0. The others hold the best eligible item."""
     surfaces: Literal["all"] | tuple[Name, ...] = "all"

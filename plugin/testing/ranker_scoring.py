@@ -12,6 +12,7 @@ from explorank.rankers import (
     FeatureMismatch,
     HurriedRanker,
     IdReadingRanker,
+    RepresentingRanker,
     UncertainRanker,
     is_listwise,
 )
@@ -146,6 +147,39 @@ class RankerScoringTests(RankerCases):
         demand(
             np.isfinite(deviations).all() and (deviations >= 0).all() and np.ptp(deviations) > 0,
             f"The uncertainty of {_named(ranker)} is not finite, below 0, or the same for all rows: {deviations}.",
+        )
+
+    def test_a_representation_comes_with_the_score(self) -> None:
+        """`score_with_representation`, where there is one, gives what `score` and `representation` give.
+
+        The representation is (n, h) float32, finite, a row's own, and `representation_scale` has (h,) means and
+        deviations above 0. A policy learns over these columns, on that scale.
+        """
+        ranker = self.fitted()
+        if not isinstance(ranker, RepresentingRanker):
+            return
+        rows = self.rows(ranker)
+        scores, hidden = ranker.score_with_representation(rows)
+        self._demand_alike(ranker.score(rows), scores, "beside their representation", ranker)
+        demand(
+            hidden.ndim == 2 and len(hidden) == len(rows) and hidden.dtype == np.float32,
+            f"{_named(ranker)} represents {len(rows)} rows by {hidden.shape} {hidden.dtype}; due is (n, h) float32.",
+        )
+        demand(np.isfinite(hidden).all(), f"{_named(ranker)} represents rows by numbers that are not finite.")
+        for what, found in (
+            ("by themselves", ranker.representation(rows)),
+            ("in another order", ranker.representation(rows[::-1].copy())[::-1]),
+        ):
+            demand(
+                np.allclose(found, hidden, rtol=self.row_tolerance, atol=self.row_tolerance),
+                f"{_named(ranker)} represents rows {what} otherwise than beside their scores.",
+            )
+        mean, deviation = ranker.representation_scale
+        demand(
+            np.shape(mean) == np.shape(deviation) == hidden.shape[1:]
+            and bool((np.asarray(deviation) > 0).all()),
+            f"The representation of {_named(ranker)} has {hidden.shape[1]} columns, and its scale is {mean} and "
+            f"{deviation}; each has a mean, and a deviation above 0.",
         )
 
     def test_a_cheaper_way_scores_too(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, TypeAlias
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from explorank.rankers.applying import features_for, score_data
 from explorank.rankers.data import RankingData
 from explorank.rankers.explanation import Explanation
-from explorank.rankers.manifest import RankerManifest
+from explorank.rankers.manifest import RankerManifest, column_scales
 from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
 from explorank.rankers.neural.checks import check_data, check_target
 from explorank.rankers.neural.items import ITEM_CODE
@@ -28,6 +30,8 @@ Feed: TypeAlias = dict[str, NDArray[Any]]
 
 _CALIBRATION_REQUESTS: Final = 1_024
 """Those that int8 takes the range of activations from."""
+_SCALE_ROWS: Final = 8_192
+"""About as many as the scale of the representation is taken from."""
 
 
 class NeuralRanker(ABC):
@@ -69,7 +73,7 @@ class NeuralRanker(ABC):
         With objective `binary` and one head a score is a probability. Raises `FeatureMismatch` where d is not the
         number of features.
         """
-        return self._tasks.score(self._run("outputs", features))
+        return self._tasks.score(self._run(["outputs"], features)[0])
 
     def foresee(self, features: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
         """Return what each head foresees, (n,) by its name, for features (n, d): `label`, and the outcomes.
@@ -77,12 +81,28 @@ class NeuralRanker(ABC):
         Probabilities for what is 0 or 1, an outcome's own unit otherwise. An outcome in the entire space comes as
         P(label) P(outcome | label).
         """
-        values = self._tasks.values(self._run("outputs", features))
+        values = self._tasks.values(self._run(["outputs"], features)[0])
         return {head.name: values[:, place].copy() for place, head in enumerate(self._tasks.heads)}
 
     def representation(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the heads read, (n, h) float32, for features (n, d): each head is linear in it."""
-        return self._run("representation", features)
+        return self._run(["representation"], features)[0]
+
+    def score_with_representation(
+        self, features: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Return what `score` and `representation` do, from one pass through the network."""
+        outputs, representation = self._run(["outputs", "representation"], features)
+        return self._tasks.score(outputs), representation
+
+    @property
+    def representation_scale(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The mean and the standard deviation of each column of `representation` over training, (h,) each.
+
+        A column that did not vary has deviation 1.
+        """
+        scale = self._manifest.details["representation"]
+        return np.array(scale["mean"], np.float32), np.array(scale["std"], np.float32)
 
     def explain(self, features: NDArray[np.float32]) -> Explanation:
         """Return what each feature adds to each row's raw score; for `binary` that is the log-odds.
@@ -155,23 +175,33 @@ class NeuralRanker(ABC):
             feeds = [feed for _, feed in ranker._feeds(features_for(ranker, some))]
             accuracy = None if valid is None or valid.groups is None else _accuracy(cls, valid, valid.groups)
             artefact = in_best_precision(artefact, feeds, accuracy, options.training.quantize_tolerance)
-        return cls(artefact)
+        return cls(_with_scale(cls(artefact), data, seed))
 
-    def _run(self, output: str, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return an output of the graph, one row per row of features (n, d)."""
+    def _run(self, outputs: Sequence[str], features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return outputs of the graph, one row per row of features (n, d) each."""
         features = self._manifest.check_matrix(features)
-        result: NDArray[np.float32] | None = None
+        results: list[NDArray[np.float32]] = []
         for rows, feed in self._feeds(features):
-            part = self._session.run(output, feed)
-            part = part.reshape(-1, part.shape[-1])
-            if len(part) == len(features):
-                return part
-            if result is None:
-                result = np.empty((len(features), part.shape[1]), np.float32)
-            result[rows] = part
-        if result is None:
+            parts = [part.reshape(-1, part.shape[-1]) for part in self._session.run(outputs, feed)]
+            if len(parts[0]) == len(features):
+                return parts
+            if not results:
+                results = [np.empty((len(features), part.shape[1]), np.float32) for part in parts]
+            for result, part in zip(results, parts, strict=True):
+                result[rows] = part
+        if not results:
             raise AssertionError("there is always one part")
-        return result
+        return results
+
+
+def _with_scale(ranker: NeuralRanker, data: RankingData, seed: int) -> Artefact:
+    """Return the ranker's artefact with the scale of its representation over some of the training requests."""
+    requests = math.ceil(data.requests * min(1.0, _SCALE_ROWS / len(data)))
+    some = data.take(np.random.default_rng(seed).permutation(data.requests)[:requests])
+    mean, std = column_scales(ranker.representation(features_for(ranker, some)))
+    manifest = ranker.manifest
+    details = {**manifest.details, "representation": {"mean": list(mean), "std": list(std)}}
+    return replace(ranker._artefact, manifest=replace(manifest, details=details))
 
 
 def _accuracy(

@@ -74,12 +74,12 @@ class SequenceRanker(NeuralRanker):
             "items": np.empty((1, 0), np.int64),
         }
         codes = self._vocabulary.histories([history], self._length)
-        vectors = self._session.run("user", {**nobody, "histories": codes})
+        (vectors,) = self._session.run(["user"], {**nobody, "histories": codes})
         return np.ascontiguousarray(vectors[0])
 
     def item_vectors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the vector (n, k) of each row's item, for features (n, d) whose history does not matter."""
-        return self._run("item", features)
+        return self._run(["item"], features)[0]
 
     @classmethod
     def _plan(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ class Session:
             ) from error
         self._inputs = {one.name for one in self._session.get_inputs()}
 
-    def run(self, output: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """Return one output; inputs that the graph has no use for are passed over."""
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Return some outputs of one pass; inputs that the graph has no use for are passed over."""
         given = {name: array for name, array in inputs.items() if name in self._inputs}
-        result: NDArray[np.float32] = self._session.run([output], given)[0]
-        return result
+        results: list[NDArray[np.float32]] = self._session.run(list(outputs), given)
+        return results

@@ -7,7 +7,7 @@ import pytest
 
 from explorank.errors import InvalidBatch, SettingsError
 from explorank.exploration_features import ExplorationFeatures, exploration_columns
-from explorank.hooks.types import Features
+from explorank.hooks.types import Features, Scores
 from explorank.rankers import LightGBMOptions, LightGBMRanker, RankingData
 from explorank.settings import parse_settings
 
@@ -19,7 +19,7 @@ SCORES = np.array([4.0, 2.0, 0.0, 2.0])
 
 
 def matrix_of(*names: str, scale: dict[str, tuple[float, float]] | None = None) -> np.ndarray:
-    matrix = ExplorationFeatures(names).matrix(FEATURES, SCORES, scale or {})
+    matrix = ExplorationFeatures(names).matrix(FEATURES, Scores(SCORES), scale or {})
     assert matrix is not None
     assert matrix.dtype == np.float32
     return matrix
@@ -28,7 +28,7 @@ def matrix_of(*names: str, scale: dict[str, tuple[float, float]] | None = None) 
 def test_no_names_no_matrix() -> None:
     features = ExplorationFeatures(())
     assert features.dim == 0
-    assert features.matrix(FEATURES, SCORES, {}) is None
+    assert features.matrix(FEATURES, Scores(SCORES), {}) is None
     assert features.names_of(None) == ()
 
 
@@ -68,7 +68,7 @@ def test_a_column_without_spread_says_nothing() -> None:
 
 def test_a_column_that_is_missing_altogether_says_nothing() -> None:
     unknown = Features(("age",), np.full((4, 1), np.nan, np.float32))
-    matrix = ExplorationFeatures(("age",)).matrix(unknown, SCORES, {})
+    matrix = ExplorationFeatures(("age",)).matrix(unknown, Scores(SCORES), {})
     assert matrix is not None
     np.testing.assert_array_equal(matrix[:, 1], 0.0)
 
@@ -76,13 +76,13 @@ def test_a_column_that_is_missing_altogether_says_nothing() -> None:
 @pytest.mark.parametrize(("value", "seen"), [(1e30, 5.0), (-1e30, -5.0), (np.inf, 5.0), (-np.inf, -5.0)])
 def test_absurd_values_are_cut(value: float, seen: float) -> None:
     wild = Features(("age",), np.array([[value], [0], [0], [0]], np.float32))
-    matrix = ExplorationFeatures(("age",)).matrix(wild, SCORES, {"age": (0.0, 1.0)})
+    matrix = ExplorationFeatures(("age",)).matrix(wild, Scores(SCORES), {"age": (0.0, 1.0)})
     assert matrix is not None
     assert matrix[0, 1] == seen
 
 
 def test_nobody_to_show_is_an_empty_matrix() -> None:
-    matrix = ExplorationFeatures(("score",)).matrix(Features.empty(0), np.zeros(0), {})
+    matrix = ExplorationFeatures(("score",)).matrix(Features.empty(0), Scores(np.zeros(0)), {})
     assert matrix is not None
     assert matrix.shape == (0, 2)
 

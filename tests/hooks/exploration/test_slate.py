@@ -61,6 +61,7 @@ def test_public_names():
         "Scorer",
         "Slate",
         "NeuralLinear",
+        "PerRepresentation",
         "SlidingWindow",
         "SlotStrategies",
         "Softmax",

@@ -1,7 +1,7 @@
 """The built-in plugins behind their hooks, in a running stage on the prepared installation."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from explorank.rankers import (
     RankingData,
 )
 from explorank.retrieval import Popular
+from explorank.settings import parse_settings
 
 OpenStage = Callable[..., Stage]
 
@@ -137,11 +138,12 @@ def score(plugin: RankersPlugin, features: Features, **request: Any) -> Scores |
     return plugin.ranking_score(asked, Candidates.of(ids, "test"), features)
 
 
-def plugin_with(ranker: Any) -> tuple[RankersPlugin, Watching]:
+def plugin_with(ranker: Any, columns: Sequence[str] = ()) -> tuple[RankersPlugin, Watching]:
     plugin, watching = RankersPlugin(), Watching(ranker)
     services: Any = type("Services", (), {"ranker": watching})()
-    settings: Any = type("Settings", (), {"ranker": None})()
-    plugin.ranking_startup(settings, services)
+    plugin.ranking_startup(
+        parse_settings({"version": 1, "exploration": {"features": list(columns)}}), services
+    )
     return plugin, watching
 
 
@@ -203,6 +205,44 @@ def test_the_uncertainty_travels_with_the_scores() -> None:
     assert scores.version == bagging.manifest.version
     watching.ranker = trained(["a", "b"], seed=1)
     assert score(plugin, features).uncertainty is None  # type: ignore[union-attr]
+
+
+class Hidden:
+    """A ranker whose last layer is its columns, times 2 and 3, and which counts how often it is passed."""
+
+    representation_scale = (np.array([2.0, 0.0], np.float32), np.array([4.0, 1.0], np.float32))
+
+    def __init__(self) -> None:
+        self.manifest = RankerManifest.of(b"", name="hidden", objective="none", feature_names=("a", "b"))
+        self.passes = 0
+
+    def check(self, names: Any) -> None:
+        self.manifest.check(names)
+
+    def score(self, features: Any) -> Any:
+        self.passes += 1
+        return features.sum(axis=1).astype(np.float64)
+
+    def representation(self, features: Any) -> Any:
+        self.passes += 1
+        return features * np.array([2.0, 3.0], np.float32)
+
+    def score_with_representation(self, features: Any) -> Any:
+        self.passes += 1
+        return features.sum(axis=1).astype(np.float64), features * np.array([2.0, 3.0], np.float32)
+
+
+def test_the_last_layer_comes_standardised_with_the_scores_where_somebody_reads_it() -> None:
+    features = Features(("b", "a"), np.array([[1, 3], [0, 1]], np.float32))
+    ranker = Hidden()
+    scores = score(plugin_with(ranker, ["score", "representation"])[0], features)
+    assert scores is not None
+    assert scores.values.tolist() == [4.0, 1.0]
+    assert np.asarray(scores.representation).tolist() == [[(6 - 2) / 4, 3.0], [0.0, 0.0]]
+    assert (scores.version, ranker.passes) == (ranker.manifest.version, 1)
+    plain = score(plugin_with(ranker, ["score"])[0], features)
+    assert plain is not None
+    assert plain.representation is None
 
 
 class TakesUpTheSame:

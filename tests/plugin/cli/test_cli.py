@@ -355,6 +355,13 @@ def test_training_without_a_catalogue_says_what_comes_first(run: Run, books: Pat
     assert_told(run("train", "--interactions", "interactions.parquet"), "explorank build")
 
 
+def test_the_log_is_trained_from_once_it_tells_something(run: Run, books: Path) -> None:
+    assert_told(run("train"), "--from-log")
+    assert_told(run("train", "--from-log", "--interactions", "interactions.parquet"), "Name either")
+    assert_told(run("train", "--from-log"), "displayed slates of known users")
+    assert_told(run("examination"), "exploration.slots")
+
+
 def test_training_on_too_little_says_so(run: Run, books: Path) -> None:
     pd.read_parquet("interactions.parquet").head(3).to_csv("few.csv", index=False)
     assert_told(run("train", "--interactions", "few.csv"), "5 interactions")

@@ -96,6 +96,19 @@ def uncertain(deviation):
     return lambda base: type("Uncertain", (Mixin, base), {})
 
 
+def represents(beside=lambda hidden: hidden, deviation=1.0):
+    class Mixin:
+        representation_scale = (np.zeros(2, np.float32), np.full(2, deviation, np.float32))
+
+        def representation(self, features):
+            return np.column_stack([self.score(features)] * 2).astype(np.float32)
+
+        def score_with_representation(self, features):
+            return self.score(features), beside(self.representation(features))
+
+    return lambda base: type("Representing", (Mixin, base), {})
+
+
 def cheaply(way):
     class Mixin:
         cheaper_way = "half of it"
@@ -286,6 +299,14 @@ BROKEN = [
         "ids_are_read_per_request",
         "ValueError",
     ),
+    (represents(lambda hidden: hidden[:, 0]), "a_representation_comes_with_the_score", "due is"),
+    (represents(lambda hidden: hidden + 1), "a_representation_comes_with_the_score", "otherwise than beside"),
+    (
+        represents(lambda hidden: hidden[:, :1]),
+        "a_representation_comes_with_the_score",
+        "otherwise|its scale",
+    ),
+    (represents(deviation=0.0), "a_representation_comes_with_the_score", "above 0"),
     (cheaply(lambda scores: scores.astype(np.float32)), "a_cheaper_way_scores_too", "float32"),
     (cheaply(lambda scores: -scores), "a_cheaper_way_scores_too", "otherwise than by all it knows"),
     (cheaply(lambda scores: scores if len(scores) else np.ones(1)), "a_cheaper_way_scores_too", "no rows"),
@@ -344,7 +365,7 @@ TESTS = sorted(name for name in dir(RankerTests) if name.startswith("test_"))
 def test_the_base_of_the_broken_ones_passes(run, linear, test):
     run(suite_of(linear.Linear), test)
     sure = uncertain(lambda scores: np.abs(scores - 0.1))(linear.Linear)
-    sure = cheaply(lambda scores: np.round(scores, 1))(sure)
+    sure = represents()(cheaply(lambda scores: np.round(scores, 1))(sure))
     run(suite_of(reads_ids(lambda ids, history: np.zeros((len(ids), 0), np.float32), ())(sure)), test)
 
 

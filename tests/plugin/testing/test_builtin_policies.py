@@ -18,6 +18,7 @@ from explorank.hooks.exploration import (
     LinUCB,
     LogisticThompson,
     NeuralLinear,
+    PerRepresentation,
     PlackettLuce,
     SlidingWindow,
     SlotStrategies,
@@ -272,6 +273,11 @@ class TestSlidingWindowOfSlotStrategies(TestSlotStrategies):
 
     def make_policy(self):
         return SlidingWindow(SlotStrategies(self.strategies, floor=0.2, draws=16), rewards=20, blocks=4)
+
+
+class TestPerRepresentationOfNeuralLinear(WindowSuite):
+    def make_policy(self):
+        return PerRepresentation(NeuralLinear(dim=4, floor=0.2, draws=16))
 
 
 def test_no_policy_is_left_out():

@@ -75,6 +75,18 @@ def test_served_scores_are_torchs(dcn: DCNRanker, count: int, seed: int) -> None
     assert np.isfinite(dcn.score(features)).all()
 
 
+def test_the_scale_of_the_representation_is_that_of_training(crossed_data: Data) -> None:
+    """All of these few rows are looked at. A unit that is 0 for all of them has deviation 1."""
+    data = crossed_data(400, seed=8)
+    options = DCNOptions(objective="binary", hidden=(8,), training=TrainingOptions(epochs=1))
+    ranker = DCNRanker.fit(data, options=options)
+    mean, deviation = ranker.representation_scale
+    hidden = ranker.representation(data.features)
+    assert mean == pytest.approx(hidden.mean(axis=0), abs=1e-5)
+    spread = hidden.std(axis=0)
+    assert deviation == pytest.approx(np.where(spread > 0, spread, 1.0), abs=1e-5)
+
+
 def test_a_rows_score_is_its_own_whatever_stands_beside_it_and_however_it_is_stored(dcn: DCNRanker) -> None:
     features = rows(300, seed=1)
     scores = dcn.score(features)

@@ -1,0 +1,115 @@
+"""Displayed slates as training data: each row knows its slot, so that a ranker can allow for where it was seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explorank.builtin.rankers import history_of
+from explorank.builtin.retrieval import SIMILARITY
+from explorank.crosses import Crosses
+from explorank.errors import DataError
+from explorank.hooks.feedback.outcomes import Outcome
+from explorank.hooks.types import DecisionRecord
+from explorank.pipeline.logged_outcomes import settled_outcomes
+from explorank.pipeline.past_data import PastData, feature_matrix
+from explorank.pipeline.train_options import TrainOptions
+from explorank.rankers import RankingData
+from explorank.retrieval import Catalogue, interest_vector
+from explorank.retrieval.features import FeatureAccess
+from explorank.settings import Settings
+
+
+def logged_data(
+    settings: Settings, catalogue: Catalogue, access: FeatureAccess, options: TrainOptions, *, now: float
+) -> PastData:
+    """Return the latest decisions of known users: a request each, a row for each slot that was displayed.
+
+    A row's label is 1 where the slot earned more than the default reward, its position is the slot. Features are as
+    of the decision, by Feast's point-in-time join; the history is the one that the decision was made with. Slates that
+    the host displayed in another order are left out, and decisions whose horizon has not passed at `now`. Slots are
+    kept whether or not they are looked at: that is for the ranker's `position_bias` to allow for.
+
+    Raises `DataError` where there are too few, or nothing was taken up in the earlier or in the later ones.
+    """
+    crosses = Crosses.of(settings)
+    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
+    shown = _shown(settings, options.max_decisions, now)
+    split = int(len(shown) * (1 - options.validation_share))
+    default = settings.feedback.default_reward
+    query = np.repeat(np.arange(len(shown)), [len(outcomes) for _, outcomes in shown])
+    outcomes = [outcome for _, slots in shown for outcome in slots]
+    labels = np.array([outcome.value > default for outcome in outcomes], np.float64)
+    taken = [bool(labels[query < split].any()), bool(labels[query >= split].any())]
+    if not 0 < split < len(shown) or not all(taken):
+        raise DataError(
+            f"{len(shown):,} displayed slates of known users, of which {int(labels.sum()):,} slots were taken up, are "
+            "too few to train on the earlier and to stop on the later ones. Serve on until more have come and "
+            "`feedback.horizon_s` has passed, or train from interactions."
+        )
+    times = np.array([record.request.time for record, _ in shown])
+    users = np.array([record.request.user_id for record, _ in shown], np.str_)
+    histories = [history_of(record.request) for record, _ in shown]
+    rows = pd.DataFrame(
+        {
+            "query": query,
+            "user_id": users[query].astype(object),
+            "item_id": np.array([str(outcome.item_id) for outcome in outcomes], object),
+            "event_timestamp": pd.to_datetime((times[query] * 1e6).astype(np.int64), unit="us", utc=True),
+        }
+    )
+    names, matrix = feature_matrix(
+        access, catalogue, rows, _anchors(shown, histories, catalogue, settings), crosses
+    )
+    data = RankingData(
+        features=matrix,
+        feature_names=names,
+        labels=labels,
+        groups=np.bincount(query, minlength=len(shown)),
+        positions=np.array([outcome.slot for outcome in outcomes]),
+        item_ids=rows["item_id"].to_numpy(),
+        histories=tuple(histories),
+    )
+    return PastData(
+        replace(data.take(np.arange(split)), window=(float(times[0]), float(times[split - 1]))),
+        replace(
+            data.take(np.arange(split, len(shown))),
+            window=(float(times[split]), float(times[-1])),
+            called="validation",
+        ),
+        users[:split],
+        users[split:],
+        np.array([len(history) for history in histories[split:]], np.int64),
+    )
+
+
+def _shown(settings: Settings, most: int, now: float) -> list[tuple[DecisionRecord, list[Outcome]]]:
+    """Return the latest displayed slates of known users by time, each by slot."""
+    found = [
+        (record, sorted(outcomes, key=lambda outcome: outcome.slot))
+        for record, outcomes in settled_outcomes(
+            settings, now, wanted=lambda record: record.request.user_id is not None, examined_only=False
+        )
+    ]
+    found.sort(key=lambda shown: (shown[0].request.time, shown[0].decision_id))
+    return found[-most:]
+
+
+def _anchors(
+    shown: list[tuple[DecisionRecord, list[Outcome]]],
+    histories: list[tuple[str, ...]],
+    catalogue: Catalogue,
+    settings: Settings,
+) -> NDArray[np.float32]:
+    """Return what the candidates of each decision were compared with, (q, d); zeros where nothing is known."""
+    vectors = np.zeros((len(shown), catalogue.vectors.shape[1]), np.float32)
+    for place, ((record, _), history) in enumerate(zip(shown, histories, strict=True)):
+        similar_to = record.request.similar_to
+        known = catalogue.rows(history if similar_to is None else [similar_to])
+        known = known[known >= 0]
+        if len(known):
+            vectors[place] = interest_vector(catalogue.vectors[known], settings.retrieval.decay)
+    return vectors

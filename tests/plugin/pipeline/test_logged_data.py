@@ -1,0 +1,125 @@
+"""What was displayed becomes rows that know their slot, and tells how likely slots are looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from explorank import Stage
+from explorank.builtin.rankers import history_of
+from explorank.errors import DataError
+from explorank.hooks import hookimpl
+from explorank.hooks.evaluation import AdjacentSlots
+from explorank.hooks.types import Candidates, Features, RankingRequest
+from explorank.pipeline.examination import estimate_examination
+from explorank.pipeline.features import feature_access
+from explorank.pipeline.logged_data import logged_data
+from explorank.pipeline.train import train_ranker
+from explorank.pipeline.train_options import TrainOptions
+from explorank.rankers import LightGBMRanker
+from explorank.settings import RankerComponent
+
+OpenStage = Callable[..., Stage]
+SLOTS = 4
+THETA = (1.0, 0.6, 0.4, 0.2)
+LATER = 200_000.0
+
+
+@dataclass
+class Spy:
+    """Notes the similarities that reach the scoring step, by decision and item."""
+
+    seen: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @hookimpl(tryfirst=True)
+    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
+        column = features.column("similarity").tolist()
+        self.seen[request.decision_id] = dict(zip(candidates.id_list, column, strict=True))
+
+
+def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
+    spy = Spy()
+    changes = {"exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}}}
+    stage = open_books(changes, plugins=[spy])
+    rng = np.random.default_rng(0)
+    due: dict[str, list[tuple[str, int, bool]]] = {}
+    for number in range(40):
+        decision = stage.rank(user_id=f"reader-{number}", slots=SLOTS)
+        displayed = decision.items[: SLOTS - number % 2]
+        stage.shown(decision.decision_id, displayed)
+        clicks = rng.random(len(displayed)) < 0.6 * np.array(THETA)[: len(displayed)]
+        for slot in np.flatnonzero(clicks).tolist():
+            stage.reward(decision.decision_id, slot=slot)
+        due[decision.decision_id] = [(item, slot, bool(clicks[slot])) for slot, item in enumerate(displayed)]
+    turned = stage.rank(user_id="reader-1", slots=SLOTS)
+    stage.shown(turned.decision_id, turned.items[::-1])
+    stage.reward(stage.rank(slots=SLOTS).decision_id, slot=0)  # an anonymous visitor
+    stage.rank(user_id="reader-2", slots=SLOTS)  # nothing is known of what was displayed
+
+    installation = stage.installation
+    catalogue, access = installation.catalogue.get(), feature_access(installation.settings)
+    assert catalogue is not None
+    past = logged_data(installation.settings, catalogue, access, TrainOptions(), now=time.time() + LATER)
+    assert (past.training.requests, past.later.requests) == (32, 8)
+    records = [stage.decision(one) for one in due]
+    for data, part in ((past.training, records[:32]), (past.later, records[32:])):
+        columns = (data.item_ids, data.positions, data.labels.astype(bool))
+        found = list(zip(*(column.tolist() for column in columns), strict=True))
+        assert found == [row for record in part for row in due[record.decision_id]]
+        assert data.groups.tolist() == [len(due[record.decision_id]) for record in part]
+        assert data.histories == tuple(history_of(record.request) for record in part)
+        served = [
+            spy.seen[record.decision_id][item] for record in part for item, _, _ in due[record.decision_id]
+        ]
+        column = data.features[:, data.feature_names.index("similarity")]
+        np.testing.assert_allclose(column, served, atol=1e-5)
+    assert past.later_users.tolist() == [record.request.user_id for record in records[32:]]
+    assert past.training.window[1] <= past.later.window[0]
+    with pytest.raises(DataError, match=r"0 displayed slates"):
+        logged_data(installation.settings, catalogue, access, TrainOptions(), now=time.time())
+
+
+def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
+    open_books: OpenStage, installation: Path
+) -> None:
+    stage = open_books({"feedback": {"horizon_s": 1.0}})
+    settings = stage.installation.settings
+    for number in range(60):
+        decision = stage.rank(user_id=f"reader-{number % 40}", slots=SLOTS)
+        stage.shown(decision.decision_id, decision.items)
+        stage.reward(decision.decision_id, slot=number % 2)
+    time.sleep(1.1)
+    component = RankerComponent.model_validate(
+        {"use": "lightgbm", "rounds": 5, "min_data_in_leaf": 5, "position_bias": "lightgbm"}
+    )
+    ranker, report = train_ranker(settings, None, component=component, options=TrainOptions(rows="log"))
+    assert isinstance(ranker, LightGBMRanker)
+    assert report.queries + report.validation_queries == 60
+    with pytest.raises(DataError, match="--from-log"):
+        train_ranker(settings, None, component=component)
+
+
+def test_the_curve_of_the_log_is_that_of_its_explored_slots(open_stage: OpenStage) -> None:
+    stage = open_stage({"exploration": {"policy": {"use": "epsilon_greedy", "epsilon": 0.7}}})
+    with pytest.raises(DataError, match=r"0 decisions explored both.*`exploration.slots`"):
+        estimate_examination(stage.installation.settings, now=time.time() + LATER)
+    rng = np.random.default_rng(1)
+    slots = AdjacentSlots()
+    for number in range(120):
+        decision = stage.explore([f"i{row}" for row in range(6)], rng.standard_normal(6), slots=SLOTS)
+        displayed = SLOTS - number % 2
+        stage.shown(decision.decision_id, decision.items[:displayed])
+        clicks = rng.random(displayed) < THETA[:displayed]
+        for slot in np.flatnonzero(clicks).tolist():
+            stage.reward(decision.decision_id, slot=slot)
+        slots.add(stage.decision(decision.decision_id), dict(enumerate(clicks.astype(float))))
+    found = estimate_examination(stage.installation.settings, now=time.time() + LATER)
+    due = slots.curve()
+    assert found.probabilities == pytest.approx(due.probabilities)
+    assert found.decisions.tolist() == [120, 120, 60]
+    assert found.low == pytest.approx(due.low)
