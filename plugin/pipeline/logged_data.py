@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from explorank.builtin.rankers import history_of
-from explorank.builtin.retrieval import SIMILARITY
+from explorank.builtin.retrieval import SIMILARITY, history_of
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.feedback.outcomes import Outcome

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from explorank import Stage
-from explorank.builtin.rankers import history_of
+from explorank.builtin.retrieval import history_of
 from explorank.errors import DataError
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import AdjacentSlots
