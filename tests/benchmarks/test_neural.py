@@ -22,11 +22,19 @@ def sequence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "measured"), [("neural_scoring", "us"), ("training_speed", "ours_s")])
-def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "measured"),
+    [
+        (["neural_scoring"], "us"),
+        (["training_speed"], "ours_s"),
+        (["training_cost", "--only", "blend"], "seconds"),
+    ],
+)
+def test_it_runs(command: list[str], measured: str, tmp_path: Path) -> None:
+    name, *more = command
     written = tmp_path / "results.json"
     subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", written],
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", written, *more],
         cwd=REPOSITORY,
         capture_output=True,
         check=True,
