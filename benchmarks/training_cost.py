@@ -2,7 +2,7 @@
 
     python -m benchmarks.training_cost [--quick] [--only NAME …] [--threads 2] [--json PATH]
 
-**What is measured.** `fit` of each ranker on one made-up frame of 10,000 requests with 10 candidates each, 50 numbers,
+**What is measured.** `fit` of each ranker on one made-up frame of 5,000 requests with 10 candidates each, 50 numbers,
 ids of 50,000 items and histories of 60 of them, as `explorank train` calls it but for reading tables. Trees grow to
 their 400, networks are trained for 5 epochs; what is made of others has two members. No later slice ends it early.
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, metavar="N")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
-    requests, threads = (100, 1) if options.quick else (10_000, options.threads)
+    requests, threads = (100, 1) if options.quick else (5_000, options.threads)
     # A new process for each, so that no ranker finds what another one has left allocated.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         results = [pool.submit(fit, name, requests, threads).result() for name in options.only]
