@@ -46,7 +46,7 @@ check: $(READY) ## Check format, lint, types, import contracts and the wheel
 	@echo "check: wheel"
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q tests/packaging/test_wheel.py
 
-accuracy: $(READY) ## Measure retrieval and ranking on held-out interactions, one thread (half an hour)
+accuracy: $(READY) ## Measure retrieval and ranking on held-out interactions, one thread (hours)
 	@$(TEST_ENVIRONMENT) $(BIN)/python -m benchmarks.accuracy --ablation --cold-start
 
 bench: $(READY) ## Measure exploration beside plain numpy, on one core (2 minutes)

@@ -1,4 +1,4 @@
-"""What the training loop costs beside a bare torch loop over the same frame.
+"""What training costs beside a bare torch loop, and beside LightGBM alone, over the same frame.
 
     python -m benchmarks.training_speed [--quick] [--json PATH]
 
@@ -6,7 +6,9 @@
 trains the same network on the same tensors: batches by index, the loss of torch, `backward`, `torch.optim.AdamW` as
 it comes. Ours adds warm-up, clipping, groups of parameters, the check for divergence and the keeping of the best
 weights, and has the optimiser's fused form. Neither evaluates. Once a DCN over 50 numbers by cross-entropy, once the
-sequence network over histories of 50 items by softmax within requests.
+sequence network over histories of 50 items by softmax within requests. And `LightGBMRanker.fit` beside a `Dataset` and
+`lightgbm.train` with the same parameters of growth; ours also checks the data, writes a manifest, compiles the forest
+and compares its predictions.
 
 **How.** One process, one thread; the two take turns, in the opposite order every other round. Times are CPU times of
 one epoch, medians with quartiles; the ratio is the median of the ratios within each round, bare over ours: 1 means that
@@ -20,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import lightgbm
 import numpy as np
 import torch
 from rich.console import Console
@@ -33,6 +36,8 @@ from benchmarks.timing import Contestant, measure, repeated
 from explorank.rankers import (
     DCNOptions,
     DCNRanker,
+    LightGBMOptions,
+    LightGBMRanker,
     RankingData,
     SequenceOptions,
     SequenceRanker,
@@ -46,7 +51,7 @@ LEAST_RATIO: Final = 0.9
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured; seconds of CPU time of one epoch."""
+    """What was measured; seconds of CPU time of one epoch, or of all trees."""
 
     name: str
     rows: int
@@ -64,8 +69,33 @@ def run(name: str, kind: Any, data: RankingData, options: Any, *, rounds: int) -
         runs = [new_training(plan, read, data, None, seed=0, checkpoint=None) for _ in range(calls)]
         return lambda: [one.run() for one in runs]
 
-    contestants = [Contestant(prepared), Contestant(repeated(bare_epoch(plan, read, data)))]
-    ours_s, bare_s = measure(contestants, rounds=rounds, sample_s=0.0)
+    return _compared(name, data, Contestant(prepared), bare_epoch(plan, read, data), rounds)
+
+
+def run_trees(data: RankingData, *, rounds: int) -> Result:
+    """Measure LightGBM."""
+    options = LightGBMOptions(rounds=100, num_threads=1)
+
+    def bare() -> None:
+        params = {
+            **options.of_lightgbm(len(data)),
+            "objective": options.objective,
+            "seed": 0,
+            "num_threads": 1,
+            "verbosity": -1,
+        }
+        names = list(data.feature_names)
+        training = lightgbm.Dataset(data.features, data.labels, group=data.groups, feature_name=names)
+        lightgbm.train(params, training, options.rounds)
+
+    ours = Contestant(repeated(lambda: LightGBMRanker.fit(data, options=options)))
+    return _compared("LightGBM, 100 trees", data, ours, bare, rounds)
+
+
+def _compared(
+    name: str, data: RankingData, ours: Contestant, bare: Callable[[], None], rounds: int
+) -> Result:
+    ours_s, bare_s = measure([ours, Contestant(repeated(bare))], rounds=rounds, sample_s=0.0)
     low, median, high = np.percentile(bare_s / ours_s, (25, 50, 75)).tolist()
     return Result(name, len(data), float(np.median(ours_s)), float(np.median(bare_s)), median, (low, high))
 
@@ -131,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             SequenceOptions(training=training),
             rounds=rounds,
         ),
+        run_trees(generate(requests, 50, 0, seed=1), rounds=rounds),
     ]
     console = Console(width=None if sys.stdout.isatty() else 120)
     tell_facts(facts, console)

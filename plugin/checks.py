@@ -10,7 +10,9 @@ from typing import Final, Literal, TypeAlias
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.budgets import columns_of
+from explorank.builtin.retrieval import SIMILARITY
 from explorank.catalogues import catalogue_loader
+from explorank.crosses import Crosses
 from explorank.errors import USER_ERRORS
 from explorank.exploration_features import (
     REPRESENTATION,
@@ -25,6 +27,7 @@ from explorank.model_card import ModelCard
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
+from explorank.rankers.fused import FusedRanker
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -163,12 +166,42 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
             f"{card.ranker} serves, as it was promoted; `explorank train` would train {settings.ranker.use}, as the "
             "settings name it",
         )
-    if isinstance(ranker, LightGBMRanker) and ranker.scoring.method == "booster":
-        yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {ranker.scoring.reason}")
+    slow = dict.fromkeys(_reasons_for_slow_scoring(ranker))
+    if slow:
+        yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {'; '.join(slow)}")
+    yield from _encoder_of(card, ranker, settings, store)
     unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE, REPRESENTATION})
     if unknown:
         yield CheckResult(
             "exploration.features", "wrong", f"{unknown} are served by nobody; known: {sorted(available)}"
+        )
+
+
+def _reasons_for_slow_scoring(ranker: Ranker, within: str = "") -> Iterator[str]:
+    """Yield why LightGBM itself scores, for the ranker and for those that it is made of."""
+    if isinstance(ranker, LightGBMRanker) and ranker.scoring.method == "booster":
+        yield f"{within}{ranker.scoring.reason}"
+    if isinstance(ranker, FusedRanker):
+        for number, member in enumerate(ranker.members):
+            yield from _reasons_for_slow_scoring(member.ranker, f"{within}member {number}: ")
+
+
+def _encoder_of(
+    card: ModelCard | None, ranker: Ranker, settings: Settings, store: ArtefactStore
+) -> Iterator[CheckResult]:
+    """Compare the encoder that the ranker's similarities came from with the one that now serves them."""
+    current = store.current(CATALOGUE)
+    read = Crosses.of(settings).made_of(SIMILARITY) & {*ranker.manifest.feature_names}
+    if card is None or not card.encoder_fingerprint or current is None or not read:
+        return
+    catalogue = catalogue_loader(settings)(current[1])
+    if catalogue.encoder_fingerprint != card.encoder_fingerprint:
+        yield CheckResult(
+            "ranker encoder",
+            "warning",
+            f"the catalogue's vectors are of another encoder ({catalogue.encoder_name}) than those that "
+            f"{', '.join(sorted(read))} came from in training, so the ranker reads them on another scale; run "
+            "`explorank train`",
         )
 
 

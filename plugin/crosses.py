@@ -54,6 +54,14 @@ class Crosses:
                 missing[cross.name] = absent
         return missing
 
+    def made_of(self, name: str) -> frozenset[str]:
+        """Return the column `name` and all that is crossed from it, be it through others."""
+        made = {name}
+        for cross in self._crosses:
+            if made & {*cross.of}:
+                made.add(cross.name)
+        return frozenset(made)
+
     def check(self, names: Sequence[str]) -> None:
         """Raise `DataError` naming the first column that is not among `names`, or that a cross would be twice."""
         for cross, absent in self.missing(names).items():

@@ -14,6 +14,7 @@ from explorank.errors import DamagedArtefact
 _FORMAT: Final = "explorank.card/1"
 CARD_FILE: Final = "card.json"
 PAGE_FILE: Final = "card.md"
+_ENCODER: Final = "encoder_fingerprint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,10 @@ class DataSlice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """How well the ranker did for some of the users of the later slice."""
+    """How well the ranker did for some of the users of the later slice, or for some of the items."""
 
     by: str
-    """What divides the users: a column of theirs, or `activity`."""
+    """What divides the users: a column of theirs, or `activity`. What divides the liked items: `item popularity`."""
     value: str
     requests: int
     users: int
@@ -106,6 +107,8 @@ class ModelCard:
     model_sha256: str
     feature_hash: str
     features: tuple[str, ...]
+    encoder_fingerprint: str = ""
+    """Of the encoder whose vectors the similarities were made of; empty where it was not written down."""
     options: Mapping[str, Any]
     """What it was trained with, defaults included."""
     seed: int
@@ -151,7 +154,9 @@ class ModelCard:
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> ModelCard:
-        values = {field.name: content[field.name] for field in fields(cls)}
+        # Cards written before this was noted lack it, and are read all the same.
+        values = {field.name: content[field.name] for field in fields(cls) if field.name != _ENCODER}
+        values[_ENCODER] = content.get(_ENCODER, "")
         comparison, probabilities = values["comparison"], values["probabilities"]
         values |= {
             "features": tuple(values["features"]),

@@ -1,7 +1,7 @@
 """How well each system foresees what users take up, on MovieLens-100K or on your own tables.
 
     python -m benchmarks.accuracy [--protocol user75|user80|time|last-out] [--seeds 3] [--json PATH] [--ablation]
-        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm …] [--cold-start]
+        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm dcn …] [--cold-start]
 
 or `make accuracy`. `docs/accuracy.md` says what is measured, and what came of it. One process, one thread.
 """
@@ -21,7 +21,7 @@ from benchmarks.accuracy import cold_start, contenders
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
 from benchmarks.accuracy.summary import Record, table
-from benchmarks.accuracy.two_stage import rankers
+from benchmarks.accuracy.two_stage import OPTIONS, rankers
 from benchmarks.accuracy.worlds import World, world
 from explorank.demo.data import DemoData, movielens, own_data
 from explorank.errors import DataError
@@ -142,7 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--first-seed", type=int, default=1, metavar="N", help="default: 1; tuning looks at seed 0"
     )
-    parser.add_argument("--rankers", nargs="+", choices=rankers(), default=["lightgbm"], metavar="NAME")
+    parser.add_argument(
+        "--rankers", nargs="+", choices=rankers(), default=list(OPTIONS), metavar="NAME",
+        help=f"of the full system; the first is the ablation's; default: {' '.join(OPTIONS)}",
+    )  # fmt: skip
     parser.add_argument(
         "--ablation", action="store_true", help="also say what each part of the full system adds"
     )

@@ -21,6 +21,8 @@ class Effort:
     """What a block took."""
 
     seconds: float = 0.0
+    """Of CPU time, all threads together: what others do on the machine lengthens it little."""
+    wall_s: float = 0.0
     mib: float = 0.0
     """Beyond what the process held when the block began, looked at a hundred times a second; 0 where the system does
     not tell."""
@@ -39,14 +41,19 @@ def measured() -> Iterator[Effort]:
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()
-    start = time.perf_counter()
+    start, start_wall = time.process_time(), time.perf_counter()
     try:
         yield effort
     finally:
-        effort.seconds = time.perf_counter() - start
+        effort.seconds, effort.wall_s = time.process_time() - start, time.perf_counter() - start_wall
         done.set()
         watcher.join()
         effort.mib = (max(highest, _resident()) - before) * _PAGE_MIB
+
+
+def resident_mib() -> float:
+    """Return how much memory the process holds; 0 where the system does not tell."""
+    return _resident() * _PAGE_MIB
 
 
 def _resident() -> int:

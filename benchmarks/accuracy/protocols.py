@@ -48,8 +48,7 @@ def by_user(share: float) -> Callable[[Interactions, int], Split]:
         order = np.lexsort((generator.random(len(interactions)), interactions.users))
         rank = _rank(interactions.users, order)
         kept = rank < np.round(share * interactions.activity[interactions.users])
-        timeless = interactions.without_times()
-        return Split(timeless.take(kept), timeless.take(~kept))
+        return Split(interactions.take(kept).without_times(), interactions.take(~kept).without_times())
 
     return split
 
@@ -66,8 +65,7 @@ def last_out(interactions: Interactions, seed: int) -> Split:
     generator = np.random.default_rng(seed)
     order = np.lexsort((generator.random(len(interactions)), _times(interactions), interactions.users))
     last = _rank(interactions.users, order) == interactions.activity[interactions.users] - 1
-    timeless = interactions.without_times()
-    return Split(timeless.take(~last), timeless.take(last))
+    return Split(interactions.take(~last).without_times(), interactions.take(last).without_times())
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {

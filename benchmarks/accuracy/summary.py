@@ -93,7 +93,7 @@ def table(records: Sequence[Record], against: Sequence[str]) -> list[str]:
     bases = [record for name in against for record in records if record.name == name]
     headings = [
         "system", "NDCG@10", "recall@10", "MRR@10", "coverage", *(f"NDCG@10 beyond {base.name}" for base in bases),
-        "fit, s", "MiB",
+        "fit, CPU s", "MiB",
     ]  # fmt: skip
     lines = ["| " + " | ".join(headings) + " |", "|---" + "|---:" * (len(headings) - 1) + "|"]
     for record in records:

@@ -1,4 +1,4 @@
-"""Where the defaults of the first stage and of the full system's trees come from.
+"""Where the defaults of the first stage and of the full system's rankers come from.
 
     python -m benchmarks.accuracy.tuning
 
@@ -9,7 +9,7 @@ test interaction is looked at.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -22,7 +22,6 @@ from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Split
 from benchmarks.accuracy.worlds import world
 from explorank.demo.data import movielens
-from explorank.rankers import LightGBMOptions, LightGBMRanker
 from explorank.retrieval.collaborative import (
     EASE,
     EASEOptions,
@@ -46,6 +45,32 @@ def models() -> Iterator[tuple[Any, Any]]:
         yield ItemKNN, ItemKNNOptions(neighbours=neighbours, shrinkage=shrinkage)
 
 
+def rankers() -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any]]]:
+    """Yield rankers, what of their options differs from those of the full system, and all of their options."""
+    for leaves in (4, 7, 15, 31):
+        own = two_stage.OPTIONS["lightgbm"]
+        yield (
+            "lightgbm",
+            {"num_leaves": leaves},
+            {**own, "params": {**own["params"], "num_leaves": leaves}},
+        )
+    neural: dict[str, list[dict[str, Any]]] = {
+        "dcn": [
+            {},
+            {"training": {"epochs": 6, "dropout": 0.2}},
+            {"training": {"epochs": 10, "learning_rate": 1e-3}},
+        ],
+        "sequence": [
+            {},
+            {"training": {"epochs": 3}},
+            {"width": 16, "layers": 1, "history": 30, "training": {"epochs": 4, "dropout": 0.3}},
+        ],
+    }
+    for name, variants in neural.items():
+        for variant in variants:
+            yield name, variant, {**two_stage.OPTIONS[name], **variant}
+
+
 def validated(model: Any, options: Any, fold: Fold) -> float:
     """Return the mean NDCG@10 of a model on what the fold holds out."""
     users = np.intersect1d(fold.known.users, fold.held_out.users)
@@ -62,19 +87,16 @@ def main() -> None:
     *_, last = folds_by_user(split.train, 4, 0)
     found = [(validated(model, options, last), repr(options)) for model, options in models()]
     _tell("models", found)
-    rows = two_stage.gather(Split(last.known, last.held_out), data.side, FirstStageOptions(), 0)
+    within = Split(last.known, last.held_out)
+    rows = two_stage.gather(within, data.side, FirstStageOptions(), 0)
+    shape, taken, held_out = last.known.matrix.shape, last.known.matrix, last.held_out.matrix
     found = []
-    for leaves in (4, 7, 15, 31):
-        params = {**two_stage.LIGHTGBM["params"], "num_leaves": leaves}
-        own = LightGBMOptions(**{**two_stage.LIGHTGBM, "params": params})
-        ranker = LightGBMRanker.fit(rows.train, valid=rows.valid, options=own)
-        scores = np.full(last.known.matrix.shape, -np.inf)
-        scores[rows.asked.users, rows.asked.items] = ranker.score(rows.asked.features)
-        users = np.intersect1d(last.known.users, last.held_out.users)
-        lists = best_of(scores[users], last.known.matrix[users], 10)
-        ndcg = float(np.nanmean(accuracy(lists, last.held_out.matrix[users]).ndcg))
-        found.append((ndcg, f"num_leaves={leaves}"))
-    _tell("trees", found)
+    for name, differs, options in rankers():
+        scores = rows.scored(two_stage.trained(name, options, rows.train, rows.valid, 0), shape)
+        lists = best_of(scores[within.users], taken[within.users], 10)
+        ndcg = float(np.nanmean(accuracy(lists, held_out[within.users]).ndcg))
+        found.append((ndcg, f"{name} {differs}"))
+    _tell("rankers", found)
 
 
 def _tell(what: str, found: list[tuple[float, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.accuracy.protocols import Split
 from explorank.builtin.rankers import RankersPlugin
 from explorank.hooks.registry import Registry
-from explorank.rankers import IdReadingRanker, InvalidTraining, RankingData
+from explorank.rankers import InvalidTraining, Ranker, RankingData, TrainableRanker, score_data
 from explorank.retrieval.collaborative import (
     FirstStage,
     FirstStageOptions,
@@ -24,10 +24,15 @@ from explorank.retrieval.collaborative import (
     folds_by_user,
     training_rows,
 )
+from explorank.settings import RankerComponent, resolve_ranker
 
+VALUE: Final = "value"
+"""The outcome that says what an interaction was worth, NaN where there was none."""
 _CUTS: Final = (0.4, 0.5, 0.6, 0.7, 0.8)
 _HORIZON: Final = 0.25
-LIGHTGBM: Final[Mapping[str, Any]] = {
+_STOPPING_USERS: Final = 0.2
+"""The share of the users by whom training stops, under random protocols."""
+_LIGHTGBM: Final[Mapping[str, Any]] = {
     "rounds": 400,
     "early_stopping_rounds": 40,
     "num_threads": 1,
@@ -43,6 +48,22 @@ LIGHTGBM: Final[Mapping[str, Any]] = {
         "lambdarank_truncation_level": 30,
     },
 }
+_DCN: Final[Mapping[str, Any]] = {}
+_SEQUENCE: Final[Mapping[str, Any]] = {}
+_THREE: Final[Mapping[str, Any]] = {
+    "members": [
+        {"use": "lightgbm", **_LIGHTGBM}, {"use": "dcn", **_DCN}, {"use": "sequence", **_SEQUENCE},
+    ],
+    "folds": 2,
+}  # fmt: skip
+OPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "lightgbm": _LIGHTGBM,
+    "dcn": _DCN,
+    "sequence": _SEQUENCE,
+    "blend": _THREE,
+    "stack": _THREE,
+}
+"""What the rankers that take part by default are trained with; any other has its own defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +75,17 @@ class Rows:
     asked: RankingRows
     asked_data: RankingData
     """The same, with ids for rankers that read them."""
+
+    def with_columns(self, columns: Sequence[str]) -> Rows:
+        """Return the rows with some of their columns alone."""
+        train, valid, asked = (_some(data, columns) for data in (self.train, self.valid, self.asked_data))
+        return Rows(train, valid, self.asked, asked)
+
+    def scored(self, ranker: Ranker, shape: tuple[int, int]) -> NDArray[np.float64]:
+        """Return (users, items) scores, -inf for what was no candidate."""
+        scores = np.full(shape, -np.inf)
+        scores[self.asked.users, self.asked.items] = score_data(ranker, self.asked_data)
+        return scores
 
 
 def rankers() -> tuple[str, ...]:
@@ -73,25 +105,25 @@ def gather(split: Split, side: SideInformation, options: FirstStageOptions, seed
         )
     stage = FirstStage.fit(split.train, side=side, options=options, seed=seed, now=split.now)
     asked = stage.rows(split.users)
-    return Rows(
-        _data(parts[:-1]),
-        _data(parts[-1:], "validation"),
-        asked,
-        _data([(Fold(split.train, split.test), asked)]),
-    )
+    train, valid = _to_train_and_to_stop(parts, np.random.default_rng(seed), in_time=split.now is not None)
+    return Rows(train, valid, asked, _data([(Fold(split.train, split.test), asked)]))
 
 
 def ranked(
     name: str, rows: Rows, columns: Sequence[str], shape: tuple[int, int], seed: int
 ) -> NDArray[np.float64]:
     """Return (users, items) scores by ranker `name` trained on `columns`, -inf for what was no candidate."""
-    train, valid, asked = (_some(data, columns) for data in (rows.train, rows.valid, rows.asked_data))
-    kind: Any = _registry().get("ranker", name)
-    options = kind.Options(**LIGHTGBM) if name == "lightgbm" else kind.Options()
-    ranker = kind.fit(train, valid=valid, options=options, seed=seed)
-    scores = np.full(shape, -np.inf)
-    scores[rows.asked.users, rows.asked.items] = _scored(ranker, asked)
-    return scores
+    some = rows.with_columns(columns)
+    return some.scored(trained(name, OPTIONS.get(name, {}), some.train, some.valid, seed), shape)
+
+
+def trained(
+    name: str, options: Mapping[str, Any], train: RankingData, valid: RankingData | None, seed: int
+) -> TrainableRanker:
+    """Return ranker `name` with `options` as YAML has them."""
+    kind, checked = resolve_ranker(RankerComponent(use=name, **options), _registry())
+    ranker: TrainableRanker = kind.fit(train, valid=valid, options=checked, seed=seed)
+    return ranker
 
 
 def blended(rows: Rows, columns: Sequence[str], shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -118,23 +150,51 @@ def column_groups(
     return {group: names for group, names in found.items() if names}
 
 
+def _to_train_and_to_stop(
+    parts: Sequence[tuple[Fold, RankingRows]], generator: np.random.Generator, *, in_time: bool
+) -> tuple[RankingData, RankingData]:
+    """Return the rows to train on, and those of the last fold that training stops by.
+
+    Folds at random hold out the same users' interactions in turn, so that a ranker which reads ids or histories knows
+    from the other folds whom of the last one it never saw as a negative. It is therefore stopped by users who are in
+    no row that it trains on.
+    """
+    if in_time:
+        return _data(parts[:-1]), _data(parts[-1:], "validation")
+    users = np.unique(np.concatenate([rows.users for _, rows in parts]))
+    apart = generator.choice(users, max(round(_STOPPING_USERS * len(users)), 1), replace=False)
+    whose = [np.isin(np.unique(rows.users), apart) for _, rows in parts]
+    train = _data(parts).take(np.flatnonzero(~np.concatenate(whose)))
+    return train, _data(parts[-1:], "validation").take(np.flatnonzero(whose[-1]))
+
+
 def _folds(split: Split, seed: int) -> Iterator[Fold]:
     if split.now is not None:
-        return cuts_in_time(split.train, _CUTS, _HORIZON)
+        *earlier, last = cuts_in_time(split.train, _CUTS, _HORIZON)
+        for fold in earlier:
+            # What training stops by must not be among the labels that it learns from.
+            before = np.flatnonzero(np.asarray(fold.held_out.times) < last.now)
+            yield replace(fold, held_out=fold.held_out.take(before))
+        yield last
+        return
     # As large a share as the test's is held out, so that scores lean on as much history.
     count = round(len(split.train) / max(len(split.test), 1)) + 1
-    return folds_by_user(split.train, min(max(count, 2), 5), seed)
+    yield from folds_by_user(split.train, min(max(count, 2), 5), seed)
 
 
 def _data(parts: Sequence[tuple[Fold, RankingRows]], called: str = "training") -> RankingData:
     rows = [part for _, part in parts]
     ids = parts[0][0].known.item_ids
+    labels = [part.labels if len(part.labels) else np.zeros(len(part.users)) for part in rows]
+    values = [
+        np.where(liked > 0, np.asarray(fold.held_out.valued[part.users, part.items]).ravel(), np.nan)
+        for (fold, part), liked in zip(parts, labels, strict=True)
+    ]
     return RankingData(
         features=np.concatenate([part.features for part in rows]),
         feature_names=rows[0].names,
-        labels=np.concatenate(
-            [part.labels if len(part.labels) else np.zeros(len(part.users)) for part in rows]
-        ),
+        labels=np.concatenate(labels),
+        outcomes={VALUE: np.concatenate(values)},
         groups=np.concatenate([part.groups for part in rows]),
         item_ids=np.concatenate([ids[part.items] for part in rows]),
         histories=tuple(
@@ -155,33 +215,7 @@ def _histories(known: Interactions, users: NDArray[np.int64]) -> list[tuple[str,
 
 def _some(data: RankingData, columns: Sequence[str]) -> RankingData:
     places = [data.feature_names.index(name) for name in columns]
-    return RankingData(
-        features=data.features[:, places],
-        feature_names=tuple(columns),
-        labels=data.labels,
-        groups=data.groups,
-        item_ids=data.item_ids,
-        histories=data.histories,
-        called=data.called,
-    )
-
-
-def _scored(ranker: Any, asked: RankingData) -> NDArray[np.float64]:
-    """Return the scores (r,), request by request where the ranker reads ids."""
-    if not isinstance(ranker, IdReadingRanker) or asked.groups is None:
-        plain: NDArray[np.float64] = ranker.score(asked.features)
-        return plain
-    ids, histories = asked.item_ids, asked.histories
-    assert ids is not None  # noqa: S101 - `_data` gives both
-    assert histories is not None  # noqa: S101
-    names = (*asked.feature_names, *ranker.id_columns)
-    places = [names.index(name) for name in ranker.manifest.feature_names]
-    ends = np.cumsum(asked.groups)
-    parts = []
-    for start, end, history in zip(ends - asked.groups, ends, histories, strict=True):
-        read = ranker.read_ids(ids[start:end].tolist(), history)
-        parts.append(ranker.score(np.concatenate([asked.features[start:end], read], axis=1)[:, places]))
-    return np.concatenate(parts)
+    return replace(data, features=data.features[:, places], feature_names=tuple(columns))
 
 
 def _registry() -> Registry:

@@ -72,16 +72,19 @@ def logged_data(
         item_ids=rows["item_id"].to_numpy(),
         histories=tuple(histories),
     )
+    later = replace(
+        data.take(np.arange(split, len(shown))),
+        window=(float(times[split]), float(times[-1])),
+        called="validation",
+    )
+    displayed = rows.loc[query < split, "item_id"].value_counts()
     return PastData(
         replace(data.take(np.arange(split)), window=(float(times[0]), float(times[split - 1]))),
-        replace(
-            data.take(np.arange(split, len(shown))),
-            window=(float(times[split]), float(times[-1])),
-            called="validation",
-        ),
+        later,
         users[:split],
         users[split:],
         np.array([len(history) for history in histories[split:]], np.int64),
+        displayed.reindex(later.item_ids, fill_value=0).to_numpy(np.int64),
     )
 
 

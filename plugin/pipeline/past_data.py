@@ -32,6 +32,8 @@ class PastData:
     training_users: NDArray[Any]  # (g,)
     later_users: NDArray[Any]  # (h,)
     activity: NDArray[np.int64]  # (h,) how many events the user of each later request had before
+    popularity: NDArray[np.int64]  # (n,)
+    """How many events the item of each later row had before the later slice; displays, of a log."""
 
 
 def past_data(
@@ -64,14 +66,18 @@ def past_data(
         histories=tuple(queries["liked"]),
     )
     users = queries["user_id"].to_numpy().astype(str)
+    later = replace(
+        data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
+    )
+    before = interactions["timestamp"] < queries["event_timestamp"].iloc[split]
+    events = interactions.loc[before, "item_id"].value_counts()
     return PastData(
         replace(data.take(np.arange(split)), window=(times[0], times[split - 1])),
-        replace(
-            data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
-        ),
+        later,
         users[:split],
         users[split:],
         np.array([len(seen) for seen in queries["seen"][split:]], np.int64),
+        events.reindex(later.item_ids, fill_value=0).to_numpy(np.int64),
     )
 
 

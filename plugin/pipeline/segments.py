@@ -1,4 +1,4 @@
-"""Divides the users of past requests into segments, to see for whom a ranker does well."""
+"""Divides the users of past requests, and the items they liked, to see for whom a ranker does well."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.model_card import Segment
+from explorank.pipeline.evidence import accuracy
 from explorank.pipeline.metrics import bootstrap
 from explorank.pipeline.results import estimate
+from explorank.rankers import RankingData
 from explorank.retrieval.features import FeatureAccess
 
 _MOST_TEXTS: Final = 24
@@ -18,6 +20,8 @@ _MOST_TEXTS: Final = 24
 _AGE_BOUNDS: Final = np.array([18.0, 25.0, 35.0, 50.0])
 _AGE_BANDS: Final = ("under 18", "18 to 24", "25 to 34", "35 to 49", "50 and over")
 _UNKNOWN: Final = "unknown"
+_USER_THIRDS: Final = ("least active third", "middle third", "most active third")
+_ITEM_THIRDS: Final = ("least popular third", "middle third", "most popular third")
 
 
 def user_groups(
@@ -40,9 +44,7 @@ def user_groups(
                     np.isfinite(codes), np.searchsorted(_AGE_BOUNDS, codes, side="right"), len(_AGE_BANDS)
                 )
             ]
-    low, high = np.quantile(activity, [1 / 3, 2 / 3])
-    thirds = np.array(["least active third", "middle third", "most active third"], object)
-    groups["activity"] = thirds[(activity > low).astype(np.int64) + (activity > high)]
+    groups["activity"] = np.array(_USER_THIRDS, object)[_thirds(activity, activity)]
     return groups
 
 
@@ -60,3 +62,48 @@ def by_segment(
                 users=len(np.unique(users[those])),
                 ndcg_at_10=estimate(bootstrap(ndcg[those], seed=seed, users=users[those])),
             )
+
+
+def by_popularity(
+    later: RankingData,
+    scores: NDArray[np.float64],
+    popularity: NDArray[np.int64],
+    users: NDArray[Any],
+    *,
+    seed: int,
+) -> Iterator[Segment]:
+    """Yield how well the liked items of each third by `popularity` (n,) were placed among those that nobody liked.
+
+    A request counts in each third that it has a liked item of; liked items of other thirds are left out of it, so that
+    the place of one third costs no other. `scores` (n,) are those of the rows of `later`, `users` (g,) whose its
+    requests are.
+    """
+    liked = later.labels > 0
+    third_of = _thirds(popularity, popularity[liked])
+    for third, name in enumerate(_ITEM_THIRDS):
+        wanted = liked & (third_of == third)
+        if not wanted.any():
+            continue
+        requests = np.unique(later.request_of[wanted])
+        rows = np.flatnonzero((wanted | ~liked) & np.isin(later.request_of, requests))
+        part = RankingData(
+            features=np.empty((len(rows), 0), np.float32),
+            feature_names=(),
+            labels=later.labels[rows],
+            groups=np.unique(later.request_of[rows], return_counts=True)[1],
+        )
+        whose = users[requests]
+        yield Segment(
+            by="item popularity",
+            value=name,
+            requests=len(requests),
+            users=len(np.unique(whose)),
+            ndcg_at_10=estimate(bootstrap(accuracy(scores[rows], part)["ndcg@10"], seed=seed, users=whose)),
+        )
+
+
+def _thirds(values: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 0, 1 or 2 for each of `values`, by the thirds of `of`; equal values are in the same third."""
+    low, high = np.quantile(of, [1 / 3, 2 / 3])
+    thirds: NDArray[np.int64] = (values > low).astype(np.int64) + (values > high)
+    return thirds

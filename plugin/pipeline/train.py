@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, clock_of, collect
 from explorank.errors import CorruptState, DataError
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
-from explorank.model_card import Comparison
+from explorank.model_card import Comparison, Segment
 from explorank.pipeline.card import model_card, options_as_json
 from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_resumed
 from explorank.pipeline.evidence import Verdict, accuracy, judge
@@ -26,7 +26,7 @@ from explorank.pipeline.former import Former
 from explorank.pipeline.logged_data import logged_data
 from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.pipeline.past_data import PastData, past_data
-from explorank.pipeline.segments import by_segment, user_groups
+from explorank.pipeline.segments import by_popularity, by_segment, user_groups
 from explorank.pipeline.tracking import Monitor, Run, require_installed, tracking
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import CorruptRanker, Ranker, TrainableRanker, score_data
@@ -93,7 +93,8 @@ def train_ranker(
             "No catalogue is built yet, and the ranker reads similarities from it. Run `explorank build`."
         )
     access = feature_access(settings)
-    past = _past(settings, interactions, Catalogue.load(current[1]), access, options)
+    catalogue = Catalogue.load(current[1])
+    past = _past(settings, interactions, catalogue, access, options)
     run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,
@@ -124,7 +125,8 @@ def train_ranker(
             users=(past.training_users, past.later_users),
             scores=scores,
             metrics=metrics,
-            segments=tuple(_segments(access, past, metrics["ndcg@10"], options.seed)),
+            encoder_fingerprint=catalogue.encoder_fingerprint,
+            segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),
             comparison=former.comparison,
         )
 
@@ -218,8 +220,14 @@ class _Trainee:
         return ranker
 
 
-def _segments(access: FeatureAccess, past: PastData, ndcg: NDArray[np.float64], seed: int) -> Any:
-    """Return how well the later requests of each segment of the users were answered."""
+def _segments(
+    access: FeatureAccess,
+    past: PastData,
+    scores: NDArray[np.float64],
+    ndcg: NDArray[np.float64],
+    seed: int,
+) -> Iterator[Segment]:
+    """Yield how well the later requests of each segment of the users, and those for each third of the items, went."""
     later = past.later
     assert later.groups is not None  # noqa: S101 - `past_data` gave them
     first_rows = np.cumsum(later.groups) - later.groups
@@ -228,7 +236,8 @@ def _segments(access: FeatureAccess, past: PastData, ndcg: NDArray[np.float64], 
         for place, name in enumerate(later.feature_names)
         if name in access.user_names
     }
-    return by_segment(user_groups(access, columns, past.activity), ndcg, past.later_users, seed=seed)
+    yield from by_segment(user_groups(access, columns, past.activity), ndcg, past.later_users, seed=seed)
+    yield from by_popularity(later, scores, past.popularity, past.later_users, seed=seed)
 
 
 def _carry_over(

@@ -38,9 +38,9 @@ def folds_by_user(interactions: Interactions, count: int, seed: int) -> Iterator
     first = generator.integers(count, size=len(interactions.user_ids))
     numbers = np.empty(len(interactions), np.int64)
     numbers[order] = (np.arange(len(users)) - starts + first[users]) % count
-    timeless = interactions.without_times()
     for number in range(count):
-        yield Fold(timeless.take(numbers != number), timeless.take(numbers == number))
+        known, held_out = interactions.take(numbers != number), interactions.take(numbers == number)
+        yield Fold(known.without_times(), held_out.without_times())
 
 
 def cuts_in_time(interactions: Interactions, shares: Sequence[float], horizon: float) -> Iterator[Fold]:

@@ -103,8 +103,11 @@ class Interactions:
         )
 
     def without_times(self) -> Self:
-        """Return the same interactions with their times forgotten."""
-        return replace(self, times=None)
+        """Return the same interactions with their times forgotten, and with them the order of each user's."""
+        order = np.lexsort((self.items, self.users))
+        return replace(
+            self, users=self.users[order], items=self.items[order], values=self.values[order], times=None
+        )
 
     def _sparse(self, data: NDArray[np.float32]) -> csr_matrix:
         return csr_matrix((data, (self.users, self.items)), (len(self.user_ids), len(self.item_ids)))

@@ -18,8 +18,9 @@ from scipy.sparse import csr_matrix
 
 from explorank.demo.data import own_data
 from explorank.errors import DataError
+from explorank.rankers import RankingData
 from explorank.retrieval import InvalidTable
-from explorank.retrieval.collaborative import Interactions, SideInformation
+from explorank.retrieval.collaborative import FirstStageOptions, Interactions, SideInformation
 
 REPOSITORY = Path(__file__).parents[2]
 DAY = 86_400.0
@@ -72,6 +73,52 @@ def test_shares_are_each_users(seed: int) -> None:
     assert kept.tolist() == np.round(0.75 * every.activity).tolist()
     last = protocols["last-out"].split(every, seed)
     assert last.test.activity.tolist() == np.minimum(every.activity, 1).tolist()
+
+
+@pytest.mark.parametrize("protocol", ["user75", "last-out"])
+def test_without_times_no_order_tells_of_them(protocol: str) -> None:
+    """Backwards in time, the same split has the same arrays: a history read in order cannot tell."""
+    every = interactions(7)
+    backwards = Interactions.of(
+        every.user_ids[every.users], every.item_ids[every.items], times=-np.asarray(every.times)
+    )
+    kept = pairs(module("protocols").PROTOCOLS[protocol].split(every, 0).train)
+
+    def in_order(some: Interactions) -> list[tuple[int, int]]:
+        mask = np.array([pair in kept for pair in zip(some.users.tolist(), some.items.tolist(), strict=True)])
+        left = some.take(mask).without_times()
+        return list(zip(left.users.tolist(), left.items.tolist(), strict=True))
+
+    assert in_order(every) == in_order(backwards)
+    train = module("protocols").PROTOCOLS[protocol].split(every, 0).train
+    assert list(zip(train.users.tolist(), train.items.tolist(), strict=True)) == in_order(every)
+
+
+@pytest.mark.parametrize("protocol", ["user75", "time"])
+def test_what_training_stops_by_is_not_what_it_learns_from(protocol: str) -> None:
+    """At random no user is in both slices; in time no interaction is a label of both."""
+    split = module("protocols").PROTOCOLS[protocol].split(interactions(1, count=900, users=30, items=200), 0)
+    rows = module("two_stage").gather(split, SideInformation(), FirstStageOptions(depth=10), 0)
+    taken_up: dict[int, set[str]] = {}
+    for user, item in pairs(split.train):
+        taken_up.setdefault(user, set()).add(str(split.train.item_ids[item]))
+
+    def owners(data: RankingData) -> list[int]:
+        assert data.histories is not None
+        found = [[user for user, own in taken_up.items() if own >= {*one}] for one in data.histories]
+        assert {len(one) for one in found} == {1}, "a history tells whose it is"
+        return [one[0] for one in found]
+
+    def labels(data: RankingData) -> set[tuple[int, str]]:
+        assert data.item_ids is not None
+        users = np.repeat(owners(data), np.asarray(data.groups))[data.labels > 0]
+        return set(zip(users.tolist(), data.item_ids[data.labels > 0].tolist(), strict=True))
+
+    assert labels(rows.valid)
+    assert not labels(rows.train) & labels(rows.valid)
+    if protocol == "user75":
+        assert not {*owners(rows.train)} & {*owners(rows.valid)}
+    assert (rows.train.labels > 0).tolist() == np.isfinite(rows.train.outcomes["value"]).tolist()
 
 
 def test_the_last_is_held_out() -> None:
@@ -179,7 +226,7 @@ def test_it_runs_on_own_tables(tables: Path) -> None:
         tables,
         *("--interactions", str(tables / "interactions.parquet"), "--items", str(tables / "items.parquet")),
         *("--users", str(tables / "users.parquet"), "--protocol", "user75", "time"),
-        *("--seeds", "1", "--ablation", "--json", str(tables / "out.json")),
+        *("--seeds", "1", "--ablation", "--rankers", "lightgbm", "dcn", "--json", str(tables / "out.json")),
     )
     assert done.returncode == 0, done.stderr
     written: dict[str, Any] = json.loads((tables / "out.json").read_text(encoding="utf-8"))
@@ -189,7 +236,7 @@ def test_it_runs_on_own_tables(tables: Path) -> None:
     by_name = {one["name"]: one for one in written["protocols"]["user75"]}
     assert {"popularity", "ItemKNN", "EASE", "implicit ALS", "TwoTower", "content similarity"} < set(by_name)
     # Popularity cannot tell the clubs apart; whoever can finds the rest of the club first.
-    for name in ("EASE", "ItemKNN", "full system, lightgbm"):
+    for name in ("EASE", "ItemKNN", "full system, lightgbm", "full system, dcn"):
         assert by_name[name]["recall"]["mean"] > by_name["popularity"]["recall"]["mean"] + 0.1
     assert any(one["ablation"] for one in written["protocols"]["time"])
     assert "popularity of the last 14 days" in {one["name"] for one in written["protocols"]["time"]}
@@ -224,3 +271,51 @@ def test_users_of_whom_training_knows_nothing_are_refused(tables: Path) -> None:
         module("__main__").play(
             data, module("protocols").PROTOCOLS["time"], seeds=[0], ranker_names=["lightgbm"], ablation=False
         )
+
+
+def test_each_option_of_networks_is_compared_with_what_differs_in_it_alone() -> None:
+    listed = {one.name: one for one in module("neural_options").variants()}
+
+    assert {one.against for one in listed.values()} - {""} < set(listed)
+    for one in listed.values():
+        base = listed.get(one.against)
+        if base is not None:
+            assert base.against == ""
+            assert (one.options, one.stops) != (base.options, base.stops)
+            assert one.label == base.label or one.against == "liked alone"
+
+
+def test_gains_of_options_by_hand() -> None:
+    options, summary, metrics = module("neural_options"), module("summary"), module("metrics")
+
+    def played(name: str, against: str, *seeds: list[float]) -> Any:
+        variant = options.Variant(name=name, ranker="dcn", options={}, against=against)
+        one = options.Played(variant, *(summary.Record(name, users=2) for _ in range(2)), seconds=[1.0])
+        for ndcg in seeds:
+            figures = np.array(ndcg)
+            for record in (one.taken_up, one.liked):
+                record.add(np.array([0, 1]), metrics.Accuracy(figures, figures, figures, 0.5), 1.0, 0.0)
+        return one
+
+    base = played("base", "", [0.1, 0.3], [0.2, 0.2])
+    better = played("better", "base", [0.2, 0.5], [0.2, 0.4])
+
+    gain, by_seed = better.gain(base, "taken up")
+    assert by_seed == pytest.approx([0.15, 0.1])
+    assert (gain.mean, gain.low) == pytest.approx((0.125, 0.05))
+    told = options.told([base, better])
+    assert "gain" not in told[0]["liked"]
+    assert told[1]["liked"]["gain_by_seed"] == pytest.approx([0.15, 0.1])
+
+
+def test_what_is_liked_is_what_was_rated_four_or_more() -> None:
+    data = RankingData(
+        features=np.zeros((4, 1), np.float32),
+        feature_names=("x",),
+        labels=[1, 0, 1, 1],
+        outcomes={"value": [4.0, np.nan, 3.0, 5.0]},
+    )
+    both, alone = (module("neural_options").with_likes(data, label) for label in ("taken up", "liked"))
+
+    assert both.outcomes["liked"].tolist() == alone.labels.tolist() == [1, 0, 0, 1]
+    assert both.labels.tolist() == [1, 0, 1, 1]

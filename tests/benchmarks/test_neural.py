@@ -37,6 +37,23 @@ def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
     assert all(result[measured] > 0 for result in results)
 
 
+def test_what_training_costs_is_asked_of_all_members_with_the_same_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    cost = importlib.import_module("benchmarks.training_cost")
+
+    members = cost.options_of("blend", 2, 5)["members"]
+    assert [member["use"] for member in members] == ["lightgbm", "dcn"]
+    assert members[0]["num_threads"] == members[1]["training"]["num_threads"] == 2
+    assert cost.options_of("bagging", 1, 5)["member"]["num_threads"] == 1
+
+    found = cost.fit("lightgbm", 30, 1)
+    assert found.rows == 300
+    assert found.seconds > 0
+    assert found.before_mib > found.mib >= 0
+
+
 def test_requests_know_nothing_that_comes_after_them(sequence: ModuleType) -> None:
     items = np.array(list("abcdefgh"), np.str_)
     histories = sequence.Histories((tuple("abcde"), tuple("fgah")), items)

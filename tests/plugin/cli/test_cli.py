@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +25,8 @@ from jsonschema import Draft202012Validator
 
 from explorank.artefacts import ArtefactStore
 from explorank.hooks.feedback import KillSwitch
-from explorank.rankers import LightGBMRanker
+from explorank.model_card import ModelCard
+from explorank.rankers import Blend, BlendOptions, LightGBMRanker, RankingData
 from explorank.retrieval import Catalogue
 
 Ran: TypeAlias = Any  # `Ran` of conftest.py
@@ -219,6 +221,43 @@ def test_check_warns_of_a_ranker_that_lightgbm_scores_itself(run: Run, books: Pa
     ran = run("check")
     assert ran.code == 0
     assert re.search(r"ranker speed +warning +scored by LightGBM itself: .*linear trees", ran.out)
+
+
+def test_check_looks_through_a_blend_and_names_the_member(run: Run, books: Path) -> None:
+    names = LightGBMRanker.load(artefact(books, "ranker")).manifest.feature_names
+    features = np.random.default_rng(0).standard_normal((300, len(names))).astype(np.float32)
+    data = RankingData(features=features, feature_names=names, labels=features[:, 0] > 0, groups=[10] * 30)
+    trees: dict[str, Any] = {"use": "lightgbm", "rounds": 3, "num_threads": 1}
+    members = (trees, {**trees, "objective": "regression", "params": {"linear_tree": True}})
+    blend = Blend.fit(data, options=BlendOptions(members=members, weights=(1.0, 1.0)))
+    folder = ArtefactStore(books / ".explorank" / "artefacts")
+    folder.publish("ranker", lambda to: (blend.save(to), card_of(books, ranker="blend").write(to)))
+    ran = run("check")
+    assert ran.code == 0
+    assert re.search(r"ranker speed +warning +scored by LightGBM itself: member 1: .*linear trees", ran.out)
+
+
+def card_of(folder: Path, **changes: Any) -> ModelCard:
+    card = ModelCard.read(artefact(folder, "ranker"))
+    assert card is not None
+    return replace(card, **changes)
+
+
+def test_check_warns_of_a_ranker_that_read_similarities_of_another_encoder(run: Run, books: Path) -> None:
+    store = ArtefactStore(books / ".explorank" / "artefacts")
+    ranker, own = LightGBMRanker.load(artefact(books, "ranker")), card_of(books)
+    assert own.encoder_fingerprint == Catalogue.load(artefact(books, "catalogue")).encoder_fingerprint
+    assert "ranker encoder" not in run("check").out
+
+    def publish(card: ModelCard) -> None:
+        store.publish("ranker", lambda to: (ranker.save(to), card.write(to)))
+
+    publish(replace(own, encoder_fingerprint="of last year"))
+    ran = run("check")
+    assert ran.code == 0
+    assert re.search(r"ranker encoder +warning +the catalogue's vectors are of another encoder", ran.out)
+    publish(replace(own, encoder_fingerprint=""))
+    assert "ranker encoder" not in run("check").out, "a card that does not say proves nothing"
 
 
 # ---- settings that cannot be used -----------------------------------------------------------------------

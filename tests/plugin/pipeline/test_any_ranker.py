@@ -290,9 +290,12 @@ def test_the_card_tells_what_was_trained_on_what_and_for_whom(
     by: dict[str, list[Any]] = {}
     for segment in card.segments:
         by.setdefault(segment.by, []).append(segment)
-    assert set(by) == {"user_age", "activity"}
-    for segments in by.values():
-        assert sum(segment.requests for segment in segments) == card.validation.requests
+    assert set(by) == {"user_age", "activity", "item popularity"}
+    for divides in ("user_age", "activity"):
+        assert sum(segment.requests for segment in by[divides]) == card.validation.requests
+    # Items need no column either. A request counts in each third that it has a liked item of.
+    assert sum(one.requests for one in by["item popularity"]) >= card.validation.requests
+    assert max(one.requests for one in by["item popularity"]) <= card.validation.requests
     weighted = sum(one.requests * one.ndcg_at_10.mean for one in by["user_age"]) / card.validation.requests
     assert weighted == pytest.approx(ndcg.mean)
     assert card.comparison is not None
