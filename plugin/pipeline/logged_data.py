@@ -84,7 +84,7 @@ def logged_data(
         users[:split],
         users[split:],
         np.array([len(history) for history in histories[split:]], np.int64),
-        displayed.reindex(later.item_ids, fill_value=0).to_numpy(np.int64),
+        np.asarray(displayed.reindex(later.item_ids, fill_value=0), np.int64),
     )
 
 
