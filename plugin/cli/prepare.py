@@ -232,6 +232,14 @@ def train(
         list[str] | None,
         typer.Option("--option", "-o", help="NAME=VALUE, over the settings' options of it; may be repeated."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Begin as this ranker and adapt it: a published version, or a folder with one of the same kind, such "
+            "as another surface's.",
+        ),
+    ] = None,
     until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
     promote: Annotated[
@@ -279,6 +287,7 @@ def train(
     options = TrainOptions(
         queries=QueryOptions(positive_from=positive_from),
         seed=seed,
+        start=start,
         promote="never" if no_promote else promote.value,
         trackers=trackers,
         log_folder=log_dir,
@@ -291,6 +300,8 @@ def train(
 def _tell_of(trained: TrainReport) -> None:
     if trained.resumed:
         output.print("went on from where a run that was cut off had been saved")
+    if trained.start is not None:
+        output.print(f"began as the ranker {trained.start}")
     output.print(
         f"ranker {trained.version}: {trained.ranker}, {trained.queries:,} queries ({trained.rows:,} rows, "
         f"{len(trained.features)} features), NDCG@10 {trained.ndcg_at_10} on the "

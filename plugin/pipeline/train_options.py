@@ -22,6 +22,9 @@ class TrainOptions:
     validation_share: float = 0.2
     """The latest share of the queries, by time, on which training stops early."""
     seed: int = 0
+    start: str | None = None
+    """What the ranker begins as, such as that of another surface or catalogue: a published version of this
+    installation, or a folder with a ranker of the same kind; `None` trains from scratch."""
     promote: PromotionRule = "unless-worse"
     """When the new ranker becomes current; the first one always does, but by `never`."""
     trackers: tuple[TrackerName, ...] = ()
