@@ -154,6 +154,13 @@ def adapt(
         int,
         typer.Option(help="Steps of guessing masked words of the items' texts before that."),
     ] = 0,
+    teacher: Annotated[
+        int,
+        typer.Option(
+            help="Steps of training a cross-encoder before that, whose scores are learnt from too; 500 are usual, and "
+            "take a quarter of an hour on a core."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
@@ -163,7 +170,7 @@ def adapt(
     from explorank.pipeline.build import item_table
     from explorank.pipeline.encoders import AdaptOptions, adapt_encoder
     from explorank.pipeline.tables import past_interactions, read_table
-    from explorank.retrieval.encoding import FineTuning, Pretraining
+    from explorank.retrieval.encoding import FineTuning, Pretraining, TextRanking
     from explorank.settings import load_settings
 
     settings = load_settings(config)
@@ -180,6 +187,7 @@ def adapt(
             decay=settings.retrieval.decay,
         ),
         pretraining=Pretraining(steps=pretrain) if pretrain else None,
+        teacher=TextRanking(steps=teacher) if teacher else None,
         positive_from=1.0 if settings.features is None else settings.features.positive_from,
         # Each item of a history is read in each step where the layers train.
         history=2 if body == "lora" else 10,
