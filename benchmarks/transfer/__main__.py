@@ -127,7 +127,8 @@ class Task:
     def known(self, share: float, seed: int) -> list[int]:
         """Return the users of a share: those of a smaller one are among those of a larger one."""
         order = np.random.default_rng([seed, 1]).permutation(self.others)
-        return order[: max(2, round(share * len(order)))].tolist()
+        users: list[int] = order[: max(2, round(share * len(order)))].tolist()
+        return users
 
     def data(self, share: float, seed: int) -> tuple[Requests, RankingData, RankingData]:
         """Return the requests to a domain that knows a share of the users, and the rows to train and to stop by."""

