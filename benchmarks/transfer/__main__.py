@@ -16,7 +16,7 @@ first 80 % of the likes are the history, and all films but those rated by then a
 (the share of pairs of a liked and another film in the right order). Users are of no particular time, so a film's
 statistics may be younger than a request, as in all splits by user.
 
-**Rows.** The same network from scratch, begun as the source's with a frozen trunk, and tuned; the source's as it is;
+**Rows.** The same network from scratch, and begun as the source's, trunk frozen or tuned; the source's as it is;
 LightGBM from scratch, popularity and text similarity beside them for scale. Intervals are 95 % percentile bootstraps
 over the test users, of the mean over seeds; differences from scratch are paired by user.
 """
@@ -100,10 +100,10 @@ def rows(start: DCNRanker, options: DCNOptions) -> dict[str, Row]:
             DCNRanker.fit(train, valid=valid, options=options, seed=seed).score
         ),
         "frozen trunk": adapted(trunk="frozen"),
-        "frozen trunk, the source's scales": adapted(trunk="frozen", scales="taken"),
+        "frozen trunk, own scales": adapted(trunk="frozen", scales="own"),
         "tuned trunk": adapted(),
-        "tuned trunk, the source's scales": adapted(scales="taken"),
-        "the same at a tenth of the rate": adapted(scales="taken", trunk_rate=0.1),
+        "tuned trunk, own scales": adapted(scales="own"),
+        "tuned at a tenth of the rate": adapted(trunk_rate=0.1),
         "the source's as it is": lambda *_: start.score,
         "LightGBM from scratch": lambda train, valid, seed: (
             LightGBMRanker.fit(

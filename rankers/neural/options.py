@@ -126,8 +126,9 @@ class TransferOptions:
     domains; embeddings and heads are each domain's own and always learn."""
     trunk_rate: float = 1.0
     """The learning rate of a tuned trunk, as a share of the others' (Howard and Ruder, 2018)."""
-    scales: Scales = "own"
-    """Whether numbers are standardised by this domain's own data (Li et al., 2016), or as in the other domain."""
+    scales: Scales = "taken"
+    """Whether numbers are standardised as in the other domain, or by this domain's own data (Li et al., 2016): for
+    columns in another unit or of another size, once there is enough of it to say how large they can be."""
     shared_codes: tuple[str, ...] = ()
     """Categorical columns, `item_code` among them, whose codes mean the same in both domains: their embeddings are
     taken over, also of codes that this domain's data does not hold. All others begin anew."""

@@ -94,7 +94,7 @@ def target(crossed_data: Data) -> RankingData:
 
 
 def test_it_begins_as_the_start(dcn: DCNRanker, crossed_data: Data) -> None:
-    transfer = TransferOptions(scales="taken", shared_codes=("kind", "item_code"))
+    transfer = TransferOptions(shared_codes=("kind", "item_code"))
     data = replace(crossed_data(50, seed=3), item_ids=np.array([f"item-{row % 3}" for row in range(50)]))
     adapted = dcn.adapt(data, options=small(training=STILL, transfer=transfer))
     # Also for the kinds and items that the 50 rows do not hold: their embeddings came along.
@@ -108,7 +108,7 @@ def test_a_sequence_ranker_begins_as_its_start_too(
     dense_stepping_data: Data,
     small_sequence_options: Callable[..., SequenceOptions],
 ) -> None:
-    transfer = TransferOptions(scales="taken", shared_codes=("kind", "item_code"))
+    transfer = TransferOptions(shared_codes=("kind", "item_code"))
     options = replace(small_sequence_options(), training=STILL, transfer=transfer)
     few = dense_stepping_data(8, seed=8)
     adapted = sequence.adapt(few, options=options)
@@ -119,7 +119,7 @@ def test_a_sequence_ranker_begins_as_its_start_too(
 def test_a_frozen_trunk_is_shared_and_heads_and_embeddings_are_each_domains_own(
     dcn: DCNRanker, target: RankingData
 ) -> None:
-    frozen = Adapted(dcn, target, small(transfer=TransferOptions(trunk="frozen"))).weights
+    frozen = Adapted(dcn, target, small(transfer=TransferOptions(trunk="frozen", scales="own"))).weights
     tuned = Adapted(dcn, target, small(transfer=TransferOptions(trunk="tuned"))).weights
     before = weights(dcn)
     trunk = [name for name in before if name.startswith(("cross.", "deep."))]
@@ -151,7 +151,7 @@ def test_with_little_data_it_is_better_than_from_scratch(dcn: DCNRanker, target:
     options = small(training=TrainingOptions(epochs=10, batch_rows=16))
 
     def accuracy(start: DCNRanker | None, trunk: Trunk = "tuned") -> float:
-        adapted = Adapted(start, few, replace(options, transfer=TransferOptions(trunk=trunk)))
+        adapted = Adapted(start, few, replace(options, transfer=TransferOptions(trunk=trunk, scales="own")))
         return float(((adapted.score(rest) > 0.5) == (rest.labels > 0.5)).mean())
 
     scratch = accuracy(None)
