@@ -18,9 +18,9 @@ training; intervals are percentile bootstraps over users, of the mean over seeds
 beside them for scale: they need no text, and know nothing of cold films.
 
 **Cross-encoder.** It is trained on the training pairs with a history of three films, and costs a pass of the model per
-candidate; so it orders anew the 50 best of the MLP head's vectors, of the first 200 users alone, by itself or by its
+candidate; so it orders anew the 50 best of the MLP head's vectors, of the first 100 users alone, by itself or by its
 log-odds added to the head's own logits (cosines times the scale of its loss). *Taught* heads learn from its log-odds of
-1,000 training pairs with eight candidates each (MarginMSE); one cross-encoder, of seed 0, teaches all seeds.
+500 training pairs with eight candidates each (MarginMSE); one cross-encoder, of seed 0, teaches all seeds.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Task:
     @cached_property
     def lessons(self) -> Lessons:
         """What the cross-encoder says of some training pairs, of the histories that heads are trained on."""
-        return teach(self.teacher, self.pairs(10), pairs=5 if self.quick else 1_000, candidates=8, seed=0)
+        return teach(self.teacher, self.pairs(10), pairs=5 if self.quick else 500, candidates=8, seed=0)
 
     @cached_property
     def untouched(self) -> Vectors:
@@ -288,7 +288,7 @@ MATRYOSHKA: Final = replace(MLP, dims=(384, 128, 64))
 LORA: Final = FineTuning(
     body="lora", head="none", steps=50, batch_size=48, learning_rate=1e-3, looks=2, max_tokens=32
 )
-CROSS_ENCODER: Final = TextRanking(history=3, steps=150, learning_rate=1e-4, max_tokens=64)
+CROSS_ENCODER: Final = TextRanking(history=3, steps=120, batch_size=8, learning_rate=1e-4, max_tokens=64)
 ROWS: Final[dict[str, tuple[Row, bool]]] = {
     "untouched": (lambda task, _: task.untouched, False),
     "untouched, first 128": (lambda task, _: _cut(task.untouched, 128), False),
@@ -336,12 +336,12 @@ def references(task: Task) -> Iterator[tuple[str, NDArray[np.float64]]]:
     yield "EASE", liked @ weights
 
 
-RERANKED: Final = "MLP head, first 200 users", "its 50 best by the cross-encoder", "its 50 best by both"
+RERANKED: Final = "MLP head, first 100 users", "its 50 best by the cross-encoder", "its 50 best by both"
 
 
 def reranked(task: Task) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield what of each user was found, (4, u), by the head of seed 0 and with the cross-encoder after it."""
-    users = range(3 if task.quick else 200)
+    users = range(3 if task.quick else 100)
     vectors = ROWS["MLP head"][0](task, 0)
     interests = task.interests(vectors)[users]
     head = MLP.scale * (interests / np.linalg.norm(interests, axis=1, keepdims=True)) @ vectors.T
