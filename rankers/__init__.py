@@ -26,6 +26,7 @@ from explorank.rankers.manifest import RankerManifest, feature_hash
 from explorank.rankers.names import RANKERS, register_ranker
 from explorank.rankers.position_bias import examination_from_random_slots
 from explorank.rankers.ranker import (
+    AdaptableRanker,
     ExplainingRanker,
     HurriedRanker,
     IdReadingRanker,
@@ -52,7 +53,13 @@ if TYPE_CHECKING:
     from explorank.rankers.lightgbm_ranker import LightGBMOptions, LightGBMRanker
     from explorank.rankers.lightgbm_search import Search, Trial, search_lightgbm
     from explorank.rankers.neural.dcn_ranker import DCNRanker
-    from explorank.rankers.neural.options import DCNOptions, SequenceOptions, TaskOptions, TrainingOptions
+    from explorank.rankers.neural.options import (
+        DCNOptions,
+        SequenceOptions,
+        TaskOptions,
+        TrainingOptions,
+        TransferOptions,
+    )
     from explorank.rankers.neural.sequence_ranker import SequenceRanker
     from explorank.rankers.reciprocal_rank import ReciprocalRank, ReciprocalRankOptions
     from explorank.rankers.scoring import Scoring
@@ -60,6 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RANKERS",
+    "AdaptableRanker",
     "Bagging",
     "BaggingOptions",
     "Blend",
@@ -99,6 +107,7 @@ __all__ = [
     "TaskOptions",
     "TrainableRanker",
     "TrainingOptions",
+    "TransferOptions",
     "Trial",
     "UncertainRanker",
     "UnsupportedModel",
@@ -146,6 +155,7 @@ _LATE: Final = {
     "SequenceRanker": "explorank.rankers.neural.sequence_ranker",
     "TaskOptions": "explorank.rankers.neural.options",
     "TrainingOptions": "explorank.rankers.neural.options",
+    "TransferOptions": "explorank.rankers.neural.options",
 }
 """Where these stand. LightGBM and numba cost a second to import, which whoever reads a manifest need not pay."""
 

@@ -148,3 +148,23 @@ class TrainableRanker(ExplainingRanker, Protocol):
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
+
+
+@runtime_checkable
+class AdaptableRanker(TrainableRanker, Protocol):
+    """A trained ranker that another one can begin as, for another surface or catalogue with the same columns."""
+
+    def adapt(
+        self,
+        data: RankingData,
+        *,
+        valid: RankingData | None = None,
+        options: Any = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Return a ranker trained on `data`, the other domain's, that began as this one, which stays as it is.
+
+        `options` are this one's own unless given; all else as for `fit`.
+        """

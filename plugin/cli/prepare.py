@@ -179,6 +179,13 @@ def adapt(
         int,
         typer.Option(help="Steps of guessing masked words of the items' texts before that."),
     ] = 0,
+    teacher: Annotated[
+        int,
+        typer.Option(
+            help="Steps of training a cross-encoder before that, whose scores are learnt from too; 500 are usual, and "
+            "take a quarter of an hour on a core."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
@@ -188,7 +195,7 @@ def adapt(
     from explorank.pipeline.build import item_table
     from explorank.pipeline.encoders import AdaptOptions, adapt_encoder
     from explorank.pipeline.tables import past_interactions, read_table
-    from explorank.retrieval.encoding import FineTuning, Pretraining
+    from explorank.retrieval.encoding import FineTuning, Pretraining, TextRanking
     from explorank.settings import load_settings
 
     settings = load_settings(config)
@@ -205,6 +212,7 @@ def adapt(
             decay=settings.retrieval.decay,
         ),
         pretraining=Pretraining(steps=pretrain) if pretrain else None,
+        teacher=TextRanking(steps=teacher) if teacher else None,
         positive_from=1.0 if settings.features is None else settings.features.positive_from,
         # Each item of a history is read in each step where the layers train.
         history=2 if body == "lora" else 10,
@@ -260,6 +268,14 @@ def train(
     option: Annotated[
         list[str] | None,
         typer.Option("--option", "-o", help="NAME=VALUE, over the settings' options of it; may be repeated."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Begin as this ranker and adapt it: a published version, or a folder with one of the same kind, such "
+            "as another surface's.",
+        ),
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
@@ -317,6 +333,7 @@ def train(
         until=None if until is None else until.replace(tzinfo=UTC).timestamp(),
         queries=QueryOptions(positive_from=positive_from),
         seed=seed,
+        start=start,
         promote="never" if no_promote else promote.value,
         trackers=trackers,
         log_folder=log_dir,
@@ -329,6 +346,8 @@ def train(
 def _tell_of(trained: TrainReport) -> None:
     if trained.resumed:
         output.print("went on from where a run that was cut off had been saved")
+    if trained.start is not None:
+        output.print(f"began as the ranker {trained.start}")
     output.print(
         f"ranker {trained.version}: {trained.ranker}, {trained.queries:,} queries ({trained.rows:,} rows, "
         f"{len(trained.features)} features), NDCG@10 {trained.ndcg_at_10} on the "

@@ -13,7 +13,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import ENCODER
 from explorank.errors import DataError
 from explorank.retrieval import Encoder
-from explorank.retrieval.encoding import Adapter, Behaviour, FineTuning, Pretraining
+from explorank.retrieval.encoding import Adapter, Behaviour, FineTuning, Pretraining, TextRanking
 from explorank.settings import Settings
 
 
@@ -24,6 +24,10 @@ class AdaptOptions:
     fine_tuning: FineTuning = field(default_factory=FineTuning)
     pretraining: Pretraining | None = None
     """Read the items' texts for themselves first; `None` skips that."""
+    teacher: TextRanking | None = None
+    """Train a cross-encoder first, and learn from its scores too; `None` skips that."""
+    lessons: int = 2_000
+    """Of how many pairs of history and liked item the teacher is asked, each with seven other items."""
     positive_from: float = 1.0
     """An interaction of at least this value is liked."""
     history: int = 10
@@ -63,7 +67,12 @@ def adapt_encoder(
     is kept under `folder` until it is published, so that a run that was cut off goes on. Raises `DataError` where
     there is too little to learn from or to choose by.
     """
-    from explorank.retrieval.encoding import fine_tune_encoder, pretrain_encoder  # noqa: PLC0415 - torch
+    from explorank.retrieval.encoding import (  # noqa: PLC0415 - torch
+        TextRanker,
+        fine_tune_encoder,
+        pretrain_encoder,
+        teach,
+    )
 
     options = options or AdaptOptions()
     train, valid = behaviours(interactions, texts, options)
@@ -87,12 +96,26 @@ def adapt_encoder(
             start = Encoder(
                 encoder.model, adapter=pretrained.folder, cache=settings.folder_path / "embeddings.db"
             )
+        lessons = None
+        if options.teacher is not None:
+            say("training the teacher")
+            teacher = TextRanker.fit(
+                encoder,
+                train,
+                options=options.teacher,
+                seed=options.seed,
+                progress=progress,
+                checkpoint=work / "teacher",
+            )
+            say("asking the teacher")
+            lessons = teach(teacher, train, pairs=options.lessons, seed=options.seed, progress=progress)
         say("learning what is liked together")
         fine_tune_encoder(
             start,
             train,
             folder,
             valid=valid,
+            lessons=lessons,
             options=options.fine_tuning,
             seed=options.seed,
             progress=progress,

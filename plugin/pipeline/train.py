@@ -25,11 +25,12 @@ from explorank.pipeline.features import feature_access
 from explorank.pipeline.former import Former
 from explorank.pipeline.logged_data import logged_data
 from explorank.pipeline.metrics import Interval, bootstrap
+from explorank.pipeline.models import Models
 from explorank.pipeline.past_data import PastData, past_data
 from explorank.pipeline.segments import by_popularity, by_segment, user_groups
 from explorank.pipeline.tracking import Monitor, Run, require_installed, tracking
 from explorank.pipeline.train_options import TrainOptions
-from explorank.rankers import CorruptRanker, Ranker, TrainableRanker, score_data
+from explorank.rankers import AdaptableRanker, CorruptRanker, Ranker, TrainableRanker, score_data
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RankerComponent, Settings, resolve_ranker
@@ -58,6 +59,8 @@ class TrainReport:
     """Whether a run that was cut off before has left something to go on from."""
     log_folder: Path | None
     """Where event files of this run lie; `None` without trackers."""
+    start: str | None = None
+    """The ranker that it began as, by the version that decisions name; `None` where it began from scratch."""
     calibration: str | None = None
     """The map of the former ranker's scores to rewards, carried over to this one's by rank; `None` where there was
     none to carry over."""
@@ -77,14 +80,15 @@ def train_ranker(
     `interactions` is what `past_interactions` returns; `None` where `options.rows` is `log`. `component` names the
     ranker and its options; by default the configured one. Validation is the latest slice by time; features come from
     the feature store's point-in-time joins. It becomes current by `options.promote`, judged on that slice beside the
-    current one. A run that was cut off goes on when it is run again, as far as the ranker saves checkpoints. `plugins`
-    join the installed ones.
+    current one. A run that was cut off goes on when it is run again, as far as the ranker saves checkpoints. With
+    `options.start` it begins as that ranker. `plugins` join the installed ones.
 
     Raises `DataError` where there is too little to learn from, `SettingsError` for options that do not fit, and
     `InvalidTraining` where the ranker refuses the data.
     """
     options = options or TrainOptions()
     trainee = _Trainee.of(settings, component or settings.ranker, plugins)
+    start = None if options.start is None else trainee.loaded(settings, options.start)
     require_installed(options.trackers)
     store = ArtefactStore(settings.folder_path / "artefacts")
     current = store.current(CATALOGUE)
@@ -102,14 +106,17 @@ def train_ranker(
         folder=(options.log_folder or settings.folder_path / "runs") / run_name,
         options={**options_as_json(trainee.options), "seed": options.seed},
     )
-    identity = fingerprint(trainee.name, (past.training, past.later), trainee.options, options.seed)
+    started = None if start is None else start.manifest.version
+    identity = fingerprint(
+        trainee.name, (past.training, past.later), (trainee.options, started), options.seed
+    )
     with (
         checkpoint_folder(settings.folder_path / "training", f"{trainee.name}-{identity}") as checkpoint,
         tracking(options.trackers, run) as trackers,
     ):
         resumed = is_resumed(checkpoint)
         monitor = Monitor(progress, trackers)
-        ranker = trainee.fitted(past, options.seed, monitor, checkpoint)
+        ranker = trainee.fitted(past, options.seed, monitor, checkpoint, start)
         scores = score_data(ranker, past.later)
         metrics = accuracy(scores, past.later)
         monitor.end({name: float(np.nanmean(values)) for name, values in metrics.items()})
@@ -128,6 +135,7 @@ def train_ranker(
             encoder_fingerprint=catalogue.encoder_fingerprint,
             segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),
             comparison=former.comparison,
+            notes=() if started is None else (f"It began as the ranker {started}, and was adapted.",),
         )
 
         def write(folder: Path) -> None:
@@ -150,6 +158,7 @@ def train_ranker(
         comparison=former.comparison,
         resumed=resumed,
         log_folder=run.folder if trackers else None,
+        start=started,
     )
 
 
@@ -198,11 +207,32 @@ class _Trainee:
             )
         return cls(component.use, ranker_class, options, registry)
 
-    def fitted(self, past: PastData, seed: int, monitor: Monitor, checkpoint: Path) -> TrainableRanker:
+    def loaded(self, settings: Settings, given: str) -> AdaptableRanker:
+        """Return the ranker to begin as, from a folder or by its version.
+
+        Raises `DataError` where this kind of ranker cannot begin as another, `UnknownArtefact` for a version that
+        there is not, and `CorruptRanker` for one that is damaged or of another kind.
+        """
+        if not hasattr(self.ranker_class, "adapt"):
+            raise DataError(
+                f"The ranker {self.name!r} always begins from scratch: its class has no `adapt`. Leave `--from` out, "
+                "or train one that can go on from another, such as `dcn` or `sequence`."
+            )
+        folder = Path(given)
+        if not folder.is_dir():
+            store = ArtefactStore(settings.folder_path / "artefacts")
+            folder = store.verify(RANKER, Models(settings).resolve(given))
+        start: AdaptableRanker = self.ranker_class.load(folder)
+        return start
+
+    def fitted(
+        self, past: PastData, seed: int, monitor: Monitor, checkpoint: Path, start: AdaptableRanker | None
+    ) -> TrainableRanker:
         """Train it, from where an earlier run was cut off if one was."""
         resumed = is_resumed(checkpoint)
+        fit = self.ranker_class.fit if start is None else start.adapt
         try:
-            ranker: TrainableRanker = self.ranker_class.fit(
+            ranker: TrainableRanker = fit(
                 past.training,
                 valid=past.later,
                 options=self.options,

@@ -33,6 +33,9 @@ class TrainOptions:
     """Into how many blocks, by time, the training queries are cut where `retrieval.by_use` is set: each is told what
     has the same users by what happened before it. More are nearer to what serves, and take as many fits."""
     seed: int = 0
+    start: str | None = None
+    """What the ranker begins as, such as that of another surface or catalogue: a published version of this
+    installation, or a folder with a ranker of the same kind; `None` trains from scratch."""
     promote: PromotionRule = "unless-worse"
     """When the new ranker becomes current; the first one always does, but by `never`."""
     trackers: tuple[TrackerName, ...] = ()

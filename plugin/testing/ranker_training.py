@@ -121,6 +121,29 @@ class RankerTrainingTests(RankerCases):
             with refused(InvalidTraining, f"{self._class().__name__} accepts {dict(changes)}."):
                 self.fit(options=replace(options, **changes))
 
+    def test_it_can_begin_as_another(self) -> None:
+        """Where the class has `adapt`: another domain's data make another ranker, which says what it was trained on.
+
+        The one that it began as must stay as it is, for it may be serving.
+        """
+        start = self.fitted()
+        if not hasattr(start, "adapt"):
+            return
+        other = replace(self.make_data(2), window=(1_800_000_000.0, 1_800_086_400.0))
+        rows = self.rows(start)
+        before, version = start.score(rows), start.manifest.version
+        adapted = start.adapt(other, seed=3).manifest
+        name = start.manifest.name
+        demand(
+            np.array_equal(start.score(rows), before) and start.manifest.version == version,
+            f"Ranker {name!r} has changed where another began as it. Copy what the other learns on.",
+        )
+        demand(
+            adapted.version != version and adapted.training_window == other.window,
+            f"Ranker {name!r} of version {version}, adapted to data of {other.window}, has version {adapted.version} "
+            f"and the window {adapted.training_window}; it must learn from the data, and say so.",
+        )
+
     def test_settings_can_name_its_options(self) -> None:
         """`Options` is a frozen dataclass with defaults, each field with a docstring, and the class registers.
 

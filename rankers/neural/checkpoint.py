@@ -128,8 +128,10 @@ class Checkpoint:
         draft.replace(self._folder / name)
 
 
-def fingerprint(data: RankingData, valid: RankingData | None, options: Any, seed: int) -> str:
-    """Return the SHA-256, in hex, of all that a run follows from."""
+def fingerprint(
+    data: RankingData, valid: RankingData | None, options: Any, seed: int, start: str | None = None
+) -> str:
+    """Return the SHA-256, in hex, of all that a run follows from; `start` is the version of what it begins as."""
     digest = hashlib.sha256()
     for part in (data, valid):
         if part is None:
@@ -148,5 +150,7 @@ def fingerprint(data: RankingData, valid: RankingData | None, options: Any, seed
         told = (part.feature_names, part.categorical, sorted(part.outcomes), part.histories)
         digest.update(json.dumps(told).encode())
     settings = asdict(options) if is_dataclass(options) and not isinstance(options, type) else options
-    digest.update(json.dumps([torch.__version__, settings, seed], sort_keys=True, default=str).encode())
+    digest.update(
+        json.dumps([torch.__version__, settings, seed, start], sort_keys=True, default=str).encode()
+    )
     return digest.hexdigest()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 _UNKNOWN: Final = 0
 _MISSING: Final = 1
-_FIRST_KNOWN: Final = 2
+FIRST_KNOWN: Final = 2
+"""Rows of a column's stretch before those of its known codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +39,37 @@ class ColumnLayout:
         min_count: int,
         *,
         every: Mapping[str, NDArray[np.float32]] | None = None,
+        also: Mapping[str, NDArray[np.float32]] | None = None,
     ) -> Self:
         """Return the layout for training features (n, d): codes seen fewer than `min_count` times are unknown.
 
-        `every` holds, by column, codes that are known however often they were seen.
+        `every` holds, by column, all codes that are known, however often they were seen; `also` some beside those seen.
         """
         places = tuple(names.index(name) for name in names if name in set(categorical))
         known = []
         for place in places:
             column = features[:, place]
             codes, counts = np.unique(column[~np.isnan(column)], return_counts=True)
-            known.append((every or {}).get(names[place], codes[counts >= min_count]).astype(np.float32))
+            frequent = np.union1d(codes[counts >= min_count], (also or {}).get(names[place], ()))
+            known.append((every or {}).get(names[place], frequent).astype(np.float32))
         dense = tuple(place for place in range(len(names)) if place not in places)
         return cls(dense, places, tuple(known))
 
     @property
     def table_rows(self) -> int:
         """How many embeddings there are for all columns together."""
-        return sum(len(codes) + _FIRST_KNOWN for codes in self.known)
+        return sum(len(codes) + FIRST_KNOWN for codes in self.known)
 
     @property
     def unknown_rows(self) -> NDArray[np.int64]:
         """(c,) where in the table the unknown code of each categorical column stands."""
-        sizes = [len(codes) + _FIRST_KNOWN for codes in self.known]
+        sizes = [len(codes) + FIRST_KNOWN for codes in self.known]
         return np.cumsum([0, *sizes], dtype=np.int64)[: len(sizes)]
+
+    def embedded_rows(self, number: int) -> slice:
+        """Return where in the table the rows of a categorical column stand: unknown, missing, then each known code."""
+        start = int(self.unknown_rows[number])
+        return slice(start, start + FIRST_KNOWN + len(self.known[number]))
 
     def numbers(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the numeric columns (n, p) of features (n, d)."""
@@ -80,6 +88,6 @@ class ColumnLayout:
             found = (
                 np.take(codes, nearest, mode="clip") == values if len(codes) else np.zeros(len(values), bool)
             )
-            place = np.where(found, nearest + _FIRST_KNOWN, _UNKNOWN)
+            place = np.where(found, nearest + FIRST_KNOWN, _UNKNOWN)
             places[:, number] = start + np.where(np.isnan(values), _MISSING, place)
         return places

@@ -15,6 +15,7 @@ from explorank.rankers.neural.items import ITEM_CODE, ItemVocabulary, check_free
 from explorank.rankers.neural.options import DCNOptions
 from explorank.rankers.neural.plan import Plan, Readings
 from explorank.rankers.neural.ranker import Feed, NeuralRanker, Rows
+from explorank.rankers.neural.start import Start
 from explorank.rankers.ranker import Progress
 
 _ROWS_AT_ONCE: Final = 16_384
@@ -57,11 +58,14 @@ class DCNRanker(NeuralRanker):
         return self._vocabulary.codes(item_ids).astype(np.float32)[:, None]
 
     @classmethod
-    def _plan(cls, data: RankingData, options: DCNOptions) -> tuple[Plan, Callable[[RankingData], Readings]]:
+    def _plan(
+        cls, data: RankingData, options: DCNOptions, start: Start | None = None
+    ) -> tuple[Plan, Callable[[RankingData], Readings]]:
         ids = (ITEM_CODE,) if options.item_ids else ()
         check_free(data.feature_names, ids)
         min_count = options.training.min_count
-        vocabulary = ItemVocabulary.of(item_ids_of(data, cls.kind).tolist() if ids else (), min_count)
+        taken_up = item_ids_of(data, cls.kind).tolist() if ids else ()
+        vocabulary = ItemVocabulary.of(taken_up, min_count, also=() if start is None else start.shared_items)
 
         def matrix(data: RankingData) -> NDArray[np.float32]:
             if not ids:
@@ -71,7 +75,8 @@ class DCNRanker(NeuralRanker):
 
         names, categorical = (*data.feature_names, *ids), (*data.categorical, *ids)
         every = {ITEM_CODE: np.arange(1, len(vocabulary) + 1, dtype=np.float32)} if ids else {}
-        layout = ColumnLayout.of(matrix(data), names, categorical, min_count, every=every)
+        also = None if start is None else start.shared_codes
+        layout = ColumnLayout.of(matrix(data), names, categorical, min_count, every=every, also=also)
         plan = Plan(
             kind=cls.kind,
             options=options,

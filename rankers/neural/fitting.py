@@ -23,8 +23,10 @@ from explorank.rankers.neural.export import Feed, Precision, choose_precision, t
 from explorank.rankers.neural.layers import Standardise
 from explorank.rankers.neural.networks import RankingNetwork, Sizes, build_network
 from explorank.rankers.neural.plan import Plan, Readings
+from explorank.rankers.neural.start import Start
 from explorank.rankers.neural.tasks import Tasks, outcome_of
 from explorank.rankers.neural.training import Trained, Training
+from explorank.rankers.neural.transfer import standardise_after, take_over
 from explorank.rankers.ranker import Progress
 
 
@@ -37,10 +39,11 @@ def fit_network(
     seed: int,
     progress: Progress | None,
     checkpoint: Path | None,
+    start: Start | None = None,
 ) -> Artefact:
-    """Return a network trained on `data`, in float32."""
-    training = new_training(plan, read, data, valid, seed=seed, checkpoint=checkpoint)
-    return _artefact(plan, training, training.run(progress), data)
+    """Return a network trained on `data`, in float32; with `start` it begins as another domain's."""
+    training = new_training(plan, read, data, valid, seed=seed, checkpoint=checkpoint, start=start)
+    return _artefact(plan, training, training.run(progress), data, start)
 
 
 def new_training(
@@ -51,18 +54,21 @@ def new_training(
     *,
     seed: int,
     checkpoint: Path | None,
+    start: Start | None = None,
 ) -> Training:
     """Return a run that has not begun."""
     tasks = Tasks.of(data, plan.options.objective, plan.options.tasks)
     readings = read(data)
-    network = new_network(plan, readings, tasks, seed)
-    run = None if checkpoint is None else fingerprint(data, valid, plan.options, seed)
+    network = new_network(plan, readings, tasks, seed, start)
+    former = None if start is None else start.version
+    run = None if checkpoint is None else fingerprint(data, valid, plan.options, seed, former)
     return Training(
         network,
         tasks,
         frame_of(network, readings, data, tasks),
         options=plan.options.training,
         weighting=plan.options.tasks.weighting,
+        trunk_rate=1.0 if start is None else plan.options.transfer.trunk_rate,
         seed=seed,
         valid=None if valid is None else (frame_of(network, read(valid), valid, tasks), valid),
         checkpoint=None if checkpoint is None or run is None else Checkpoint(checkpoint, run),
@@ -84,9 +90,13 @@ def in_best_precision(
     return _sealed(of(model), replace(artefact.manifest, details=details))
 
 
-def new_network(plan: Plan, readings: Readings, tasks: Tasks, seed: int) -> RankingNetwork:
-    """Return an untrained network whose first weights follow from the seed."""
-    standardise = Standardise.of(readings.numbers)
+def new_network(
+    plan: Plan, readings: Readings, tasks: Tasks, seed: int, start: Start | None = None
+) -> RankingNetwork:
+    """Return an untrained network whose first weights follow from the seed and from what it starts as."""
+    standardise = (
+        Standardise.of(readings.numbers) if start is None else standardise_after(start, readings.numbers)
+    )
     sizes = Sizes(
         numbers=standardise.columns,
         flagged=len(standardise.flagged),
@@ -101,6 +111,8 @@ def new_network(plan: Plan, readings: Readings, tasks: Tasks, seed: int) -> Rank
         network: RankingNetwork = build_network(plan.options, sizes)
     network.standardise = standardise
     network.unknown_rows.copy_(torch.from_numpy(plan.layout.unknown_rows))
+    if start is not None:
+        take_over(network, plan, tasks, start)
     return network
 
 
@@ -124,7 +136,9 @@ def frame_of(network: RankingNetwork, readings: Readings, data: RankingData, tas
     )
 
 
-def _artefact(plan: Plan, training: Training, trained: Trained, data: RankingData) -> Artefact:
+def _artefact(
+    plan: Plan, training: Training, trained: Trained, data: RankingData, start: Start | None
+) -> Artefact:
     network = training.network
     mean, std = column_scales(data.features)
     ids = len(plan.feature_names) - len(mean)
@@ -154,6 +168,7 @@ def _artefact(plan: Plan, training: Training, trained: Trained, data: RankingDat
             "tasks": training.tasks.to_json(),
             "id_columns": list(plan.id_columns),
             "precision": asdict(precision),
+            **({} if start is None else {"lineage": list(start.lineage)}),
         },
     )
     artefact = Artefact(

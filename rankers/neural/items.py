@@ -26,9 +26,9 @@ class ItemVocabulary:
         self._ids = ids
 
     @classmethod
-    def of(cls, ids: Iterable[str], min_count: int) -> Self:
-        """Return the vocabulary of the items that occur at least `min_count` times among `ids`."""
-        frequent = sorted(item for item, count in Counter(ids).items() if count >= min_count)
+    def of(cls, ids: Iterable[str], min_count: int, *, also: Iterable[str] = ()) -> Self:
+        """Return the vocabulary of the items that occur at least `min_count` times among `ids`, and of those `also`."""
+        frequent = sorted({*also, *(item for item, count in Counter(ids).items() if count >= min_count)})
         if len(frequent) >= _MOST_ITEMS:
             raise InvalidTraining(
                 f"{len(frequent)} items would have an embedding each, and columns of float32 tell {_MOST_ITEMS} codes "

@@ -35,10 +35,11 @@ class Standardise(nn.Module):
         self.flagged: Tensor
 
     @classmethod
-    def of(cls, numbers: NDArray[np.float32]) -> Standardise:
-        """Return the layer for training numbers (n, p)."""
+    def of(cls, numbers: NDArray[np.float32], flagged: NDArray[np.int64] | None = None) -> Standardise:
+        """Return the layer for training numbers (n, p); `flagged` columns have a flag, by default as said above."""
         missing = np.isnan(numbers)
-        flagged = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
+        if flagged is None:
+            flagged = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
         layer = cls(numbers.shape[1], len(flagged))
         layer.flagged.copy_(torch.from_numpy(flagged))
         for place in range(numbers.shape[1]):

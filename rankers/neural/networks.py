@@ -92,6 +92,11 @@ class RankingNetwork(nn.Module):
         """Return the tables that adversarial training moves."""
         return [self.table.weight] if self.sizes.categorical else []
 
+    def trunk(self) -> dict[str, nn.Parameter]:
+        """Return the parameters by name that domains may share: all between the embeddings and the heads."""
+        own = ("table.", "items.", "heads.")
+        return {name: value for name, value in self.named_parameters() if not name.startswith(own)}
+
     def rows(self, batch: Batch) -> Tensor:
         """Return the outputs (n, t) for the rows of a batch."""
         raise NotImplementedError

@@ -12,6 +12,8 @@ NeuralObjective: TypeAlias = Literal["binary", "listwise", "pairwise"]
 TaskWeighting: TypeAlias = Literal["mean", "uncertainty"]
 Structure: TypeAlias = Literal["stacked", "parallel"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+Trunk: TypeAlias = Literal["tuned", "frozen"]
+Scales: TypeAlias = Literal["own", "taken"]
 
 # Read by pydantic where settings are checked; this package itself does not need pydantic.
 _FOR_SETTINGS: Final[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -114,6 +116,34 @@ class TaskOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TransferOptions:
+    """What a network that begins as another domain's keeps of it; without such a start nothing here counts."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _FOR_SETTINGS
+
+    trunk: Trunk = "tuned"
+    """Whether the layers between the inputs and the heads learn on, or stay as they were and are shared by both
+    domains; embeddings and heads are each domain's own and always learn."""
+    trunk_rate: float = 1.0
+    """The learning rate of a tuned trunk, as a share of the others' (Howard and Ruder, 2018)."""
+    scales: Scales = "taken"
+    """Whether numbers are standardised as in the other domain, or by this domain's own data (Li et al., 2016): for
+    columns in another unit or of another size, once there is enough of it to say how large they can be."""
+    shared_codes: tuple[str, ...] = ()
+    """Categorical columns, `item_code` among them, whose codes mean the same in both domains: their embeddings are
+    taken over, also of codes that this domain's data does not hold. All others begin anew."""
+
+    def __post_init__(self) -> None:
+        _one_of(self, "trunk", Trunk)
+        _one_of(self, "scales", Scales)
+        if not 0 < self.trunk_rate <= 1:
+            raise InvalidTraining(
+                f"trunk_rate={self.trunk_rate} is a share of the learning rate, and not in (0, 1]. Choose 1 or less; "
+                "a trunk that is not to move is trunk='frozen'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DCNOptions:
     """A deep and cross network, version 2."""
 
@@ -138,6 +168,8 @@ class DCNOptions:
     """How it is trained."""
     tasks: TaskOptions = field(default_factory=TaskOptions)
     """What else is foreseen."""
+    transfer: TransferOptions = field(default_factory=TransferOptions)
+    """What is kept of another domain's network, where it begins as one."""
 
     def __post_init__(self) -> None:
         _one_of(self, "objective", NeuralObjective)
@@ -178,6 +210,8 @@ class SequenceOptions:
     """How it is trained."""
     tasks: TaskOptions = field(default_factory=TaskOptions)
     """What else is foreseen."""
+    transfer: TransferOptions = field(default_factory=TransferOptions)
+    """What is kept of another domain's network, where it begins as one."""
 
     def __post_init__(self) -> None:
         _one_of(self, "objective", NeuralObjective)

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from explorank.rankers.neural.columns import ColumnLayout
 from explorank.rankers.neural.items import ItemVocabulary
-from explorank.rankers.neural.options import DCNOptions, SequenceOptions, TaskOptions, TrainingOptions
+from explorank.rankers.neural.options import (
+    DCNOptions,
+    SequenceOptions,
+    TaskOptions,
+    TrainingOptions,
+    TransferOptions,
+)
 
 NeuralOptions: TypeAlias = DCNOptions | SequenceOptions
 
@@ -52,6 +58,8 @@ def options_from_json(kind: Callable[..., NeuralOptions], content: Mapping[str, 
     parts = {name: _tuple(value) for name, value in content.items()}
     parts["training"] = TrainingOptions(**content["training"])
     parts["tasks"] = TaskOptions(**{name: _tuple(value) for name, value in content["tasks"].items()})
+    transfer = content.get("transfer", {})  # those of before 0.1 have none
+    parts["transfer"] = TransferOptions(**{name: _tuple(value) for name, value in transfer.items()})
     return kind(**parts)
 
 

@@ -20,8 +20,9 @@ from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
 from explorank.rankers.neural.checks import check_data, check_target
 from explorank.rankers.neural.items import ITEM_CODE
 from explorank.rankers.neural.metrics import ndcg
-from explorank.rankers.neural.plan import NeuralOptions, Plan, Readings
+from explorank.rankers.neural.plan import NeuralOptions, Plan, Readings, options_from_json
 from explorank.rankers.neural.session import Session
+from explorank.rankers.neural.start import Start
 from explorank.rankers.neural.tasks import Tasks
 from explorank.rankers.ranker import Progress
 
@@ -124,6 +125,28 @@ class NeuralRanker(ABC):
             link=self._tasks.link,
         )
 
+    def adapt(
+        self,
+        data: RankingData,
+        *,
+        valid: RankingData | None = None,
+        options: Any = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        checkpoint: Path | None = None,
+    ) -> Self:
+        """Return a ranker for another domain, such as another surface or catalogue, that begins as this one.
+
+        It has this one's layers, tuned or frozen by `options.transfer`, its own heads, which begin as this one's
+        where they foresee the same, and its own embeddings but for `shared_codes`. `data` has this one's columns.
+        `options` are this one's own unless given; otherwise it is as `fit`. This ranker stays as it is. Raises
+        `InvalidTraining` too where data or options would need other layers.
+        """
+        if options is None:
+            options = options_from_json(self.Options, self._manifest.details["options"])
+        start = Start.of(self._artefact, options)
+        return type(self)._fit(data, valid, options, seed, progress, checkpoint, start)
+
     def save(self, folder: str | Path) -> None:
         """Write `model.onnx`, `manifest.json`, `vocabulary.npz` and `weights.safetensors` into `folder`."""
         self._artefact.save(folder)
@@ -135,8 +158,13 @@ class NeuralRanker(ABC):
 
     @classmethod
     @abstractmethod
-    def _plan(cls, data: RankingData, options: Any) -> tuple[Plan, Callable[[RankingData], Readings]]:
-        """Return what is read of the data, and how; raise `InvalidTraining` for data that cannot be read so."""
+    def _plan(
+        cls, data: RankingData, options: Any, start: Start | None = None
+    ) -> tuple[Plan, Callable[[RankingData], Readings]]:
+        """Return what is read of the data, and how; raise `InvalidTraining` for data that cannot be read so.
+
+        Codes that `start` shares are known however seldom they occur.
+        """
 
     @abstractmethod
     def _read(self, features: NDArray[np.float32]) -> Readings:
@@ -155,10 +183,13 @@ class NeuralRanker(ABC):
         seed: int,
         progress: Progress | None,
         checkpoint: Path | None,
+        start: Start | None = None,
     ) -> Self:
         from explorank.rankers.neural.fitting import fit_network, in_best_precision  # noqa: PLC0415 - torch
 
-        plan, read = cls._plan(data, options)
+        plan, read = cls._plan(data, options, start)
+        if start is not None:
+            start.check_columns(plan, data.called)
         check_data(
             data,
             options.objective,
@@ -168,7 +199,9 @@ class NeuralRanker(ABC):
         if valid is not None:
             data.check_same_features(valid)
             check_target(valid, options.objective)
-        artefact = fit_network(plan, read, data, valid, seed=seed, progress=progress, checkpoint=checkpoint)
+        artefact = fit_network(
+            plan, read, data, valid, seed=seed, progress=progress, checkpoint=checkpoint, start=start
+        )
         if options.training.quantize:
             some = data.take(np.random.default_rng(seed).permutation(data.requests)[:_CALIBRATION_REQUESTS])
             ranker = cls(artefact)

@@ -23,6 +23,7 @@ from explorank.rankers.neural.items import (
 from explorank.rankers.neural.options import SequenceOptions
 from explorank.rankers.neural.plan import Plan, Readings
 from explorank.rankers.neural.ranker import Feed, NeuralRanker, Rows
+from explorank.rankers.neural.start import Start
 from explorank.rankers.ranker import Progress
 
 _ROWS_AT_ONCE: Final = 4_096
@@ -83,14 +84,15 @@ class SequenceRanker(NeuralRanker):
 
     @classmethod
     def _plan(
-        cls, data: RankingData, options: SequenceOptions
+        cls, data: RankingData, options: SequenceOptions, start: Start | None = None
     ) -> tuple[Plan, Callable[[RankingData], Readings]]:
         ids = (ITEM_CODE, *history_columns(options.history))
         check_free(data.feature_names, ids)
-        layout = ColumnLayout.of(
-            data.features, data.feature_names, data.categorical, options.training.min_count
-        )
-        vocabulary = ItemVocabulary.of(_taken_up(data, cls.kind), options.training.min_count)
+        min_count = options.training.min_count
+        also = None if start is None else start.shared_codes
+        layout = ColumnLayout.of(data.features, data.feature_names, data.categorical, min_count, also=also)
+        items = () if start is None else start.shared_items
+        vocabulary = ItemVocabulary.of(_taken_up(data, cls.kind), min_count, also=items)
 
         def read(data: RankingData) -> Readings:
             return Readings(

@@ -51,6 +51,7 @@ class Training:
         *,
         options: TrainingOptions,
         weighting: Any,
+        trunk_rate: float = 1.0,
         seed: int,
         valid: tuple[Frame, RankingData] | None = None,
         checkpoint: Checkpoint | None = None,
@@ -66,7 +67,12 @@ class Training:
         self._checkpoint = checkpoint
         self._mixed = options.mixed_precision and device.type == "cuda"
         self._per_batch = frame.requests_per_batch(options.batch_rows)
-        self._trained = [*self.network.named_parameters(), *self._losses.named_parameters()]
+        self._trained = [
+            (name, parameter)
+            for name, parameter in (*self.network.named_parameters(), *self._losses.named_parameters())
+            if parameter.requires_grad
+        ]
+        self._trunk_rate = trunk_rate
         self._optimizer = torch.optim.AdamW(self._parameter_groups(), lr=options.learning_rate, fused=True)
         batches = math.ceil(len(frame.sizes) / self._per_batch)
         self._steps = options.epochs * math.ceil(batches / options.accumulate)
@@ -153,7 +159,9 @@ class Training:
         if self._options.clip_norm:
             nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained], self._options.clip_norm)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._options.learning_rate * rate(step, self._steps, self._options.warmup)
+            group["lr"] = (
+                group["share"] * self._options.learning_rate * rate(step, self._steps, self._options.warmup)
+            )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return step + 1
@@ -183,15 +191,15 @@ class Training:
         return outputs
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        decayed = [
-            parameter for name, parameter in self._trained if parameter.ndim > 1 and name != "positions"
-        ]
-        others = [
-            parameter for name, parameter in self._trained if parameter.ndim <= 1 or name == "positions"
-        ]
+        trunk = self.network.trunk()
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self._trained:
+            share = self._trunk_rate if name in trunk else 1.0
+            decay = self._options.weight_decay if parameter.ndim > 1 and name != "positions" else 0.0
+            groups.setdefault((decay, share), []).append(parameter)
         return [
-            {"params": decayed, "weight_decay": self._options.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": parameters, "weight_decay": decay, "share": share}
+            for (decay, share), parameters in groups.items()
         ]
 
     def _tensors(self, best_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

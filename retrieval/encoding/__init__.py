@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from explorank.retrieval.encoding.adapter import Adapter
     from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
+    from explorank.retrieval.encoding.distillation import Lessons, teach
     from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
     from explorank.retrieval.encoding.fusion import concatenate, fuse
     from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
@@ -20,6 +21,7 @@ __all__ = [
     "Adapter",
     "Behaviour",
     "FineTuning",
+    "Lessons",
     "Pretraining",
     "TextRanker",
     "TextRanking",
@@ -29,6 +31,7 @@ __all__ = [
     "knowledge_vectors",
     "pretrain_encoder",
     "recall_at",
+    "teach",
     "train_head",
 ]
 
@@ -36,6 +39,7 @@ _LATE: Final = {
     "Adapter": "adapter",
     "Behaviour": "behaviour",
     "FineTuning": "options",
+    "Lessons": "distillation",
     "Pretraining": "options",
     "TextRanker": "text_ranker",
     "TextRanking": "options",
@@ -45,6 +49,7 @@ _LATE: Final = {
     "knowledge_vectors": "knowledge_graph",
     "pretrain_encoder": "pretraining",
     "recall_at": "behaviour",
+    "teach": "distillation",
     "train_head": "fine_tuning",
 }
 """In which module these stand. torch and scipy cost seconds, which whoever serves need not pay."""

@@ -26,9 +26,10 @@ from explorank.retrieval.encoding.adapter import (
 )
 from explorank.retrieval.encoding.batches import Batches, HardNegatives
 from explorank.retrieval.encoding.behaviour import Behaviour, judged_at, recall_at
+from explorank.retrieval.encoding.distillation import LessonBatches, Lessons
 from explorank.retrieval.encoding.gradient_cache import cached_backward
 from explorank.retrieval.encoding.heads import make_head
-from explorank.retrieval.encoding.losses import contrastive_loss
+from explorank.retrieval.encoding.losses import contrastive_loss, margin_loss
 from explorank.retrieval.encoding.options import FineTuning, Progress
 from explorank.retrieval.errors import InvalidOption, InvalidTable
 
@@ -42,6 +43,7 @@ def fine_tune_encoder(
     folder: str | Path,
     *,
     valid: Behaviour | None = None,
+    lessons: Lessons | None = None,
     options: FineTuning | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -52,11 +54,12 @@ def fine_tune_encoder(
     The same data, options and seed give the same adapter on the same machine with the same number of threads. `valid`
     are later pairs over the same items; the adapter is as it was when most of them were among the 100 nearest items (of
     a small catalogue, among its nearest tenth), which may be the beginning. An encoder that has an adapter already, a
-    pretrained one say, goes on from it; only its head is trained anew. With `checkpoint`, a folder, a run that was cut
+    pretrained one say, goes on from it; only its head is trained anew. `lessons` are what a cross-encoder says of some
+    of the pairs, to be learnt beside them. With `checkpoint`, a folder, a run that was cut
     off goes on where it was last saved.
 
     Raises `InvalidOption` for options that do not fit the model or one another, `InvalidTable` where `valid` is over
-    other items, and `CorruptArtefact` for a checkpoint that is damaged.
+    other items or `lessons` on other pairs, and `CorruptArtefact` for a checkpoint that is damaged.
     """
     options = options or FineTuning()
     if valid is not None and valid.item_ids != behaviour.item_ids:
@@ -64,6 +67,8 @@ def fine_tune_encoder(
             "The validation pairs are over other items than the training pairs, so their rows would mean other items. "
             "Make both from the same `texts`."
         )
+    if lessons is not None:
+        lessons.check(behaviour)
     began = time.monotonic()
     vectors = encoder.encode_layers(behaviour.texts)
     if any(size > vectors.shape[1] for size in options.dims):
@@ -76,6 +81,7 @@ def fine_tune_encoder(
     batches = Batches(
         behaviour, options.batch_size, seed=seed, hard=hard, hard_negatives=options.hard_negatives
     )
+    taught = None if lessons is None else LessonBatches(lessons, behaviour, options.lessons, seed=seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = (
@@ -87,7 +93,7 @@ def fine_tune_encoder(
         parameters = _parameters(body, head)
         trained = train(
             parameters,
-            _step(batches, vectors, body, head, options, seed),
+            _step(batches, vectors, body, head, options, seed, taught),
             _schedule(options),
             judge=None if valid is None else _judge(valid, vectors, body, head, options.decay),
             checkpoint=checkpoint,
@@ -97,12 +103,14 @@ def fine_tune_encoder(
                 "valid": None if valid is None else valid.digest,
                 "options": asdict(options),
                 "seed": seed,
+                "lessons": None if lessons is None else lessons.digest,
             },
             progress=progress,
         )
-        return _saved(
-            folder, encoder, behaviour, options, seed, trained, body, head, time.monotonic() - began
-        )
+        facts = {"seconds": round(time.monotonic() - began, 1)}
+        if lessons is not None:
+            facts["lessons"] = float(len(lessons))
+        return _saved(folder, encoder, behaviour, options, seed, trained, body, head, facts)
 
 
 def train_head(
@@ -215,6 +223,7 @@ def _step(
     head: nn.Module | None,
     options: FineTuning,
     seed: int,
+    taught: LessonBatches | None = None,
 ) -> Callable[[int], float]:
     """Return what adds the gradients of a step to the parameters, and returns its loss."""
     if body is not None:
@@ -223,25 +232,31 @@ def _step(
 
     def backward(step: int) -> float:
         batch = batches[step]
+        lesson = None if taught is None else taught[step]
+        read = batch.items if lesson is None else np.concatenate([batch.items, lesson.items])
 
         def loss_of(found: Tensor) -> Tensor:
             mapped = found if head is None else head(_noisy(found, options.noise, seed, step))
-            return contrastive_loss(
-                mapped,
+            loss = contrastive_loss(
+                mapped[: len(batch.items)],
                 batch,
                 scale=options.scale,
                 decay=options.decay,
                 dims=options.dims,
                 popularity_correction=options.popularity_correction,
             )
+            if lesson is None:
+                return loss
+            learnt = margin_loss(mapped[len(batch.items) :], lesson, scale=options.scale, decay=options.decay)
+            return loss + options.distillation * learnt
 
         if body is None:
-            loss = loss_of(known[torch.from_numpy(batch.items)])
+            loss = loss_of(known[torch.from_numpy(read)])
             loss.backward()  # type: ignore[no-untyped-call]
             return float(loss.detach())
         return cached_backward(
-            lambda places: body.embed(batch.items[places.start : places.stop]),
-            len(batch.items),
+            lambda places: body.embed(read[places.start : places.stop]),
+            len(read),
             loss_of,
             at_once=options.mini_batch,
             seed=seed * 1_000_003 + step,
@@ -282,7 +297,7 @@ def _saved(
     trained: Trained,
     body: _Body | None,
     head: nn.Module | None,
-    seconds: float,
+    facts: Mapping[str, float],
 ) -> Adapter:
     start = encoder.adapter
     lora: tuple[LoraSpec, Mapping[str, Tensor]] | None = None
@@ -297,7 +312,7 @@ def _saved(
     metrics: dict[str, Any] = {
         "pairs": float(len(behaviour)),
         **trained.ends,
-        "seconds": round(seconds, 1),
+        **facts,
     }
     if trained.best is not None:
         metrics |= {

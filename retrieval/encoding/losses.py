@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from explorank.retrieval.encoding.batches import Batch
-from explorank.retrieval.encoding.behaviour import history_weights
+from explorank.retrieval.encoding.behaviour import NO_ITEM, history_weights
+from explorank.retrieval.encoding.distillation import LessonBatch
 
 
 def contrastive_loss(
@@ -47,3 +48,24 @@ def contrastive_loss(
         logits = scale * interests @ units[columns].T - shift
         total = total + cross_entropy(logits.masked_fill(masked, -torch.inf), positives)
     return total / len(sizes)
+
+
+def margin_loss(vectors: Tensor, batch: LessonBatch, *, scale: float, decay: float) -> Tensor:
+    r"""Return the mean squared error of a student's margins by a teacher's (MarginMSE, Hofstätter et al., 2020).
+
+    `vectors` (u, d) are the batch's items. A margin is \(s(h, i^+) - s(h, i)\), of the liked item and another one
+    after the same history: of the teacher in log-odds, of the student in cosines times `scale`, histories as in
+    `contrastive_loss`. Margins leave the teacher its own offset. Those of its negatives, drawn evenly, are in the
+    unit that the student has with `popularity_correction`: the logarithm of how likely an item is to be liked.
+    """
+    device = vectors.device
+    weights = torch.from_numpy(history_weights(batch.histories, decay)).to(device)
+    histories = torch.from_numpy(batch.histories).clamp(min=0).to(device)
+    candidates = torch.from_numpy(batch.candidates).to(device)
+    taught = torch.from_numpy(batch.log_odds).to(device)
+    units = normalize(vectors, dim=1)
+    interests = normalize(torch.einsum("bh,bhd->bd", weights, units[histories]), dim=1)
+    found = scale * torch.einsum("bd,bcd->bc", interests, units[candidates.clamp(min=0)])
+    there = (candidates[:, 1:] != NO_ITEM).to(vectors.dtype)
+    errors = (found[:, :1] - found[:, 1:]) - (taught[:, :1] - taught[:, 1:])
+    return (errors.square() * there).sum() / there.sum().clamp(min=1.0)

@@ -64,6 +64,10 @@ class FineTuning:
     told apart from."""
     hard_after: int = 20
     """How many of the nearest items are spared as hard negatives: they may be liked and not yet known."""
+    distillation: float = 0.1
+    """The weight of a teacher's lessons (MarginMSE) beside what users did; without lessons it does not count."""
+    lessons: int = 64
+    """Lessons in a step."""
     dims: tuple[int, ...] = ()
     """Numbers of first dimensions that should do by themselves (Matryoshka); none trains all dimensions as one."""
     max_tokens: int = 48
@@ -76,7 +80,7 @@ class FineTuning:
             raise InvalidOption(
                 "body='frozen' with head='none' leaves nothing to train. Set head='mlp', or body='lora'."
             )
-        for name in ("rank", "hidden", "steps", "batch_size", "mini_batch", "max_tokens", "looks"):
+        for name in ("rank", "hidden", "steps", "batch_size", "mini_batch", "lessons", "max_tokens", "looks"):
             if getattr(self, name) < 1:
                 raise InvalidOption(f"{name}={getattr(self, name)} trains nothing. Set 1 or more.")
         for name in ("alpha", "learning_rate", "scale"):
@@ -86,6 +90,8 @@ class FineTuning:
                 )
         if self.noise < 0:
             raise InvalidOption(f"noise={self.noise} is a length; set 0 or more.")
+        if self.distillation < 0:
+            raise InvalidOption(f"distillation={self.distillation} is a weight; set 0 or more.")
         if self.hard_negatives < 0 or self.hard_after < 0:
             raise InvalidOption(
                 f"hard_negatives={self.hard_negatives} and hard_after={self.hard_after} count items; set 0 or more."

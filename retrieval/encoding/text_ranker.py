@@ -86,14 +86,21 @@ class TextRanker:
 
     def score(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability that each candidate is liked, (n,), for texts of a history, oldest first."""
+        with np.errstate(over="ignore"):  # infinity for a probability that rounds to 0 is right
+            probabilities: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-self.log_odds(history, candidates)))
+        return probabilities
+
+    def log_odds(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
+        """Return the log-odds of what `score` returns, (n,)."""
         read = history_text(history[-self.options.history :])
-        scores = np.empty(len(candidates))
+        found = np.empty(len(candidates))
         with torch.inference_mode():
             for start in range(0, len(candidates), 64):
                 part = candidates[start : start + 64]
-                logits = self._logits([read] * len(part), part)
-                scores[start : start + len(part)] = torch.sigmoid(logits.double()).cpu().numpy()
-        return scores
+                found[start : start + len(part)] = (
+                    self._logits([read] * len(part), part).double().cpu().numpy()
+                )
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write the model as safetensors, and a manifest with the SHA-256 of each file, into `folder`."""

@@ -45,6 +45,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         "policies",
         "rankers",
         "safety",
+        "transfer",
     ],
 )
 def test_the_code_runs(page: str, work_through: Any) -> None:

@@ -21,14 +21,21 @@ import pytest
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import RANKER
-from explorank.errors import DataError, SettingsError
+from explorank.errors import DataError, SettingsError, UnknownArtefact
 from explorank.model_card import ModelCard
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.tracking import default_trackers
 from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
-from explorank.rankers import FeatureMismatch, InvalidTraining, RankingData, features_for, score_data
+from explorank.rankers import (
+    CorruptRanker,
+    FeatureMismatch,
+    InvalidTraining,
+    RankingData,
+    features_for,
+    score_data,
+)
 from explorank.settings import RankerComponent, Settings, load_settings
 
 PROGRAM = Path(__file__).with_name("linear_ranker.py")
@@ -72,6 +79,28 @@ def test_a_ranker_of_a_plugin_is_trained_and_described(
     assert card is not None
     assert (card.ranker, card.version, card.seed) == ("linear", ranker.manifest.version, 0)
     assert card.options == {"steps": 7, "rate": 0.5}
+
+
+def test_a_ranker_begins_as_another_and_says_so(
+    settings: Settings, events: pd.DataFrame, linear: ModuleType, tmp_path: Path
+) -> None:
+    small = {"hidden": [8], "training": {"epochs": 1, "batch_rows": 64}}
+    start, first = trained(settings, events, linear, "dcn", of_ranker=small, promote="never")
+    ranker, report = trained(settings, events, linear, "dcn", of_ranker=small, start=first.version, seed=1)
+
+    assert ranker.manifest.details["lineage"] == [start.manifest.version]
+    assert report.start == start.manifest.version
+    card = ModelCard.read(ArtefactStore(settings.folder_path / "artefacts").verify(RANKER, report.version))
+    assert card is not None
+    assert any(start.manifest.version in note for note in card.notes)
+
+    with pytest.raises(DataError, match=r"'linear' always begins from scratch.*Leave `--from` out"):
+        trained(settings, events, linear, start=first.version)
+    with pytest.raises(UnknownArtefact):
+        trained(settings, events, linear, "dcn", start="nowhere")
+    start.save(tmp_path)
+    with pytest.raises(CorruptRanker, match="a 'sequence' one was asked for"):
+        trained(settings, events, linear, "sequence", start=str(tmp_path))
 
 
 def test_a_ranker_learns_from_ids_and_histories(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from explorank.pipeline.build import build_catalogue, item_table
 from explorank.pipeline.encoders import AdaptOptions, adapt_encoder, behaviours, configured_encoder
 from explorank.pipeline.tables import past_interactions
 from explorank.retrieval import interest_vector
-from explorank.retrieval.encoding import Adapter, FineTuning
+from explorank.retrieval.encoding import Adapter, FineTuning, TextRanking
 from explorank.settings import Settings, load_settings, parse_settings
 
 OPTIONS = AdaptOptions(fine_tuning=FineTuning(steps=60, batch_size=64), positive_from=4.0)
@@ -62,6 +63,15 @@ def test_validation_is_later_than_training(events: pd.DataFrame) -> None:
         for user, positive in zip(behaviour.users, behaviour.positives, strict=True):
             time = order[users[user], behaviour.item_ids[positive]]
             assert (time > split + pd.Timedelta(microseconds=1)) == late
+
+
+def test_a_teacher_is_trained_and_asked_before(settings: Settings, events: pd.DataFrame) -> None:
+    begun: list[str] = []
+    options = replace(OPTIONS, teacher=TextRanking(steps=1, batch_size=2, history=1), lessons=5)
+    _, adapter = adapt_encoder(settings, events, texts(settings), options=options, begins=begun.append)
+    assert begun == ["training the teacher", "asking the teacher", "learning what is liked together"]
+    assert adapter.metrics["lessons"] == 5.0
+    assert "lessons" not in adapt(settings, events).metrics
 
 
 def test_too_few_likes_are_refused(events: pd.DataFrame) -> None:
