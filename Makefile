@@ -14,7 +14,7 @@ READY := .venv/.ready
 # What the hub could serve is installed, so no test asks it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: help demo test test-gpu check accuracy bench bench-trees bench-request-path bench-libraries regret docs plots \
+.PHONY: help demo test test-benchmarks test-gpu check accuracy bench bench-trees bench-request-path bench-libraries regret docs plots \
 	constraints clean
 
 help: ## Say what there is
@@ -23,8 +23,11 @@ help: ## Say what there is
 demo: $(READY) ## Run the main job on MovieLens-100K and leave a report
 	@$(BIN)/explorank demo
 
-test: $(READY) ## Run the whole test suite, in parallel (JOBS=0: in one process)
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile
+test: $(READY) ## Run the test suite, in parallel (JOBS=0: in one process)
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile --ignore tests/benchmarks
+
+test-benchmarks: $(READY) ## Run the tests of the benchmarks: that each of them runs, and compares like with like
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/benchmarks
 
 test-gpu: $(CREATED) ## Run the tests that need a GPU, in an environment with faiss-gpu (build/gpu)
 	@test -x build/gpu/bin/pytest || { $(PYTHON) -m venv --clear build/gpu && build/gpu/bin/pip install -q \

@@ -34,7 +34,8 @@ class HardNegatives:
     """The items nearest to a pair's history by the untouched encoder, less what the user liked.
 
     They look right and were not taken up. The very nearest may be right and not yet discovered, so the search
-    leaves out the first `after` ones.
+    leaves out the first `after` ones. What nobody at all liked is never among them: it may never have been offered, and
+    pushed away it would teach that new items are bad ones.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class HardNegatives:
         self._behaviour = behaviour
         self._decay = decay
         self._after = after
-        self._index = FaissIndex.build(vectors, np.arange(len(vectors)), device="cpu", tune_s=5.0)
+        known = np.unique(behaviour.liked.indices).astype(np.int64)
+        self._index = FaissIndex.build(vectors[known], known, device="cpu", tune_s=5.0)
 
     def of(self, pairs: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         """Return rows of at most `count` items for each pair, (b, count), `NO_ITEM` where there are fewer."""

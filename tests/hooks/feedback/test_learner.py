@@ -336,7 +336,7 @@ def test_a_damaged_state_is_moved_aside_and_rebuilt(
         os.truncate(path, path.stat().st_size // 2)
     else:
         content = path.read_bytes()
-        at = content.index(b"XPLRARR1", content.index(b'"policy":"linear_thompson"') - 40)
+        at = content.index(b"XPLRARR2", content.index(b'"policy":"linear_thompson"') - 40)
         path.write_bytes(content[: at + 120] + b"\xff\xff" + content[at + 122 :])
     learner = make_learner()
     learner.step(1050.0)

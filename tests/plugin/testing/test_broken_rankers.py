@@ -109,6 +109,18 @@ def represents(beside=lambda hidden: hidden, deviation=1.0):
     return lambda base: type("Representing", (Mixin, base), {})
 
 
+def adapts(way):
+    """A ranker that begins as another by `way(self, the honest other)`."""
+    return lambda base: type(
+        "Adapting", (base,), {"adapt": lambda self, data, *, seed: way(self, type(self).fit(data, seed=seed))}
+    )
+
+
+def learns_in_place(self, other):
+    self.slopes = other.slopes
+    return other
+
+
 def cheaply(way):
     class Mixin:
         cheaper_way = "half of it"
@@ -333,6 +345,8 @@ BROKEN = [
     (trusts, "a_damaged_file_is_refused_by_name", "slopes.json"),
     (names_no_file, "a_damaged_file_is_refused_by_name", "does not name manifest.json"),
     (pickles, "its_files_hold_no_code", "spare"),
+    (adapts(learns_in_place), "it_can_begin_as_another", "has changed where another began"),
+    (adapts(lambda self, other: self), "it_can_begin_as_another", "must learn from the data"),
     (explains(base=lambda given: given.base + 1e-3), "attributions_sum_to_the_score", "off by"),
     (
         explains(attributions=lambda given: given.attributions[:, :-1]),
@@ -365,6 +379,7 @@ TESTS = sorted(name for name in dir(RankerTests) if name.startswith("test_"))
 def test_the_base_of_the_broken_ones_passes(run, linear, test):
     run(suite_of(linear.Linear), test)
     sure = uncertain(lambda scores: np.abs(scores - 0.1))(linear.Linear)
+    sure = adapts(lambda self, other: other)(sure)
     sure = represents()(cheaply(lambda scores: np.round(scores, 1))(sure))
     run(suite_of(reads_ids(lambda ids, history: np.zeros((len(ids), 0), np.float32), ())(sure)), test)
 

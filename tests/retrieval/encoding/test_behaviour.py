@@ -81,7 +81,7 @@ def test_recall_by_hand() -> None:
 
 
 @given(HISTORIES, st.integers(1, 4), st.integers(0, 3))
-def test_no_negative_was_liked(histories: list[list[str]], hard: int, seed: int) -> None:
+def test_negatives_were_liked_by_others(histories: list[list[str]], hard: int, seed: int) -> None:
     try:
         behaviour = Behaviour.from_histories(histories, TEXTS, history=3)
     except InvalidTable:
@@ -96,6 +96,7 @@ def test_no_negative_was_liked(histories: list[list[str]], hard: int, seed: int)
     liked = behaviour.liked.toarray()
     for pair, row in zip(order, found, strict=True):
         assert not liked[behaviour.users[pair], row[row != NO_ITEM]].any()
+        assert liked[:, row[row != NO_ITEM]].any(axis=0).all()  # by somebody
     items = batch.items[batch.columns]
     for pair, masked, positive in zip(order, batch.masked, batch.positives, strict=True):
         assert items[positive] == behaviour.positives[pair]
