@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -122,9 +122,31 @@ def fit_table(
     return table if len(table.neighbours) else None
 
 
-def past_means(
+def past_tables(
     by_use: ByUseSettings,
     events: pd.DataFrame,
+    catalogue: Catalogue,
+    queries: pd.DataFrame,
+    starts: NDArray[np.int64],
+) -> tuple[NeighbourTable | None, ...]:
+    """Return what was known of use when each block of `queries` began, a table for each of `starts` (b,).
+
+    Queries are in order of time, and the first block begins at 0. A table is fitted to the liked `events` before its
+    block's first query alone, so that no label of the block, nor anything later, is in what it tells; a serving table
+    is as old when it is asked. None where there was nothing to fit to, and for a block without queries.
+    """
+    times = queries["event_timestamp"]
+    return tuple(
+        None
+        if start == end
+        else fit_table(by_use, events[events["timestamp"] < times.iloc[start]], catalogue.item_ids)
+        for start, end in pairwise([*starts.tolist(), len(queries)])
+    )
+
+
+def past_means(
+    tables: Sequence[NeighbourTable | None],
+    history: int,
     catalogue: Catalogue,
     queries: pd.DataFrame,
     rows: pd.DataFrame,
@@ -132,23 +154,17 @@ def past_means(
 ) -> NDArray[np.float32]:
     """Return the mean weight by use of each of `rows` (r,), as somebody knew it who had to ask before.
 
-    Queries are in order of time, and cut into blocks that begin at `starts` (b,), the first at 0. Each block is told by
-    a table that was fitted to the liked `events` before its first query alone, so that no row's label, nor anything
-    later, is in what it is told; a serving table is as old when it is asked. NaN where there was nothing to fit to, or
-    nothing of the query's history is known.
+    Each block of `queries` is told by its own of `tables` (b,); the latest `history` items that were liked count. NaN
+    where a block has no table, or nothing of the query's history is known.
     """
     means = np.full(len(rows), np.nan, np.float32)
     items = catalogue.rows(rows["item_id"].tolist())
     first_rows = np.searchsorted(rows["query"].to_numpy(), np.arange(len(queries) + 1))
-    for start, end in pairwise([*starts.tolist(), len(queries)]):
-        if start == end:
-            continue
-        cut = queries["event_timestamp"].iloc[start]
-        table = fit_table(by_use, events[events["timestamp"] < cut], catalogue.item_ids)
+    for table, (start, end) in zip(tables, pairwise([*starts.tolist(), len(queries)]), strict=True):
         if table is None:
             continue
         for query in range(start, end):
             those = slice(first_rows[query], first_rows[query + 1])
-            history = catalogue.rows(queries["liked"].iloc[query][-by_use.history :])
-            means[those] = table.means(history, items[those])
+            liked = catalogue.rows(queries["liked"].iloc[query][-history:])
+            means[those] = table.means(liked, items[those])
     return means
