@@ -30,7 +30,8 @@ class TrainOptions:
     """How many items are drawn for a query's positives to be told from."""
     retrieved_share: float = 0.0
     """The share of them, 0 to 1, drawn from what the configured retrievers would have found for the query's user at its
-    time; the others are drawn evenly from the catalogue. For `interactions`."""
+    time; the others are drawn evenly from the catalogue. Neither half nor all gained
+    anything on MovieLens-100K. For `interactions`."""
     validation_share: float = 0.2
     """The latest share of the queries, by time, on which training stops early."""
     blocks: int = 8
