@@ -1,13 +1,16 @@
 """What `similar_by_use` adds to retrieval, and its column to the ranker, in a running stage on MovieLens-100K.
 
-    python -m benchmarks.by_use [--part retrieval|ranker|stage] [--seeds 1 2 3] [--json PATH]
+    python -m benchmarks.by_use [--part retrieval|ranker|stage] [--seeds 1 2 3] [--shares 0 0.5] [--earlier]
+                                [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
 split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
 they liked later. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
 the sampled candidates of the latest fifth of the requests. *Stage*: what is answered to the users above in ten slots,
-by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column.
+by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column;
+for each share of negatives from retrieval, and each beyond the first share. `--earlier` takes the past for all there
+is and splits it anew, so that a share can be chosen without a look at what it is judged by.
 Intervals are bootstraps over users; "beyond" is the difference user by user.
 """
 
@@ -104,6 +107,17 @@ class Ranked:
     difference: Interval
 
 
+@dataclass(frozen=True, slots=True)
+class Staged(Ranked):
+    """The same of what a stage answers, by a ranker with some of its negatives from retrieval."""
+
+    share: float
+    """Of the negatives."""
+    without_beyond: Interval | None
+    """What the share changes from the first of the shares without use; None for that one."""
+    with_use_beyond: Interval | None
+
+
 def settings_of(
     data: DemoData, folder: Path, ranker: dict[str, Any] | None = None, **retrieval: Any
 ) -> Settings:
@@ -191,9 +205,9 @@ def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float
 
 
 def measure_stage(
-    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int]
-) -> Iterator[Ranked]:
-    """Yield what retriever and column together change in what is answered, seed by seed."""
+    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int], shares: Sequence[float]
+) -> Iterator[Staged]:
+    """Yield what retriever and column together change in what is answered, seed by seed and share by share."""
     told: dict[str, Any] = {
         "by_use": {},
         "candidates": MIXES[-1].candidates,
@@ -201,22 +215,33 @@ def measure_stage(
     }
     build_catalogue(settings_of(data, folder, by_use={}), interactions=data.past, until=data.split)
     for seed in seeds:
-        without, with_use = (
-            _answered(settings_of(data, folder, LIGHTGBM, **retrieval), data, queries, seed)
-            for retrieval in ({}, told)
-        )
-        yield Ranked(
-            seed,
-            bootstrap(without, seed=seed),
-            bootstrap(with_use, seed=seed),
-            bootstrap(with_use - without, seed=seed),
-        )
+        first: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        for share in shares:
+            without, with_use = (
+                _answered(settings_of(data, folder, LIGHTGBM, **retrieval), data, queries, seed, share)
+                for retrieval in ({}, told)
+            )
+            yield Staged(
+                seed,
+                bootstrap(without, seed=seed),
+                bootstrap(with_use, seed=seed),
+                bootstrap(with_use - without, seed=seed),
+                share,
+                None if first is None else bootstrap(without - first[0], seed=seed),
+                None if first is None else bootstrap(with_use - first[1], seed=seed),
+            )
+            first = first or (without, with_use)
 
 
-def _answered(settings: Settings, data: DemoData, queries: pd.DataFrame, seed: int) -> NDArray[np.float64]:
+def _answered(
+    settings: Settings, data: DemoData, queries: pd.DataFrame, seed: int, share: float
+) -> NDArray[np.float64]:
     """Return NDCG@10 (u,) of the ten that a stage answers to each query, with a ranker trained for it."""
     options = TrainOptions(
-        queries=QueryOptions(positive_from=data.positive_from), seed=seed, promote="always"
+        queries=QueryOptions(positive_from=data.positive_from),
+        retrieved_share=share,
+        seed=seed,
+        promote="always",
     )
     train_ranker(settings, data.past, options=options)
     ndcg = []
@@ -230,23 +255,41 @@ def _answered(settings: Settings, data: DemoData, queries: pd.DataFrame, seed: i
     return np.array(ndcg)
 
 
+def earlier(data: DemoData) -> DemoData:
+    """Return the past of `data` as if it were all there is, with 80 % of it before a split of its own."""
+    past = data.past
+    return replace(
+        data, interactions=past, split=past["timestamp"].iloc[int(0.8 * len(past))].to_pydatetime()
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, and write JSON where asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks.by_use", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--part", choices=("retrieval", "ranker", "stage"), help="measure this alone")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers")
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.5],
+        help="of negatives from retrieval, for the stage",
+    )
+    parser.add_argument(
+        "--earlier", action="store_true", help="split the past alone, to choose by what is not judged by"
+    )
     parser.add_argument("--cache", type=Path, help="where embeddings are kept for another run")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     console = Console(width=200)
-    data = movielens()
+    data = earlier(movielens()) if options.earlier else movielens()
     queries = held_out_queries(data)
     # Others were not known at the split: features of their first events are not in the store.
     queries = queries[queries["event_timestamp"] == pd.Timestamp(data.split)]
     facts = environment.describe() | {"data": data.name, "users": len(queries)}
     tell_facts(facts, console)
     parts = ("retrieval", "ranker", "stage") if options.part is None else (options.part,)
-    results: dict[str, Sequence[Found] | Sequence[Ranked]] = {}
+    results: dict[str, Sequence[Found] | Sequence[Ranked] | Sequence[Staged]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.cache is not None:
@@ -264,8 +307,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))
             tell_ranked(ranked, console)
         if "stage" in parts:
-            results["stage"] = answered = list(measure_stage(data, folder, queries, options.seeds))
-            tell_ranked(answered, console)
+            staged = measure_stage(data, folder, queries, options.seeds, options.shares)
+            results["stage"] = answered = list(staged)
+            tell_staged(answered, console)
     if options.json is not None:
         written = {part: [asdict(one) for one in measured] for part, measured in results.items()}
         options.json.write_text(json.dumps({"environment": facts, **written}, indent=1), encoding="utf-8")
@@ -278,6 +322,26 @@ def tell_retrieval(found: Sequence[Found], console: Console) -> None:
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+} {one.beyond}"
         table.add_row(one.mix, one.model, str(one.candidates), f"{one.recall}", gain)
+    console.print(table, highlight=False)
+
+
+def tell_staged(staged: Sequence[Staged], console: Console) -> None:
+    """Print a row for each seed and share."""
+    table = markdown_table(
+        ("seed", "share", "NDCG@10 without", "with use", "difference", "beyond the first share")
+    )
+    for one in staged:
+        beyond = ""
+        if one.without_beyond is not None and one.with_use_beyond is not None:
+            beyond = f"{one.without_beyond:+} without, {one.with_use_beyond:+} with use"
+        table.add_row(
+            str(one.seed),
+            f"{one.share:g}",
+            f"{one.without}",
+            f"{one.with_use}",
+            f"{one.difference:+}",
+            beyond,
+        )
     console.print(table, highlight=False)
 
 

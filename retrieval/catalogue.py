@@ -139,6 +139,18 @@ class Catalogue:
         version = _version(arrays, placed, f"{index.kind} {index.effort}", *encoder)
         return cls(arrays, index, encoder, version, placed)
 
+    def with_facts(self, *, popularity: ArrayLike, by_use: NeighbourTable | None) -> Catalogue:
+        """Return the same items, vectors and index with another `popularity` (n,) and table by use.
+
+        Nothing is copied or indexed anew. Raises `InvalidVectors` for a popularity that does not fit.
+        """
+        arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
+        arrays["popularity"] = _column("popularity", popularity, self.item_ids, 0.0)
+        placed = None if by_use is None else by_use.in_rows_of(self.item_ids)
+        told = {"popularity": arrays["popularity"]} | _use_arrays(placed)
+        version = _digest(f"{self.version} with", told)
+        return Catalogue(arrays, self.index, (self.encoder_name, self.encoder_fingerprint), version, placed)
+
     def __len__(self) -> int:
         return len(self.item_ids)
 
@@ -272,10 +284,18 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
 def _version(
     arrays: dict[str, NDArray[Any]], by_use: NeighbourTable | None, index: str, name: str, fingerprint: str
 ) -> str:
-    digest = hashlib.sha256(f"{index}\0{name}\0{fingerprint}".encode())
-    told = {array_name: arrays[array_name] for array_name in _ARRAYS}
-    if by_use is not None:
-        told |= {"starts": by_use.starts, "neighbours": by_use.neighbours, "weights": by_use.weights}
+    told = {array_name: arrays[array_name] for array_name in _ARRAYS} | _use_arrays(by_use)
+    return _digest(f"{index}\0{name}\0{fingerprint}", told)
+
+
+def _use_arrays(by_use: NeighbourTable | None) -> dict[str, NDArray[Any]]:
+    if by_use is None:
+        return {}
+    return {"starts": by_use.starts, "neighbours": by_use.neighbours, "weights": by_use.weights}
+
+
+def _digest(facts: str, told: dict[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(facts.encode())
     for array_name, column in told.items():
         array = np.ascontiguousarray(column)
         digest.update(f"\0{array_name} {array.dtype.str} {array.shape}\0".encode())

@@ -66,10 +66,7 @@ class RetrievalPlugin:
         """Watch the catalogue and build the retrievers."""
         self._interest = LiveInterest(settings.retrieval.decay)
         self._by_use = settings.retrieval.by_use
-        self._retrievers = tuple(
-            (resolve_component("retriever", component, services.registry), component.k)
-            for component in settings.retrieval.retrievers
-        )
+        self._retrievers = configured_retrievers(settings, services.registry)
         self._catalogue = services.catalogue
 
     @hookimpl
@@ -92,11 +89,7 @@ class RetrievalPlugin:
             exclude=request.exclude,
             time=request.time,
         )
-        return _union(
-            catalogue,
-            [retriever.name for retriever, _ in self._retrievers],
-            [_found(retriever, catalogue, query, min(k, own_k)) for retriever, own_k in self._retrievers],
-        )
+        return united(self._retrievers, catalogue, query, k)
 
     @hookimpl
     def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
@@ -137,6 +130,31 @@ class RetrievalPlugin:
             return self._user_vector(request, catalogue)
         row = int(catalogue.rows([request.similar_to])[0])
         return None if row < 0 else catalogue.vectors[row]
+
+
+def configured_retrievers(settings: Settings, registry: Registry) -> tuple[tuple[Retriever, int], ...]:
+    """Return each configured retriever with how many items it is asked for.
+
+    Raises `SettingsError` for one that no plugin registers, and for options that do not fit.
+    """
+    return tuple(
+        (resolve_component("retriever", component, registry), component.k)
+        for component in settings.retrieval.retrievers
+    )
+
+
+def united(
+    retrievers: Sequence[tuple[Retriever, int]], catalogue: Catalogue, query: RetrievalQuery, k: int
+) -> Candidates:
+    """Return the union of what `retrievers` find, at most `k` from each, in order of first appearance.
+
+    One that fails finds nothing, and a fallback is noted.
+    """
+    return _union(
+        catalogue,
+        [retriever.name for retriever, _ in retrievers],
+        [_found(retriever, catalogue, query, min(k, own_k)) for retriever, own_k in retrievers],
+    )
 
 
 def _rows_of(candidates: Candidates, catalogue: Catalogue) -> IndexArray:

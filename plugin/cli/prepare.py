@@ -278,6 +278,15 @@ def train(
         ),
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
+    retrieved_share: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="The share of the items to tell the liked ones from that is drawn from what the retrievers would have "
+            "found; the rest is drawn evenly from the catalogue.",
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
     promote: Annotated[
         Promote,
@@ -332,6 +341,7 @@ def train(
         rows="log" if from_log else "interactions",
         until=None if until is None else until.replace(tzinfo=UTC).timestamp(),
         queries=QueryOptions(positive_from=positive_from),
+        retrieved_share=retrieved_share,
         seed=seed,
         start=start,
         promote="never" if no_promote else promote.value,

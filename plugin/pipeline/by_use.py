@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -56,16 +56,7 @@ def table_by_use(
             "Interactions tell which items have the same users, and `retrieval.by_use` does not ask for that, so they "
             "would be read for nothing. Set `retrieval: {by_use: {}}`, or build without them."
         )
-    if interactions is None:
-        tables = tables_by_use(settings)
-        if tables is not None and tables.interactions is not None:
-            interactions = past_interactions(tables.interactions)
-    if interactions is None and not by_use.log:
-        raise DataError(
-            "`retrieval.by_use` asks for interactions, which tell what has the same users, and nothing names any. Pass "
-            "`--interactions FILE`, or set `retrieval.by_use.interactions: FILE` or `retrieval.by_use.log: true`."
-        )
-    events = liked_events(settings, interactions)
+    events = known_events(settings) if interactions is None else liked_events(settings, interactions)
     if until is not None:
         events = events[events["timestamp"] <= until]
     table = fit_table(by_use, events, item_ids)
@@ -75,6 +66,19 @@ def table_by_use(
             "the same users. Bring more interactions, lower `features.positive_from`, or remove `retrieval.by_use`."
         )
     return table
+
+
+def known_events(settings: Settings) -> pd.DataFrame:
+    """Return what `liked_events` does, by the sources that settings name; raise `DataError` where they name none."""
+    by_use, tables = settings.retrieval.by_use, tables_by_use(settings)
+    if tables is not None and tables.interactions is not None:
+        return liked_events(settings, past_interactions(tables.interactions))
+    if by_use is None or not by_use.log:
+        raise DataError(
+            "`retrieval.by_use` asks for interactions, which tell what has the same users, and nothing names any. Pass "
+            "`--interactions FILE`, or set `retrieval.by_use.interactions: FILE` or `retrieval.by_use.log: true`."
+        )
+    return liked_events(settings, None)
 
 
 def liked_events(settings: Settings, interactions: pd.DataFrame | None) -> pd.DataFrame:
@@ -122,9 +126,39 @@ def fit_table(
     return table if len(table.neighbours) else None
 
 
-def past_means(
+def block_starts(split: int, blocks: int) -> NDArray[np.int64]:
+    """Return where blocks of queries begin, (blocks + 1,), of which the first `split` are for training.
+
+    The later slice begins a block: it is judged on as what serves is asked, by what was known before.
+    """
+    return np.append(np.arange(blocks) * split // blocks, split)
+
+
+def past_tables(
     by_use: ByUseSettings,
     events: pd.DataFrame,
+    catalogue: Catalogue,
+    queries: pd.DataFrame,
+    starts: NDArray[np.int64],
+) -> tuple[NeighbourTable | None, ...]:
+    """Return what was known of use when each block of `queries` began, a table for each of `starts` (b,).
+
+    Queries are in order of time, and the first block begins at 0. A table is fitted to the liked `events` before its
+    block's first query alone, so that no label of the block, nor anything later, is in what it tells; a serving table
+    is as old when it is asked. None where there was nothing to fit to, and for a block without queries.
+    """
+    times = queries["event_timestamp"]
+    return tuple(
+        None
+        if start == end
+        else fit_table(by_use, events[events["timestamp"] < times.iloc[start]], catalogue.item_ids)
+        for start, end in pairwise([*starts.tolist(), len(queries)])
+    )
+
+
+def past_means(
+    tables: Sequence[NeighbourTable | None],
+    history: int,
     catalogue: Catalogue,
     queries: pd.DataFrame,
     rows: pd.DataFrame,
@@ -132,23 +166,17 @@ def past_means(
 ) -> NDArray[np.float32]:
     """Return the mean weight by use of each of `rows` (r,), as somebody knew it who had to ask before.
 
-    Queries are in order of time, and cut into blocks that begin at `starts` (b,), the first at 0. Each block is told by
-    a table that was fitted to the liked `events` before its first query alone, so that no row's label, nor anything
-    later, is in what it is told; a serving table is as old when it is asked. NaN where there was nothing to fit to, or
-    nothing of the query's history is known.
+    Each block of `queries` is told by its own of `tables` (b,); the latest `history` items that were liked count. NaN
+    where a block has no table, or nothing of the query's history is known.
     """
     means = np.full(len(rows), np.nan, np.float32)
     items = catalogue.rows(rows["item_id"].tolist())
     first_rows = np.searchsorted(rows["query"].to_numpy(), np.arange(len(queries) + 1))
-    for start, end in pairwise([*starts.tolist(), len(queries)]):
-        if start == end:
-            continue
-        cut = queries["event_timestamp"].iloc[start]
-        table = fit_table(by_use, events[events["timestamp"] < cut], catalogue.item_ids)
+    for table, (start, end) in zip(tables, pairwise([*starts.tolist(), len(queries)]), strict=True):
         if table is None:
             continue
         for query in range(start, end):
             those = slice(first_rows[query], first_rows[query + 1])
-            history = catalogue.rows(queries["liked"].iloc[query][-by_use.history :])
-            means[those] = table.means(history, items[those])
+            liked = catalogue.rows(queries["liked"].iloc[query][-history:])
+            means[those] = table.means(liked, items[those])
     return means

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from explorank.builtin.retrieval import SIMILARITY, history_of
+from explorank.builtin.retrieval import history_of
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.feedback.outcomes import Outcome
 from explorank.hooks.types import DecisionRecord
+from explorank.pipeline.by_use import block_starts, known_events, past_means, past_tables
+from explorank.pipeline.features import similarities
 from explorank.pipeline.logged_outcomes import settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
 from explorank.pipeline.train_options import TrainOptions
@@ -35,7 +38,7 @@ def logged_data(
     Raises `DataError` where there are too few, or nothing was taken up in the earlier or in the later ones.
     """
     crosses = Crosses.of(settings)
-    crosses.check((*access.item_names, *access.user_names, SIMILARITY))
+    crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
     shown = _shown(settings, options.max_decisions, now)
     split = int(len(shown) * (1 - options.validation_share))
     default = settings.feedback.default_reward
@@ -60,9 +63,20 @@ def logged_data(
             "event_timestamp": pd.to_datetime((times[query] * 1e6).astype(np.int64), unit="us", utc=True),
         }
     )
-    names, matrix = feature_matrix(
-        access, catalogue, rows, _anchors(shown, histories, catalogue, settings), crosses
-    )
+    # What the candidates of each decision were compared with.
+    known = [
+        history if record.request.similar_to is None else (record.request.similar_to,)
+        for (record, _), history in zip(shown, histories, strict=True)
+    ]
+    by_use = None
+    if settings.retrieval.by_use is not None:
+        moments = pd.to_datetime((times * 1e6).astype(np.int64), unit="us", utc=True)
+        queries = pd.DataFrame({"event_timestamp": moments, "liked": known})
+        starts = block_starts(split, options.blocks)
+        tables = past_tables(settings.retrieval.by_use, known_events(settings), catalogue, queries, starts)
+        by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
+    vectors = _interests(known, catalogue, settings.retrieval.decay)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     data = RankingData(
         features=matrix,
         feature_names=names,
@@ -100,18 +114,12 @@ def _shown(settings: Settings, most: int, now: float) -> list[tuple[DecisionReco
     return found[-most:]
 
 
-def _anchors(
-    shown: list[tuple[DecisionRecord, list[Outcome]]],
-    histories: list[tuple[str, ...]],
-    catalogue: Catalogue,
-    settings: Settings,
-) -> NDArray[np.float32]:
-    """Return what the candidates of each decision were compared with, (q, d); zeros where nothing is known."""
-    vectors = np.zeros((len(shown), catalogue.vectors.shape[1]), np.float32)
-    for place, ((record, _), history) in enumerate(zip(shown, histories, strict=True)):
-        similar_to = record.request.similar_to
-        known = catalogue.rows(history if similar_to is None else [similar_to])
-        known = known[known >= 0]
-        if len(known):
-            vectors[place] = interest_vector(catalogue.vectors[known], settings.retrieval.decay)
+def _interests(known: Sequence[tuple[str, ...]], catalogue: Catalogue, decay: float) -> NDArray[np.float32]:
+    """Return the interest that follows from each list of items, (q, d); zeros where none of them is known."""
+    vectors = np.zeros((len(known), catalogue.vectors.shape[1]), np.float32)
+    for place, item_ids in enumerate(known):
+        rows = catalogue.rows(item_ids)
+        rows = rows[rows >= 0]
+        if len(rows):
+            vectors[place] = interest_vector(catalogue.vectors[rows], decay)
     return vectors

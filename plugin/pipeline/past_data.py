@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +14,14 @@ from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
-from explorank.pipeline.by_use import liked_events, past_means
+from explorank.pipeline.by_use import block_starts, liked_events, past_means, past_tables
 from explorank.pipeline.features import similarities
+from explorank.pipeline.past_retrieval import past_candidates
 from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
-from explorank.retrieval import Catalogue
+from explorank.retrieval import Catalogue, Retriever
+from explorank.retrieval.collaborative import NeighbourTable
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
 
@@ -42,19 +45,39 @@ def past_data(
     catalogue: Catalogue,
     access: FeatureAccess,
     options: TrainOptions,
+    retrievers: Sequence[tuple[Retriever, int]] = (),
 ) -> PastData:
-    """Return the past requests that teach something; raise `DataError` where they are too few."""
+    """Return the past requests that teach something; raise `DataError` where they are too few.
+
+    `options.retrieved_share` of the negatives come from what `retrievers`, each with how many items it is asked for,
+    would have found then; without any, all are drawn evenly.
+    """
     crosses = Crosses.of(settings)
     crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
-    rows = labelled_rows(queries, catalogue, negatives=options.negatives, seed=options.seed)
+    starts = block_starts(split, options.blocks)
+    tables: tuple[NeighbourTable | None, ...] = (None,) * len(starts)
+    if settings.retrieval.by_use is not None:
+        events = liked_events(settings, interactions)
+        tables = past_tables(settings.retrieval.by_use, events, catalogue, queries, starts)
+    candidates = None
+    if retrievers and options.retrieved_share > 0:
+        limit = settings.retrieval.candidates
+        candidates = past_candidates(
+            retrievers, interactions, catalogue, queries, vectors, starts, tables, limit=limit
+        )
+    rows = labelled_rows(
+        queries,
+        catalogue,
+        negatives=options.negatives,
+        seed=options.seed,
+        candidates=candidates,
+        retrieved_share=options.retrieved_share,
+    )
     by_use = None
     if settings.retrieval.by_use is not None:
-        # The later slice begins a block: it is judged on as what serves is asked, by a table of before.
-        starts = np.append(np.arange(options.tables_by_use) * split // options.tables_by_use, split)
-        events = liked_events(settings, interactions)
-        by_use = past_means(settings.retrieval.by_use, events, catalogue, queries, rows, starts)
+        by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
     data = RankingData(

@@ -6,7 +6,7 @@ positives are what the user liked next. Features as of the query's time then lea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -86,21 +86,38 @@ def interest_vectors(queries: pd.DataFrame, catalogue: Catalogue, decay: float) 
     return vectors
 
 
-def labelled_rows(queries: pd.DataFrame, catalogue: Catalogue, *, negatives: int, seed: int) -> pd.DataFrame:
+def labelled_rows(
+    queries: pd.DataFrame,
+    catalogue: Catalogue,
+    *,
+    negatives: int,
+    seed: int,
+    candidates: Sequence[NDArray[np.int64]] | None = None,
+    retrieved_share: float = 0.0,
+) -> pd.DataFrame:
     """Return one row per query and item to learn from: `query`, `user_id`, `item_id`, `event_timestamp`, `label`.
 
-    Negatives are drawn evenly from the catalogue, less what the user knew or liked next. Drawing them by
-    popularity, or from what retrieval finds, would teach that popular items are disliked. Rows are shuffled
-    within a query: metrics break ties by position, and must not find the positives in front.
+    `retrieved_share` of the negatives are drawn from the query's own of `candidates` (q,), rows of the catalogue (m,)
+    each once, as far as those reach; the others evenly from the catalogue. What the user knew or liked next is never
+    among them. Rows are shuffled within a query: metrics break ties by position, and must not find the positives in
+    front.
     """
     generator = np.random.default_rng(seed)
     item_rows: list[NDArray[np.int64]] = []
     labels: list[NDArray[np.int64]] = []
-    for seen, positives in zip(queries["seen"], queries["positives"], strict=True):
+    for number, (seen, positives) in enumerate(zip(queries["seen"], queries["positives"], strict=True)):
         wanted = catalogue.rows(positives)
         wanted = wanted[wanted >= 0]
-        drawn = np.unique(generator.integers(len(catalogue), size=negatives))
-        drawn = np.setdiff1d(drawn, np.concatenate([catalogue.rows(seen), wanted]))
+        kept_out = np.concatenate([catalogue.rows(seen), wanted])
+        retrieved = np.empty(0, np.int64)
+        if candidates is not None and retrieved_share > 0:
+            likely = np.setdiff1d(candidates[number], kept_out)
+            count = min(round(retrieved_share * negatives), len(likely))
+            retrieved = generator.choice(likely, count, replace=False)
+        # From the whole catalogue, even what appeared later: a positive may be the first that is heard of an item, and
+        # if no negative ever was, that nothing is known of an item would say that it was liked.
+        evenly = np.unique(generator.integers(len(catalogue), size=negatives - len(retrieved)))
+        drawn = np.concatenate([retrieved, np.setdiff1d(evenly, np.concatenate([kept_out, retrieved]))])
         shuffled = generator.permutation(len(wanted) + len(drawn))
         item_rows.append(np.concatenate([wanted, drawn])[shuffled])
         labels.append(np.repeat([1, 0], [len(wanted), len(drawn)])[shuffled])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, clock_of, collect_components
+from explorank.builtin.retrieval import configured_retrievers
 from explorank.errors import CorruptState, DataError
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
@@ -98,7 +99,7 @@ def train_ranker(
         )
     access = feature_access(settings)
     catalogue = Catalogue.load(current[1])
-    past = _past(settings, interactions, catalogue, access, options)
+    past = _past(settings, interactions, catalogue, access, options, trainee.registry)
     run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,
@@ -168,6 +169,7 @@ def _past(
     catalogue: Catalogue,
     access: FeatureAccess,
     options: TrainOptions,
+    registry: Registry,
 ) -> PastData:
     """Return the past requests, from where the options say."""
     if options.rows == "log":
@@ -178,7 +180,8 @@ def _past(
             "There are no interactions to learn from. Name their table, or train from what the log says was displayed: "
             "`explorank train --from-log`."
         )
-    return past_data(settings, interactions, catalogue, access, options)
+    retrievers = configured_retrievers(settings, registry)
+    return past_data(settings, interactions, catalogue, access, options, retrievers)
 
 
 @dataclass(frozen=True, slots=True)

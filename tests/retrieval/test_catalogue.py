@@ -69,6 +69,28 @@ def test_what_has_the_same_users_is_saved_with_it_and_mapped(tmp_path: Path) -> 
     assert Catalogue.load(tmp_path).by_use is None
 
 
+def test_other_facts_of_the_same_items() -> None:
+    catalogue = Catalogue.build(["a", "b", "c"], np.eye(3), popularity=[3, 2, 1], first_seen=[1, 2, 3])
+    weights = np.array([[0, 1], [0, 0]], np.float32)
+    by_use = NeighbourTable.of(np.array(["c", "a"]), weights, 1)
+
+    then = catalogue.with_facts(popularity=[0, 5, 7], by_use=by_use)
+
+    assert then.item_ids[then.by_popularity].tolist() == ["c", "b", "a"]
+    assert then.means_by_use(["c"], ["a", "b"]).tolist() == [1, 0]
+    assert then.rows(["b", "gone"]).tolist() == [1, -1]
+    assert then.index is catalogue.index
+    assert then.first_seen is catalogue.first_seen
+    assert catalogue.item_ids[catalogue.by_popularity].tolist() == ["a", "b", "c"]
+    assert catalogue.by_use is None
+    same = catalogue.with_facts(popularity=[0, 5, 7], by_use=by_use)
+    other = catalogue.with_facts(popularity=[0, 5, 7], by_use=None)
+    assert then.version == same.version
+    assert len({catalogue.version, then.version, other.version}) == 3
+    with pytest.raises(InvalidVectors, match="popularity has shape"):
+        catalogue.with_facts(popularity=[1, 2], by_use=None)
+
+
 def test_an_empty_catalogue(tmp_path: Path) -> None:
     catalogue(item_ids=[], vectors=np.zeros((0, 2)), popularity=None, first_seen=None).save(tmp_path)
     empty = Catalogue.load(tmp_path)

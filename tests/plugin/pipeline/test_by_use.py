@@ -18,7 +18,7 @@ from explorank.errors import DataError, SettingsError
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
-from explorank.pipeline.by_use import fit_table, past_means
+from explorank.pipeline.by_use import fit_table, past_means, past_tables
 from explorank.pipeline.queries import QueryOptions, labelled_rows, ranking_queries
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train import train_ranker
@@ -58,6 +58,19 @@ def training(events: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFram
     return queries, rows, np.arange(BLOCKS) * len(queries) // BLOCKS
 
 
+def told_of(
+    by_use: ByUseSettings,
+    events: pd.DataFrame,
+    catalogue: Catalogue,
+    queries: pd.DataFrame,
+    rows: pd.DataFrame,
+    starts: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Return the column by the tables of the past."""
+    tables = past_tables(by_use, events, catalogue, queries, starts)
+    return past_means(tables, by_use.history, catalogue, queries, rows, starts)
+
+
 def auc(labels: NDArray[Any], values: NDArray[np.float32], queries: NDArray[Any]) -> float:
     """Return how probably a liked row has the greater value of two of the same query, ties counting half."""
     won, pairs = 0.0, 0
@@ -80,7 +93,7 @@ def test_where_nothing_can_be_learnt_the_column_tells_nothing(model: Any) -> Non
     queries, rows, starts = training(events, 1)
     by_use = ByUseSettings(model=model, neighbours=40)
 
-    told = past_means(by_use, events, CATALOGUE, queries, rows, starts)
+    told = told_of(by_use, events, CATALOGUE, queries, rows, starts)
 
     labels, query = rows["label"].to_numpy(), rows["query"].to_numpy()
     known = ~np.isnan(told)
@@ -88,7 +101,7 @@ def test_where_nothing_can_be_learnt_the_column_tells_nothing(model: Any) -> Non
     assert auc(labels[known], told[known], query[known]) == pytest.approx(0.5, abs=0.02)
     # The same with a table that has seen all: what the first assertion keeps out.
     leaking = events.assign(timestamp=BEGIN - pd.Timedelta(days=1))
-    leaked = past_means(by_use, leaking, CATALOGUE, queries, rows, starts)
+    leaked = told_of(by_use, leaking, CATALOGUE, queries, rows, starts)
     assert auc(labels, leaked, query) > 0.55
 
 
@@ -96,7 +109,7 @@ def test_where_clubs_can_be_learnt_the_column_tells_them() -> None:
     events = taken_up(2, users=60, each=10, clubs=2)
     queries, rows, starts = training(events, 2)
 
-    told = past_means(BY_USE, events, CATALOGUE, queries, rows, starts)
+    told = told_of(BY_USE, events, CATALOGUE, queries, rows, starts)
 
     later = rows["query"].to_numpy() >= starts[1]
     assert not np.isnan(told[later]).any()
@@ -108,13 +121,13 @@ def test_where_clubs_can_be_learnt_the_column_tells_them() -> None:
 def test_what_comes_after_a_block_begins_changes_nothing_in_it(seed: int, block: int) -> None:
     events = taken_up(seed, users=20, each=20)
     queries, rows, starts = training(events, 0)
-    told = past_means(BY_USE, events, CATALOGUE, queries, rows, starts)
+    told = told_of(BY_USE, events, CATALOGUE, queries, rows, starts)
     random = np.random.default_rng(seed)
     later = (events["timestamp"] >= queries["event_timestamp"].iloc[starts[block]]).to_numpy()
 
     other = events.copy()
     other.loc[later, "item_id"] = random.choice(ITEMS, int(later.sum()))
-    changed = past_means(BY_USE, other, CATALOGUE, queries, rows, starts)
+    changed = told_of(BY_USE, other, CATALOGUE, queries, rows, starts)
 
     end = starts[block + 1] if block + 1 < BLOCKS else len(queries)
     until = rows["query"].to_numpy() < end
@@ -127,7 +140,7 @@ def test_a_block_without_a_past_is_told_nothing() -> None:
     before = events["timestamp"] < queries["event_timestamp"].iloc[starts[2]]
     late = events.assign(timestamp=events["timestamp"].mask(before, events["timestamp"].max()))
 
-    told = past_means(BY_USE, late, CATALOGUE, queries, rows, starts)
+    told = told_of(BY_USE, late, CATALOGUE, queries, rows, starts)
 
     first = rows["query"].to_numpy() < starts[3]
     assert np.isnan(told[first]).all()
@@ -146,7 +159,7 @@ def test_the_latest_items_of_a_history_count() -> None:
 
     def told(history: int) -> NDArray[np.float32]:
         by_use = BY_USE.model_copy(update={"history": history})
-        return past_means(by_use, events, CATALOGUE, queries, rows, np.array([0]))
+        return told_of(by_use, events, CATALOGUE, queries, rows, np.array([0]))
 
     def mean(*items: str) -> list[float]:
         weights = [dict(zip(*map(list, table.like([item], 40)), strict=True)) for item in items]
@@ -296,7 +309,7 @@ def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, inst
     (item_ids, served), (_, of_nobody), (like, anchored) = spy.seen
     rows = pd.DataFrame({"query": 0, "item_id": item_ids})
     assert wanted.retrieval.by_use is not None
-    trained = past_means(
+    trained = told_of(
         wanted.retrieval.by_use, events[events["value"] >= 4.0], catalogue, queries, rows, np.array([0])
     )
     np.testing.assert_allclose(served.column(SIMILARITY_BY_USE), trained, rtol=1e-6)

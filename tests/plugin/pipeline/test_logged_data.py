@@ -87,7 +87,7 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
 def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
     open_books: OpenStage, installation: Path
 ) -> None:
-    stage = open_books({"feedback": {"horizon_s": 1.0}})
+    stage = open_books({"feedback": {"horizon_s": 1.0}, "retrieval": {"by_use": {"log": True}}})
     settings = stage.installation.settings
     for number in range(60):
         decision = stage.rank(user_id=f"reader-{number % 40}", slots=SLOTS)
@@ -99,6 +99,7 @@ def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
     )
     ranker, report = train_ranker(settings, None, component=component, options=TrainOptions(rows="log"))
     assert isinstance(ranker, LightGBMRanker)
+    assert "similarity_by_use" in ranker.manifest.feature_names
     assert report.queries + report.validation_queries == 60
     with pytest.raises(DataError, match="--from-log"):
         train_ranker(settings, None, component=component)

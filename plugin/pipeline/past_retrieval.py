@@ -1,0 +1,69 @@
+"""What the configured retrievers would have found at past requests: the items that a ranker will have to tell apart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explorank.builtin.retrieval import united
+from explorank.fallbacks import collecting_fallbacks
+from explorank.hooks.types import Fallback
+from explorank.retrieval import Catalogue, RetrievalQuery, Retriever, SimilarByUse
+from explorank.retrieval.collaborative import NeighbourTable
+
+_log: Final = logging.getLogger(__name__)
+
+
+def past_candidates(
+    retrievers: Sequence[tuple[Retriever, int]],
+    interactions: pd.DataFrame,
+    catalogue: Catalogue,
+    queries: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    tables: Sequence[NeighbourTable | None],
+    *,
+    limit: int,
+) -> list[NDArray[np.int64]]:
+    """Return the catalogue's rows (m,) that each of `queries` would have been answered, at most `limit`, best first.
+
+    A query knows its history and interest of `vectors` (q, d). Popularity is how many of `interactions` came before
+    the query's block, which begins at one of `starts` (b,), and use is what that block's of `tables` (b,) tells. What
+    the user had met, and what appeared after the query, is not among the rows; texts are those of today.
+    """
+    events = catalogue.rows(interactions["item_id"].tolist())
+    happened = interactions["timestamp"]
+    found: list[NDArray[np.int64]] = []
+    fallbacks: list[Fallback] = []
+    with collecting_fallbacks(fallbacks):
+        for table, (start, end) in zip(tables, pairwise([*starts.tolist(), len(queries)]), strict=True):
+            if start == end:
+                continue
+            before = events[(happened < queries["event_timestamp"].iloc[start]).to_numpy() & (events >= 0)]
+            popularity = np.bincount(before, minlength=len(catalogue))
+            known = catalogue.with_facts(popularity=popularity, by_use=table)
+            # Without a past there is no table, which is no failure.
+            able = [each for each in retrievers if table is not None or not isinstance(each[0], SimilarByUse)]
+            for query in range(start, end):
+                asked = RetrievalQuery(
+                    time=queries["event_timestamp"].iloc[query].timestamp(),
+                    user_vector=vectors[query] if vectors[query].any() else None,
+                    history=queries["liked"].iloc[query],
+                    exclude=frozenset(queries["seen"].iloc[query]),
+                )
+                rows = catalogue.rows(united(able, known, asked, limit).head(limit).item_ids.tolist())
+                rows = rows[rows >= 0]
+                found.append(rows[~(catalogue.first_seen[rows] > asked.time)])
+    for fallback in fallbacks:
+        _log.warning(
+            "The retriever %r failed at past requests, so no negatives are drawn from what it finds: %s",
+            fallback.plugin,
+            fallback.reason,
+        )
+    return found
