@@ -2,11 +2,12 @@
 
 Layout: magic (8 bytes), header length (uint32 little endian), JSON header, raw C-order array bytes, and the CRC-32
 of all that precedes it (uint32 little endian). It is there to notice damage, not forgery, and every request waits for
-it: a cryptographic digest takes six times as long.
+it: a cryptographic digest takes six times as long. What was written with one, under an earlier magic, is still read.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from explorank.hooks.errors import CorruptState
 
 _MAGIC: Final = b"XPLRARR2"
-_CHECKSUM_BYTES: Final = 4
+_EARLIER_MAGIC: Final = b"XPLRARR1"
 _KINDS: Final = frozenset("biufU")  # booleans, integers, floats and fixed-width text: never objects
 
 
@@ -43,8 +44,8 @@ def dumps(meta: dict[str, Any], named: dict[str, NDArray[Any]]) -> bytes:
 
 def loads(data: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Return what `dumps` was given, arrays read-only; raise `CorruptState` for anything else."""
-    body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-    if not body.startswith(_MAGIC) or _checksum(body) != checksum:
+    body = _intact(data)
+    if body is None:
         raise CorruptState(
             f"{len(data)} bytes that are not an intact array file (wrong magic or checksum); reading them "
             "could yield wrong numbers. Restore an older copy, or rebuild it from the log."
@@ -76,4 +77,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def _checksum(body: bytes) -> bytes:
-    return zlib.crc32(body).to_bytes(_CHECKSUM_BYTES, "little")
+    return zlib.crc32(body).to_bytes(4, "little")
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=16).digest()
+
+
+def _intact(data: bytes) -> bytes | None:
+    """Return `data` without its checksum, or None where that is wrong or the magic unknown."""
+    checksum = {_MAGIC: _checksum, _EARLIER_MAGIC: _digest}.get(data[: len(_MAGIC)])
+    if checksum is None:
+        return None
+    body = data[: -len(checksum(b""))]
+    return body if checksum(body) == data[len(body) :] else None
