@@ -254,26 +254,22 @@ def unite(
     `ends` says where the parts of `rows` end; bit j of `sources` is set where part j holds the row, and `best` is the
     highest of its scores that is a number.
     """
-    size = 16
-    while size < 2 * len(rows):
-        size *= 2
-    mask = size - 1
-    places = np.full(size, EMPTY, np.int64)
+    members = empty_set(len(rows))
+    numbers = np.empty(len(members), np.int64)
     count = start = 0
     for part in range(len(ends)):
         bit = np.uint64(1) << np.uint64(part)
         for number in range(start, ends[part]):
             row, score = rows[number], scores[number]
-            place = np.int64((np.uint64(row) * _MIX) >> _HALF) & mask
-            while places[place] != EMPTY and kept[places[place]] != row:
-                place = (place + 1) & mask
-            at = places[place]
-            if at == EMPTY:
-                places[place] = at = count
-                kept[at], best[at], sources[at] = row, score, np.uint64(0)
+            place = place_in_set(members, row)
+            if place < 0:
+                place = -1 - place
+                members[place], numbers[place] = row, count
+                kept[count], best[count], sources[count] = row, score, np.uint64(0)
                 count += 1
-            elif not best[at] >= score:
-                best[at] = score if not np.isnan(score) else best[at]
+            at = numbers[place]
+            if score > best[at] or np.isnan(best[at]):
+                best[at] = score
             sources[at] |= bit
         start = ends[part]
     return count

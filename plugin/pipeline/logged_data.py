@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from explorank.builtin.retrieval import history_of
 from explorank.crosses import Crosses
@@ -18,9 +16,10 @@ from explorank.pipeline.by_use import block_starts, known_events, past_means, pa
 from explorank.pipeline.features import similarities
 from explorank.pipeline.logged_outcomes import settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
+from explorank.pipeline.queries import interest_vectors
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
-from explorank.retrieval import Catalogue, interest_vector
+from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
 
@@ -55,27 +54,30 @@ def logged_data(
     times = np.array([record.request.time for record, _ in shown])
     users = np.array([record.request.user_id for record, _ in shown], np.str_)
     histories = [history_of(record.request) for record, _ in shown]
+    queries = pd.DataFrame(
+        {
+            "event_timestamp": pd.to_datetime((times * 1e6).astype(np.int64), unit="us", utc=True),
+            # What the candidates of each decision were compared with.
+            "liked": [
+                history if record.request.similar_to is None else (record.request.similar_to,)
+                for (record, _), history in zip(shown, histories, strict=True)
+            ],
+        }
+    )
     rows = pd.DataFrame(
         {
             "query": query,
             "user_id": users[query].astype(object),
             "item_id": np.array([str(outcome.item_id) for outcome in outcomes], object),
-            "event_timestamp": pd.to_datetime((times[query] * 1e6).astype(np.int64), unit="us", utc=True),
+            "event_timestamp": queries["event_timestamp"].take(query).array,
         }
     )
-    # What the candidates of each decision were compared with.
-    known = [
-        history if record.request.similar_to is None else (record.request.similar_to,)
-        for (record, _), history in zip(shown, histories, strict=True)
-    ]
     by_use = None
     if settings.retrieval.by_use is not None:
-        moments = pd.to_datetime((times * 1e6).astype(np.int64), unit="us", utc=True)
-        queries = pd.DataFrame({"event_timestamp": moments, "liked": known})
         starts = block_starts(split, options.blocks)
         tables = past_tables(settings.retrieval.by_use, known_events(settings), catalogue, queries, starts)
         by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
-    vectors = _interests(known, catalogue, settings.retrieval.decay)
+    vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     data = RankingData(
         features=matrix,
@@ -112,14 +114,3 @@ def _shown(settings: Settings, most: int, now: float) -> list[tuple[DecisionReco
     ]
     found.sort(key=lambda shown: (shown[0].request.time, shown[0].decision_id))
     return found[-most:]
-
-
-def _interests(known: Sequence[tuple[str, ...]], catalogue: Catalogue, decay: float) -> NDArray[np.float32]:
-    """Return the interest that follows from each list of items, (q, d); zeros where none of them is known."""
-    vectors = np.zeros((len(known), catalogue.vectors.shape[1]), np.float32)
-    for place, item_ids in enumerate(known):
-        rows = catalogue.rows(item_ids)
-        rows = rows[rows >= 0]
-        if len(rows):
-            vectors[place] = interest_vector(catalogue.vectors[rows], decay)
-    return vectors
