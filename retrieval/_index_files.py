@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from explorank.retrieval._faiss import load_faiss
 from explorank.retrieval._files import Checksums, read_manifest, replace_file, write_manifest
+from explorank.retrieval._full_vectors import FullVectors
 from explorank.retrieval._ids import Ids
-from explorank.retrieval._index_kinds import Effort, Kind
+from explorank.retrieval._index_kinds import Effort, Kind, Vectors
 from explorank.retrieval.errors import CorruptArtefact
 from explorank.retrieval.index_tuning import Tuning
 
@@ -26,6 +27,7 @@ _FORMAT: Final = "explorank.faiss_index/2"
 _INDEX_FILE: Final = "index.faiss"
 _IDS_FILE: Final = "ids.npy"
 _STATES_FILE: Final = "states.npy"
+_VECTORS_FILE: Final = "vectors.npy"
 
 FREE: Final = 0
 """The label is nobody's; the next item added may have it."""
@@ -77,16 +79,28 @@ class StoredIndex:
     tuning: Tuning | None = None
     mapped: MappedFile | None = None
     """The file that `index` is mapped from; None where it is in memory."""
+    full: FullVectors | None = None
+    """The vectors of `ivf_pq`; None for other kinds, which need nothing beside `index`."""
 
 
-def save_index(folder: Path, stored: StoredIndex) -> None:
-    """Write `stored` into `folder`. What another process maps of the files before stays as it is."""
+def save_index(folder: Path, stored: StoredIndex, *, with_vectors: bool) -> None:
+    """Write `stored` into `folder`, its full vectors where it has such and `with_vectors` says so.
+
+    What another process maps of the files before stays as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with replace_file(folder / _INDEX_FILE) as path:
         load_faiss().write_index(stored.index, str(path))
     for name, array in ((_IDS_FILE, stored.ids), (_STATES_FILE, stored.states)):
         with replace_file(folder / name) as path, path.open("wb") as file:
             np.save(file, array, allow_pickle=False)
+    files = [_INDEX_FILE, _IDS_FILE, _STATES_FILE]
+    if stored.full is not None and with_vectors:
+        with replace_file(folder / _VECTORS_FILE) as path:
+            stored.full.save(path, len(stored.ids))
+        files.append(_VECTORS_FILE)
+    else:
+        (folder / _VECTORS_FILE).unlink(missing_ok=True)
     facts = {
         "format": _FORMAT,
         "kind": stored.kind,
@@ -97,12 +111,18 @@ def save_index(folder: Path, stored: StoredIndex) -> None:
         "trained_on": stored.trained_on,
         "changed": stored.changed,
         "tuning": None if stored.tuning is None else stored.tuning.to_dict(),
+        "with_vectors": _VECTORS_FILE in files,
     }
-    write_manifest(folder / INDEX_MANIFEST, facts, (_INDEX_FILE, _IDS_FILE, _STATES_FILE))
+    write_manifest(folder / INDEX_MANIFEST, facts, files)
 
 
-def load_index(folder: Path, memory: Memory, checksums: Checksums | None = None) -> StoredIndex:
-    """Return what `save_index` wrote; raise `CorruptArtefact` naming the file that is not intact."""
+def load_index(
+    folder: Path, memory: Memory, vectors: Vectors | None = None, checksums: Checksums | None = None
+) -> StoredIndex:
+    """Return what `save_index` wrote, with `vectors` (n, d) where it left out the full ones.
+
+    Raises `CorruptArtefact` naming the file that is not intact.
+    """
     facts = read_manifest(folder / INDEX_MANIFEST, _FORMAT, checksums)
     kind: Kind = facts["kind"]
     mapped = MappedFile(folder / _INDEX_FILE) if memory == "mapped" else None
@@ -127,4 +147,23 @@ def load_index(folder: Path, memory: Memory, checksums: Checksums | None = None)
         changed=facts["changed"],
         tuning=None if facts["tuning"] is None else Tuning.of(facts["tuning"]),
         mapped=mapped,
+        full=None if kind != "ivf_pq" else _full_vectors(folder, facts, mode, vectors, (len(ids), index.d)),
     )
+
+
+def _full_vectors(
+    folder: Path, facts: dict[str, Any], mode: Any, given: Vectors | None, shape: tuple[int, int]
+) -> FullVectors:
+    if facts["with_vectors"]:
+        given = np.load(folder / _VECTORS_FILE, mmap_mode=mode, allow_pickle=False)
+    if given is None:
+        raise CorruptArtefact(
+            f"{folder} holds an index of codes, saved without the vectors that it compares the closest by; it "
+            "cannot answer without them. Pass them as `vectors`, or save it with them."
+        )
+    if given.shape != shape:
+        raise CorruptArtefact(
+            f"The vectors for the index in {folder} have the shape {given.shape}, and it has the shape {shape}; "
+            "they belong to another. Pass those it was built from, or build it again."
+        )
+    return FullVectors(given)

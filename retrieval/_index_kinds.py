@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from explorank.retrieval._faiss import gpu_count, load_faiss
 from explorank.retrieval.errors import FaissUnavailable, InvalidOption
 
-Kind: TypeAlias = Literal["flat", "sq8", "hnsw", "ivf_sq8", "ivf_flat"]
+Kind: TypeAlias = Literal["flat", "sq8", "hnsw", "ivf_pq", "ivf_sq8", "ivf_flat"]
 """`flat`: exact. `sq8`: 8 bits per dimension, scanned whole. `hnsw`: a graph, for items that rarely change.
-`ivf_sq8`: 8 bits, and only the closest lists are scanned; for a million items. `ivf_flat`: the same in full
-precision, for a recall that 8 bits cannot give."""
+`ivf_sq8`: 8 bits, and only the closest lists are scanned. `ivf_pq`: the same with 2 bits per dimension, and what
+these find closest is compared again in full precision; for a million items. `ivf_flat`: lists in full precision, for
+a recall that codes cannot give."""
 Device: TypeAlias = Literal["cpu", "gpu"]
 Vectors: TypeAlias = NDArray[np.float32]
 
-IVF_KINDS: Final = ("ivf_sq8", "ivf_flat")
-GPU_KINDS: Final = ("flat", *IVF_KINDS)
+IVF_KINDS: Final = ("ivf_pq", "ivf_sq8", "ivf_flat")
+GPU_KINDS: Final = ("flat", "ivf_sq8", "ivf_flat")
+KINDS_THAT_KEEP_ROWS: Final = ("hnsw", "ivf_pq")
+"""A graph holds together by its removed rows; full vectors are kept by labels that are never given away again."""
 _LEARNING_KINDS: Final = ("sq8", *IVF_KINDS)
 _LEAST_TO_LEARN_FROM: Final = 1_000
 """Fewer vectors do not span the value ranges that later ones take; those would be cut off."""
@@ -32,6 +35,8 @@ _HNSW_NEIGHBOURS: Final = 32
 _HNSW_EF_CONSTRUCTION: Final = 200
 _LEAST_POINTS_PER_LIST: Final = 39
 """Below this FAISS calls its k-means undersampled."""
+_DIMS_PER_CODE: Final = 2
+"""Codes have 4 bits, so that FAISS looks distances up in registers ("fast scan"): 2 bits per dimension."""
 _MOST_POINTS_PER_LIST: Final = 40
 """More make the clustering slower in proportion, and recall no better."""
 _ROWS_AT_ONCE: Final = 65_536
@@ -42,11 +47,28 @@ class Effort:
     """How much of an index is looked at in a search."""
 
     lists: int | None = None
-    """How many lists of `ivf_sq8` and `ivf_flat` are scanned (`nprobe`); None for other kinds."""
+    """How many lists of `ivf_pq`, `ivf_sq8` and `ivf_flat` are scanned (`nprobe`); None for other kinds."""
     breadth: int | None = None
     """How many nodes of `hnsw` are kept in sight (`efSearch`), at least twice k; None for other kinds."""
+    rescored: int | None = None
+    """How many rows that `ivf_pq` finds closest by their codes are compared again; None for other kinds."""
+    neighbours: int | None = None
+    """The k that `rescored` is meant for; None where that is."""
+
+    def rescored_for(self, k: int) -> int:
+        """Return how many rows `ivf_pq` compares again for the `k` nearest.
+
+        The fewer are wanted, the more of the others a code's error can put before them: by a binomial's spread,
+        the square root of their number.
+        """
+        assert self.rescored is not None  # noqa: S101 - for the type checker
+        assert self.neighbours is not None  # noqa: S101 - for the type checker
+        share = k / self.neighbours
+        return max(k, math.ceil(self.rescored * max(share, math.sqrt(share))))
 
     def __str__(self) -> str:
+        if self.rescored is not None:
+            return f"nprobe {self.lists}, {self.rescored} rescored"
         if self.lists is not None:
             return f"nprobe {self.lists}"
         return "all" if self.breadth is None else f"efSearch {self.breadth}"
@@ -71,17 +93,24 @@ def choose_device(device: str, kind: str) -> Device:
     return "gpu" if device == "auto" and runs_on_gpu and gpu_count() > 0 else "cpu"
 
 
-def candidate_kinds(kind: str, count: int, device: Device) -> tuple[Kind, ...]:
-    """Return the kinds that suit `count` vectors, in the order in which `tune_index` tries them.
+def candidate_kinds(kind: str, count: int, dim: int, device: Device) -> tuple[Kind, ...]:
+    """Return the kinds that suit `count` vectors of `dim`, in the order in which `tune_index` tries them.
 
     `auto` leaves out `hnsw`: it holds every vector in float32 beside its graph, and cannot give rows back.
     """
     if kind == "auto":
         if count <= (_FLAT_UP_TO if device == "cpu" else _GPU_FLAT_UP_TO):
             return ("flat",)
-        if device == "cpu" and count <= _SQ8_UP_TO:
-            return ("ivf_sq8", "sq8", "ivf_flat")
-        return ("ivf_sq8", "ivf_flat")
+        if device == "gpu":
+            return ("ivf_sq8", "ivf_flat")
+        by_pairs: tuple[Kind, ...] = () if dim % _DIMS_PER_CODE else ("ivf_pq",)
+        whole: tuple[Kind, ...] = ("sq8",) if count <= _SQ8_UP_TO else ()
+        return (*by_pairs, "ivf_sq8", *whole, "ivf_flat")
+    if kind == "ivf_pq" and dim % _DIMS_PER_CODE:
+        raise InvalidOption(
+            f"kind='ivf_pq' has a code for every two dimensions, and {dim} is odd. Use 'ivf_sq8', or 'auto', which "
+            "does."
+        )
     for known in get_args(Kind):
         if kind == known:
             if known in _LEARNING_KINDS and count < _LEAST_TO_LEARN_FROM:
@@ -110,9 +139,10 @@ def make(kind: Kind, vectors: Vectors, centroids: Vectors | None = None) -> Any:
         index.hnsw.efConstruction = _HNSW_EF_CONSTRUCTION
     elif kind in IVF_KINDS:
         lists = list_count(count)
-        index = faiss.index_factory(
-            dim, f"IVF{lists},{'SQ8' if kind == 'ivf_sq8' else 'Flat'}", inner_product
-        )
+        codes = {"ivf_pq": f"PQ{dim // _DIMS_PER_CODE}x4fs", "ivf_sq8": "SQ8", "ivf_flat": "Flat"}[kind]
+        index = faiss.index_factory(dim, f"IVF{lists},{codes}", inner_product)
+        if kind == "ivf_pq":
+            index.by_residual = True  # half the error, and no slower: products add up
         if centroids is not None:
             index.quantizer.add(centroids)
         index.cp.max_points_per_centroid = _MOST_POINTS_PER_LIST
@@ -138,33 +168,6 @@ def add(index: Any, kind: Kind, rows: Vectors, labels: NDArray[np.int64]) -> Non
         index.add(rows)
     else:
         index.add_with_ids(rows, labels)
-
-
-def search_parameters(kind: Kind, effort: Effort, k: int, selector: Any | None = None) -> Any:
-    """Return FAISS's parameters for a search of `k` neighbours among what `selector` lets through."""
-    faiss = load_faiss()
-    if kind in IVF_KINDS:
-        return faiss.SearchParametersIVF(sel=selector, nprobe=effort.lists)
-    if kind == "hnsw":
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=max(effort.breadth or 0, 2 * k))
-    return faiss.SearchParameters(sel=selector)
-
-
-def search_everywhere(
-    index: Any, kind: Kind, rows: Vectors, k: int, selector: Any | None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the similarities and labels (q, k) of a search that leaves out no list and no node."""
-    faiss = load_faiss()
-    if kind == "hnsw":
-        vectors = faiss.downcast_index(index.storage)
-        found = vectors.search(rows, k, params=faiss.SearchParameters(sel=selector))
-    elif kind in IVF_KINDS:
-        everything = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
-        found = index.search(rows, k, params=everything)
-    else:
-        found = index.search(rows, k, params=faiss.SearchParameters(sel=selector))
-    similarities, labels = found
-    return similarities, labels
 
 
 def _sample(vectors: Vectors, count: int) -> Vectors:

@@ -99,6 +99,7 @@ class Catalogue:
         recall: float = 0.99,
         neighbours: int = 100,
         tune_s: float = 60.0,
+        interests: ArrayLike | None = None,
         gpu: GpuOptions | None = None,
         progress: Progress | None = None,
     ) -> Catalogue:
@@ -131,6 +132,7 @@ class Catalogue:
             recall=recall,
             neighbours=neighbours,
             tune_s=tune_s,
+            interests=interests,
             gpu=gpu,
             progress=progress,
         )
@@ -195,7 +197,7 @@ class Catalogue:
         Vectors that are mapped from `folder / VECTORS_FILE` stay as they are.
         """
         folder = Path(folder)
-        self.index.save(folder / _INDEX)
+        self.index.save(folder / _INDEX, with_vectors=False)
         for name in _ARRAYS:
             array, file = getattr(self, name), folder / f"{name}.npy"
             if isinstance(array, np.memmap) and file.exists() and file.samefile(str(array.filename)):
@@ -244,7 +246,13 @@ class Catalogue:
             by_use = NeighbourTable.load(folder / _BY_USE, checksums=_within(_BY_USE, checksums))
         return cls(
             arrays,
-            FaissIndex.load(folder / _INDEX, device, checksums=_within(_INDEX, checksums), gpu=gpu),
+            FaissIndex.load(
+                folder / _INDEX,
+                device,
+                vectors=arrays["vectors"],
+                checksums=_within(_INDEX, checksums),
+                gpu=gpu,
+            ),
             (facts["encoder_name"], facts["encoder_fingerprint"]),
             facts["version"],
             by_use,

@@ -12,11 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from explorank.retrieval._faiss import load_faiss, one_thread
 from explorank.retrieval._files import Checksums
+from explorank.retrieval._full_vectors import FullVectors
 from explorank.retrieval._gpu import GpuOptions, GpuSearcher
 from explorank.retrieval._ids import Ids, Labels, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import LIVE, Memory, StoredIndex, load_index, save_index
 from explorank.retrieval._index_kinds import (
     IVF_KINDS,
+    KINDS_THAT_KEEP_ROWS,
     Device,
     Effort,
     Kind,
@@ -24,9 +26,8 @@ from explorank.retrieval._index_kinds import (
     candidate_kinds,
     choose_device,
     make,
-    search_everywhere,
-    search_parameters,
 )
+from explorank.retrieval._index_search import IndexSearch
 from explorank.retrieval._labels import NOTHING, LabelBook
 from explorank.retrieval._locks import SharedLock
 from explorank.retrieval._vectors import unit_query, unit_rows
@@ -38,9 +39,9 @@ Similarities: TypeAlias = NDArray[np.float32]
 _ROWS_PER_TURN: Final = 256
 """So many rows are added before searches have their turn again: some 10 ms for a million items."""
 _LEAST_SURPLUS: Final = 24
-_ROWS_PER_SURPLUS: Final = {"flat": 200, "sq8": 200, "ivf_sq8": 32, "ivf_flat": 32}
+_ROWS_PER_SURPLUS: Final = {"flat": 200, "sq8": 200, "ivf_pq": 200, "ivf_sq8": 32, "ivf_flat": 32}
 """One neighbour more costs some 0.3 µs, about as much as asking a selector about so many rows. Lists hold their rows
-in no order, so there the selector's bits are looked up here and there."""
+in no order, so there the selector's bits are looked up here and there; `ivf_pq` asks about few rows."""
 _PURGE_AT: Final = 0.1
 """The share of removed rows that is carried along; FAISS looks at every row to remove some."""
 _REBUILD_AT: Final = 0.3
@@ -72,7 +73,8 @@ class FaissIndex:
         if self.kind in IVF_KINDS:
             self._index.nprobe = stored.effort.lists  # a copy on a GPU takes it over from here
         self._book = LabelBook(stored.ids, stored.states)
-        self._unfiltered = None if self.kind == "hnsw" else search_parameters(self.kind, self.effort, 1)
+        self._full = stored.full
+        self._asking = IndexSearch(self.kind, self.effort, stored.full)
         self._as_built = stored.changed == 0
         self._generation = 0
         self._gpu = gpu
@@ -90,6 +92,7 @@ class FaissIndex:
         recall: float = 0.99,
         neighbours: int = 100,
         tune_s: float = 60.0,
+        interests: ArrayLike | None = None,
         gpu: GpuOptions | None = None,
         progress: Progress | None = None,
     ) -> FaissIndex:
@@ -97,8 +100,9 @@ class FaissIndex:
 
         `kind="auto"` is exact up to 10,000 vectors (on a GPU up to a million). Beyond, it takes the fastest kind
         that finds the share `recall` of the true `neighbours` nearest, tried out on these vectors for up to
-        `tune_s` seconds; `tuning` tells what came of it. Unit rows in float32 are read where they are, so that
-        `vectors` may be a memory map. `progress` is told what begins.
+        `tune_s` seconds; `tuning` tells what came of it. `interests` (u, d) are vectors that users will search by,
+        a hundred or more of them drawn at random; without, means of a few items stand in for them. Unit rows in
+        float32 are read where they are, so that `vectors` may be a memory map. `progress` is told what begins.
 
         Raises `InvalidVectors` for NaN, infinity, a zero vector, an id that occurs twice; `InvalidOption`
         for a kind that cannot work here; `FaissUnavailable` where `device="gpu"` finds no GPU.
@@ -106,11 +110,18 @@ class FaissIndex:
         id_array = as_ids(ids)
         rows = unit_rows(vectors, id_array)
         refuse_duplicates(id_array)
+        sought = None if interests is None else unit_rows(interests, np.arange(len(np.asarray(interests))))
         chosen_device = choose_device(device, kind)
-        kinds = candidate_kinds(kind, len(rows), chosen_device)
+        kinds = candidate_kinds(kind, len(rows), rows.shape[1], chosen_device)
         if len(rows):
             tuned = tune_index(
-                rows, kinds, recall=recall, neighbours=neighbours, budget_s=tune_s, progress=progress
+                rows,
+                kinds,
+                recall=recall,
+                neighbours=neighbours,
+                budget_s=tune_s,
+                interests=sought,
+                progress=progress,
             )
             chosen_kind, effort, index, tuning = tuned.kind, tuned.effort, tuned.index, tuned.tuning
         else:
@@ -123,6 +134,7 @@ class FaissIndex:
             states=np.full(len(rows), LIVE, np.uint8),
             trained_on=len(rows),
             tuning=tuning,
+            full=FullVectors(rows) if chosen_kind == "ivf_pq" else None,
         )
         return cls(stored, chosen_device, _searcher(chosen_device, gpu))
 
@@ -133,16 +145,20 @@ class FaissIndex:
         device: Literal["auto"] | Device = "auto",
         *,
         memory: Memory = "mapped",
+        vectors: ArrayLike | None = None,
         checksums: Checksums | None = None,
         gpu: GpuOptions | None = None,
     ) -> FaissIndex:
         """Return the index that `save` wrote; raise `CorruptArtefact` naming the file that is not intact.
 
         `memory="mapped"` reads the file as it is used, and several processes share it. Removing from such an index
-        costs nothing; the first `add` or `update` makes a copy of it in this process's own memory.
+        costs nothing; the first `add` or `update` makes a copy of it in this process's own memory. Of `ivf_pq`
+        the codes are copied in any case, a byte for every four dimensions.
+        `vectors` (n, d) are the unit rows in float32 that the index was built from, where `save` left them out.
         `checksums`, where the files were read just before, spare reading them again.
         """
-        stored = load_index(Path(path), memory, checksums)
+        given = None if vectors is None else np.asarray(vectors, np.float32)
+        stored = load_index(Path(path), memory, given, checksums)
         chosen_device = choose_device(device, stored.kind)
         return cls(stored, chosen_device, _searcher(chosen_device, gpu))
 
@@ -191,8 +207,8 @@ class FaissIndex:
     def remove(self, ids: Iterable[Any]) -> int:
         """Remove `ids` and return how many were there; unknown ones are passed over.
 
-        The next search does not find them. Their rows give their memory back once they are a tenth of all; a graph
-        (`hnsw`) keeps them until it is built anew, and a mapped index until it is copied.
+        The next search does not find them. Their rows give their memory back once they are a tenth of all; `hnsw` and
+        `ivf_pq` keep them until they are built anew, and a mapped index until it is copied.
         """
         wanted = as_ids(ids)
         with self._changing:
@@ -253,8 +269,11 @@ class FaissIndex:
             found = named(labels)
         return (found[0], similarities[0]) if single else (found, similarities)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, with_vectors: bool = True) -> None:
         """Write the index into the folder `path`, with a checksum for each file.
+
+        `with_vectors=False` leaves out the vectors that `ivf_pq` compares again, for who keeps them and passes them
+        to `load`. They are written all the same once anything was added or updated.
 
         Over an older index there, each file takes the place of its predecessor when it is complete, the manifest
         last; who reads in between is told that the files do not belong together. `ArtefactStore` publishes whole
@@ -270,8 +289,9 @@ class FaissIndex:
                 trained_on=self._trained_on,
                 changed=self._changed,
                 tuning=self.tuning,
+                full=self._full,
             )
-            save_index(Path(path), stored)
+            save_index(Path(path), stored, with_vectors=with_vectors or not self._as_built)
 
     def _nearest(
         self, rows: NDArray[np.float32], k: int, excluded: Labels
@@ -282,19 +302,17 @@ class FaissIndex:
             return found
         with one_thread():
             if surplus <= self._most_surplus():
-                parameters = self._unfiltered or search_parameters(self.kind, self.effort, k + surplus)
-                similarities, labels = self._index.search(rows, k + surplus, params=parameters)
+                similarities, labels = self._asking.nearest(self._index, rows, k + surplus)
                 if not surplus and _full(labels):
                     return similarities, labels
                 if surplus and (found := self._book.allowed(similarities, labels, excluded, k)) is not None:
                     return found
             bits = self._book.bits(excluded)
             selector = None if bits is None else load_faiss().IDSelectorBitmap(bits)
-            parameters = search_parameters(self.kind, self.effort, k, selector)
-            similarities, labels = self._index.search(rows, k, params=parameters)
+            similarities, labels = self._asking.nearest(self._index, rows, k, selector)
             if not _full(labels):
                 # The lists or the part of the graph that were looked at hold fewer: look everywhere.
-                similarities, labels = search_everywhere(self._index, self.kind, rows, k, selector)
+                similarities, labels = self._asking.nearest_of_all(self._index, rows, k, selector)
         return similarities, labels
 
     def _nearest_on_gpu(
@@ -356,6 +374,8 @@ class FaissIndex:
             while done < len(rows):
                 part = slice(done, done + _ROWS_PER_TURN)
                 with self._lock.writing():
+                    if self._full is not None:
+                        self._full.put(labels[part], rows[part])
                     add(self._index, self.kind, rows[part], labels[part])
                     self._book.hidden += len(rows[part])
                     self._generation += 1
@@ -380,7 +400,7 @@ class FaissIndex:
         """Give the removed rows' memory back where they are many."""
         removed = self._book.removed
         few = len(removed) <= _PURGE_AT * (self._book.count + len(removed))
-        if few or self.kind == "hnsw" or self._mapped is not None:
+        if few or self.kind in KINDS_THAT_KEEP_ROWS or self._mapped is not None:
             return
         with self._lock.writing():
             self._index.remove_ids(np.fromiter(removed, np.int64, len(removed)))

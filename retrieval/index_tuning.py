@@ -6,24 +6,34 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from itertools import count
+from itertools import count, dropwhile
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval._faiss import load_faiss, one_thread
-from explorank.retrieval._index_kinds import IVF_KINDS, Effort, Kind, Vectors, make, search_parameters
+from explorank.retrieval._full_vectors import FullVectors
+from explorank.retrieval._index_kinds import IVF_KINDS, Effort, Kind, Vectors, make
+from explorank.retrieval._index_search import IndexSearch
 from explorank.retrieval.errors import InvalidOption
 
 Progress: TypeAlias = Callable[[str], None]
 """Called with what begins now."""
 
 _QUERIES: Final = 64
+"""So many queries of a sort choose, and so many others check."""
+_LEAST_INTERESTS: Final = 2
 _SIMILAR_ITEMS: Final = 5
 _TIMED_QUERIES: Final = 32
 _STEPS_BEYOND: Final = 2
 """So many points are measured beyond the wanted recall, to show what more would cost."""
+_RESCORED: Final = (16, 8, 6, 4, 3, 2)
+"""So many times the wanted neighbours are compared again in full precision."""
+_MOST_RESCORED: Final = 4_000
+"""Reading more full vectors takes longer than scanning longer codes."""
+_LEAST_GAIN: Final = 0.001
+"""More lists that bring less recall are not what is missing: the codes put too much before the true neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +43,12 @@ class TradeOff:
     kind: Kind
     effort: Effort
     recall: float
-    """The share of the true nearest neighbours that were found, in [0, 1]."""
+    """The share of the true nearest neighbours that were found, in [0, 1]: for items or for interests, whichever is
+    the less."""
     us_per_search: float
     """The median time of a single query on one thread, in microseconds."""
     bytes_per_vector: float
-    """What the index takes for each vector, its id left out."""
+    """What the index takes for each vector; its id left out, and the full vectors that `ivf_pq` reads elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +107,18 @@ def tune_index(
     recall: float = 0.99,
     neighbours: int = 100,
     budget_s: float = 60.0,
+    interests: Vectors | None = None,
     progress: Progress | None = None,
 ) -> TunedIndex:
     """Return the index of `vectors` (n, d), unit rows, n ≥ 1, that is fastest at the wanted `recall` of `neighbours`.
 
     `kinds` are built in turn; `ivf_flat` only where none before reaches the recall. Of `ivf_sq8`, `ivf_flat` and
-    `hnsw` ever more is looked at until the recall is reached. Queries are items, and means of five items, similar
-    ones or of two sorts, which is what users' interests look like. A choice is checked on other queries of the
-    same sort, and goes on where these find less. Nothing more is tried once `budget_s` seconds of trying are over;
-    the exact neighbours and building the first kind do not count, since nothing can do without them.
+    `hnsw` ever more is looked at until the recall is reached. Of `ivf_pq` too, with ever fewer rows compared again.
+    Queries are items, and users' `interests` (u, d), unit rows; where fewer than two are given, means of five items
+    stand in for them, similar ones or of two sorts. The recall is to be reached for items and for interests. A choice
+    is checked on other queries of the same sorts, and goes on where these find less. Nothing more is tried once
+    `budget_s` seconds of trying are over; the exact neighbours and building the first kind do not count, since
+    nothing can do without them.
 
     Raises `InvalidOption` for options outside their range.
     """
@@ -112,7 +126,7 @@ def tune_index(
     started = time.monotonic()
     report = progress or (lambda _: None)
     report("finding exact neighbours")
-    trial = _Trial.of(vectors, min(neighbours, len(vectors)))
+    trial = _Trial.of(vectors, min(neighbours, len(vectors)), interests)
     curve = [] if "flat" in kinds else [trial.exhaustive()]
     options: list[_Option] = []
     watch, complete, centroids = _Stopwatch(budget_s), True, None
@@ -128,10 +142,17 @@ def tune_index(
         if kind in IVF_KINDS:
             centroids = index.quantizer.reconstruct_n(0, index.nlist)
         report(f"trying {kind}")
-        option, points, all_tried = _climb(trial, kind, index, recall, watch)
-        options.append(option)
-        curve.extend(points)
-        complete = complete and all_tried
+        lists = None
+        for rescored in _rescored(kind, trial):
+            efforts = _efforts(kind, index, trial.neighbours, rescored, lists)
+            beyond = 0 if lists else _STEPS_BEYOND
+            option, points, all_tried = _climb(trial, kind, index, efforts, recall, beyond, watch)
+            options.append(option)
+            curve.extend(points)
+            complete = complete and all_tried
+            if not option.reached:
+                break
+            lists = option.point.effort.lists
     chosen = min(options, key=_Option.rank)
     tuning = Tuning(
         wanted_recall=recall,
@@ -179,21 +200,30 @@ class _Stopwatch:
 
 
 def _climb(
-    trial: _Trial, kind: Kind, index: Any, recall: float, watch: _Stopwatch
+    trial: _Trial,
+    kind: Kind,
+    index: Any,
+    efforts: Iterator[Effort],
+    recall: float,
+    steps_beyond: int,
+    watch: _Stopwatch,
 ) -> tuple[_Option, list[TradeOff], bool]:
-    """Return the least setting that reaches `recall`, else the closest; all measured; whether time sufficed."""
+    """Return the least of `efforts` that reaches `recall`, else the closest; all measured; whether time sufficed."""
     points: list[TradeOff] = []
     taken: _Option | None = None
     beyond = 0
-    for effort in _efforts(kind, index, trial.neighbours):
+    for effort in efforts:
         with watch.running():
             point, checked = trial.measure(index, kind, effort)
+        stands_still = bool(effort.rescored and points) and point.recall < points[-1].recall + _LEAST_GAIN
         points.append(point)
         if taken is not None and taken.reached:
             beyond += 1
         elif taken is None or point.recall >= taken.point.recall:
             taken = _Option(point, index, checked, reached=min(point.recall, checked) >= recall)
-        if beyond >= _STEPS_BEYOND:
+        if taken.reached and beyond >= steps_beyond:
+            break
+        if stands_still and not taken.reached:
             break
         if watch.over:
             return taken, points, taken.reached
@@ -203,32 +233,31 @@ def _climb(
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """Queries with their true neighbours: the first half chooses, the second half checks."""
+    """Queries of two sorts with their true neighbours: of each sort, every other one chooses, the others check."""
 
     vectors: Vectors
-    queries: Vectors
-    """(q, d)"""
+    items: Vectors
+    """(i, d)"""
+    interests: Vectors
+    """(u, d)"""
     truth: NDArray[np.int64]
-    """(q, neighbours) labels"""
+    """(i + u, neighbours) labels"""
 
     @classmethod
-    def of(cls, vectors: Vectors, neighbours: int) -> _Trial:
+    def of(cls, vectors: Vectors, neighbours: int, interests: Vectors | None) -> _Trial:
         rng = np.random.default_rng(0)
-        chosen = np.sort(rng.choice(len(vectors), min(2 * _QUERIES, len(vectors)), replace=False))
-        items = np.ascontiguousarray(vectors[chosen])
+        items = _drawn(rng, vectors)
         similar = _nearest(items, vectors, neighbours)
-        members = rng.integers(0, neighbours, (len(items), _SIMILAR_ITEMS))
-        liked = np.take_along_axis(similar, members, axis=1)
-        # Every other user has a second interest, far from the first: the lists between the two are searched for.
-        liked[::2, : _SIMILAR_ITEMS // 2] = np.roll(liked, 1, axis=0)[::2, : _SIMILAR_ITEMS // 2]
-        interests = vectors[liked].mean(axis=1)
-        lengths = np.linalg.norm(interests, axis=1, keepdims=True)
-        # Opposite vectors may cancel out; the item itself takes the place of such a mean.
-        interests = np.where(lengths > 1e-6, interests / np.maximum(lengths, 1e-6), items).astype(np.float32)
-        order = rng.permutation(2 * len(items))
-        queries = np.concatenate([items, interests])[order]
-        truth = np.concatenate([similar, _nearest(interests, vectors, neighbours)])[order]
-        return cls(vectors, queries, truth)
+        if interests is None or len(interests) < _LEAST_INTERESTS:
+            interests = _likely_interests(rng, vectors, items, similar)
+        else:
+            interests = _drawn(rng, interests)
+        truth = np.concatenate([similar, _nearest(interests, vectors, neighbours)])
+        return cls(vectors, items, interests, truth)
+
+    @property
+    def queries(self) -> Vectors:
+        return np.concatenate([self.items, self.interests])
 
     @property
     def neighbours(self) -> int:
@@ -247,23 +276,46 @@ class _Trial:
 
     def measure(self, index: Any, kind: Kind, effort: Effort) -> tuple[TradeOff, float]:
         """Return what a setting gives and costs, and its recall on the queries that check."""
-        parameters = search_parameters(kind, effort, self.neighbours)
-        _, found = index.search(self.queries, self.neighbours, params=parameters)
-        hits = [np.isin(true, seen).mean() for true, seen in zip(self.truth, found, strict=True)]
-        us = self._us_per_search(lambda query: index.search(query, self.neighbours, params=parameters))
-        half = len(hits) // 2
-        point = TradeOff(kind, effort, float(np.mean(hits[:half])), us, _bytes_per_vector(index, kind))
-        return point, float(np.mean(hits[half:]))
+        search = IndexSearch(kind, effort, FullVectors(self.vectors) if kind == "ivf_pq" else None)
+        _, found = search.nearest(index, self.queries, self.neighbours)
+        hits = np.array([np.isin(true, seen).mean() for true, seen in zip(self.truth, found, strict=True)])
+        by_sort = np.split(hits, [len(self.items)])
+        chosen_by = min(float(sort[::2].mean()) for sort in by_sort)
+        checked_by = min(float(sort[len(sort) > 1 :: 2].mean()) for sort in by_sort)
+        us = self._us_per_search(lambda query: search.nearest(index, query, self.neighbours))
+        return TradeOff(kind, effort, chosen_by, us, _bytes_per_vector(index, kind)), checked_by
 
     def _us_per_search(self, search: Callable[[Vectors], object], queries: int = _TIMED_QUERIES) -> float:
-        seconds = []
+        seconds, asked = [], self.interests[:queries]
         with one_thread():
-            search(self.queries[:1])
-            for row in range(min(queries, len(self.queries))):
+            search(asked[:1])
+            for row in range(len(asked)):
                 start = time.perf_counter()
-                search(self.queries[row : row + 1])
+                search(asked[row : row + 1])
                 seconds.append(time.perf_counter() - start)
         return float(np.median(seconds)) * 1e6
+
+
+def _drawn(rng: np.random.Generator, rows: Vectors) -> Vectors:
+    """Return so many of `rows` (n, d) as a sort of query has, each once."""
+    return np.ascontiguousarray(
+        rows[np.sort(rng.choice(len(rows), min(2 * _QUERIES, len(rows)), replace=False))]
+    )
+
+
+def _likely_interests(
+    rng: np.random.Generator, vectors: Vectors, items: Vectors, similar: NDArray[np.int64]
+) -> Vectors:
+    """Return what stands in for interests, (i, d): means of some of the neighbours `similar` (i, k) to `items`."""
+    members = rng.integers(0, similar.shape[1], (len(items), _SIMILAR_ITEMS))
+    liked = np.take_along_axis(similar, members, axis=1)
+    # Every other user has a second interest, far from the first: the lists between the two are searched for.
+    liked[::2, : _SIMILAR_ITEMS // 2] = np.roll(liked, 1, axis=0)[::2, : _SIMILAR_ITEMS // 2]
+    interests = vectors[liked].mean(axis=1)
+    lengths = np.linalg.norm(interests, axis=1, keepdims=True)
+    # Opposite vectors may cancel out; the item itself takes the place of such a mean.
+    unit: Vectors = np.where(lengths > 1e-6, interests / np.maximum(lengths, 1e-6), items).astype(np.float32)
+    return unit[rng.permutation(len(unit))]
 
 
 def _nearest(queries: Vectors, vectors: Vectors, neighbours: int) -> NDArray[np.int64]:
@@ -273,8 +325,21 @@ def _nearest(queries: Vectors, vectors: Vectors, neighbours: int) -> NDArray[np.
     return found
 
 
-def _efforts(kind: Kind, index: Any, neighbours: int) -> Iterator[Effort]:
-    """Yield settings in rising order: 1, 2, 3, 4, 6, 8, 12, … of what there is."""
+def _rescored(kind: Kind, trial: _Trial) -> Iterator[int | None]:
+    """Yield how many rows are compared again, the most first; None for kinds that do no such thing."""
+    if kind != "ivf_pq":
+        yield None
+        return
+    most = min(_MOST_RESCORED, len(trial.vectors))
+    for times in _RESCORED:
+        if (rescored := times * trial.neighbours) <= most or times == _RESCORED[-1]:
+            yield min(rescored, len(trial.vectors))
+
+
+def _efforts(
+    kind: Kind, index: Any, neighbours: int, rescored: int | None, least: int | None
+) -> Iterator[Effort]:
+    """Yield settings in rising order: 1, 2, 3, 4, 6, 8, 10, … of what there is, from `least` lists on."""
     if kind == "hnsw":
         for step in _steps():
             breadth = 2 * neighbours * step
@@ -282,8 +347,9 @@ def _efforts(kind: Kind, index: Any, neighbours: int) -> Iterator[Effort]:
             if breadth >= index.ntotal:
                 return
     elif kind in IVF_KINDS:
-        for lists in _steps():
-            yield Effort(lists=min(lists, int(index.nlist)))
+        for lists in dropwhile(lambda lists: lists < (least or 1), _steps()):
+            meant_for = None if rescored is None else neighbours
+            yield Effort(lists=min(lists, int(index.nlist)), rescored=rescored, neighbours=meant_for)
             if lists >= index.nlist:
                 return
     else:
@@ -291,10 +357,9 @@ def _efforts(kind: Kind, index: Any, neighbours: int) -> Iterator[Effort]:
 
 
 def _steps() -> Iterator[int]:
-    yield 1
-    for exponent in count(1):
-        yield 2**exponent
-        yield 3 * 2 ** (exponent - 1)
+    yield from (1, 2, 3, 4, 6)
+    for power in count(1):
+        yield from (2**power * quarters for quarters in (4, 5, 6, 7))
 
 
 def _bytes_per_vector(index: Any, kind: Kind) -> float:
@@ -305,7 +370,8 @@ def _bytes_per_vector(index: Any, kind: Kind) -> float:
         return float(4 * dim)
     if kind == "sq8":
         return float(dim)
-    return float((dim if kind == "ivf_sq8" else 4 * dim) + 4 * dim * index.nlist / index.ntotal)
+    in_list = {"ivf_pq": dim / 4, "ivf_sq8": dim, "ivf_flat": 4 * dim}[kind]
+    return float(in_list + 4 * dim * index.nlist / index.ntotal)
 
 
 def _trade_off(facts: dict[str, Any]) -> TradeOff:

@@ -28,6 +28,8 @@ from explorank.settings import Settings, load_settings
 
 EXPLORED: Final = (2, 5, 8)
 _BLOCKED: Final = 1_000
+_INTERESTS: Final = 128
+"""So many users' interests tune the index; those that requests come from are drawn from all."""
 _LEAST_APART: Final = 100
 """A small catalogue has fewer blocked items: one in a hundred."""
 
@@ -97,6 +99,7 @@ def _catalogue(world: World, settings: Settings) -> Catalogue:
         kind=settings.retrieval.index.kind,
         device=settings.retrieval.index.device,
         neighbours=neighbours(settings),
+        interests=world.user_vectors[-_INTERESTS:],
     )
 
 

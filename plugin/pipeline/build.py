@@ -17,6 +17,7 @@ from explorank.errors import DataError
 from explorank.pipeline.by_use import table_by_use
 from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
+from explorank.pipeline.interests import sampled_interests
 from explorank.pipeline.tables import read_table
 from explorank.retrieval import Catalogue
 from explorank.retrieval.catalogue import VECTORS_FILE
@@ -60,9 +61,10 @@ def build_catalogue(
             vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
             return vectors
 
+        vectors = encoder.encode(table["text"].tolist(), progress, allocate=allocate)
         catalogue = Catalogue.build(
             table["item_id"].tolist(),
-            encoder.encode(table["text"].tolist(), progress, allocate=allocate),
+            vectors,
             popularity=table["popularity"].to_numpy(),
             first_seen=table["first_seen"].to_numpy(),
             by_use=by_use,
@@ -73,6 +75,7 @@ def build_catalogue(
             recall=index.recall if recall is None else recall,
             neighbours=neighbours(settings),
             tune_s=index.tune_s if tune_s is None else tune_s,
+            interests=sampled_interests(settings, table["item_id"].to_numpy(np.str_), vectors, until=until),
             gpu=gpu_options(settings),
             progress=begins,
         )

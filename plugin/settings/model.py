@@ -201,10 +201,10 @@ class GpuSettings(_Section):
 class IndexSettings(_Section):
     """The FAISS index over the item embeddings."""
 
-    kind: Literal["auto", "flat", "sq8", "hnsw", "ivf_sq8", "ivf_flat"] = "auto"
+    kind: Literal["auto", "flat", "sq8", "hnsw", "ivf_pq", "ivf_sq8", "ivf_flat"] = "auto"
     """`flat` is exact; `sq8` takes a quarter of the memory; `hnsw` is fast but keeps the rows of removed items;
-    `ivf_sq8` is for millions; `ivf_flat` too, in full precision. `auto` is `flat` up to 10,000 items, and beyond the
-    fastest that reaches `recall` on the items' own vectors."""
+    `ivf_pq` is for millions, `ivf_sq8` and `ivf_flat` too, by longer codes and in full precision. `auto` is `flat` up
+    to 10,000 items, and beyond the fastest that reaches `recall` on the items' own vectors."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where to search; `auto` takes a GPU if FAISS finds one."""
     recall: Annotated[float, Field(gt=0, le=1)] = 0.99

@@ -16,7 +16,7 @@ from explorank.retrieval import CorruptArtefact, FaissIndex, FaissUnavailable, I
 from explorank.retrieval._faiss import gpu_count, installed_distributions, load_faiss
 from explorank.retrieval._index_kinds import candidate_kinds
 
-KINDS = ("flat", "sq8", "hnsw", "ivf_sq8", "ivf_flat")
+KINDS = ("flat", "sq8", "hnsw", "ivf_pq", "ivf_sq8", "ivf_flat")
 DIM = 16
 
 
@@ -49,7 +49,9 @@ def test_four_vectors_in_the_plane() -> None:
     np.testing.assert_allclose(similarities, [0.5**0.5, 0, -1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "least"), [("flat", 1.0), ("sq8", 0.97), ("hnsw", 0.97), ("ivf_sq8", 0.95)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("flat", 1.0), ("sq8", 0.97), ("hnsw", 0.97), ("ivf_pq", 0.95), ("ivf_sq8", 0.95)]
+)
 def test_recall_against_exact_search(kind: str, least: float) -> None:
     vectors, queries = unit(5_000, seed=2, dim=32), unit(50, seed=3, dim=32)
     truth = np.argsort(-(queries @ vectors.T), axis=1, kind="stable")[:, :50]
@@ -63,17 +65,19 @@ def test_recall_against_exact_search(kind: str, least: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "kinds"),
+    ("count", "dim", "kinds"),
     [
-        (0, ("flat",)),
-        (10_000, ("flat",)),
-        (10_001, ("ivf_sq8", "sq8", "ivf_flat")),
-        (100_000, ("ivf_sq8", "sq8", "ivf_flat")),
-        (100_001, ("ivf_sq8", "ivf_flat")),
+        (0, 384, ("flat",)),
+        (10_000, 384, ("flat",)),
+        (10_001, 384, ("ivf_pq", "ivf_sq8", "sq8", "ivf_flat")),
+        (10_001, 25, ("ivf_sq8", "sq8", "ivf_flat")),
+        (100_000, 384, ("ivf_pq", "ivf_sq8", "sq8", "ivf_flat")),
+        (100_001, 384, ("ivf_pq", "ivf_sq8", "ivf_flat")),
+        (100_001, 25, ("ivf_sq8", "ivf_flat")),
     ],
 )
-def test_auto_tries_what_suits_the_size(count: int, kinds: tuple[str, ...]) -> None:
-    assert candidate_kinds("auto", count, "cpu") == kinds
+def test_auto_tries_what_suits_the_size(count: int, dim: int, kinds: tuple[str, ...]) -> None:
+    assert candidate_kinds("auto", count, dim, "cpu") == kinds
 
 
 @settings(max_examples=60)

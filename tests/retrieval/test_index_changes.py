@@ -13,7 +13,7 @@ import pytest
 
 from explorank.retrieval import FaissIndex, InvalidVectors
 
-KINDS = ("flat", "sq8", "hnsw", "ivf_sq8", "ivf_flat")
+KINDS = ("flat", "sq8", "hnsw", "ivf_pq", "ivf_sq8", "ivf_flat")
 DIM = 16
 COUNT = 1_500
 
