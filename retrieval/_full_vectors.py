@@ -46,16 +46,23 @@ class FullVectors:
 
         Labels of -1 come last, with -inf. There are at least `k`.
         """
+        found = self._products(query, labels)
+        best = np.argpartition(found, len(found) - k)[len(found) - k :] if k else np.empty(0, np.int64)
+        best = best[np.argsort(found[best])[::-1]]
+        return found[best], labels[best]
+
+    def _products(self, query: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
         found = np.empty(len(labels), np.float32)
+        if not len(self._added) and labels.min(initial=0) >= 0:  # as almost always
+            products(self._built, labels, query, found)
+            return found
         products(self._built, np.where(labels < len(self._built), labels, -1), query, found)
         if len(self._added):
             later = np.empty(len(labels), np.float32)
             products(self._added, np.maximum(labels - len(self._built), -1), query, later)
             np.copyto(found, later, where=labels >= len(self._built))
         np.copyto(found, -np.inf, where=labels < 0)
-        best = np.argpartition(found, len(found) - k)[len(found) - k :] if k else np.empty(0, np.int64)
-        best = best[np.argsort(found[best])[::-1]]
-        return found[best], labels[best]
+        return found
 
     def save(self, path: Path, count: int) -> None:
         """Write the rows of the labels 0 to `count` - 1 as NumPy's own file; those never put are anything."""
