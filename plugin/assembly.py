@@ -329,7 +329,7 @@ def open_learner(
         settings.folder_path / "log",
         policy,
         state_path=settings.folder_path / "state.db",
-        reward_weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
+        reward_weights=feedback.weights,
         horizon_s=feedback.horizon_s,
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,

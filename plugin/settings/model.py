@@ -530,6 +530,11 @@ class FeedbackSettings(_Section):
     learn_every_s: Annotated[float, Field(gt=0)] = 1.0
     """How often the learner folds new rewards into the policy's state, in seconds."""
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """What one unit of each kind of reward is worth."""
+        return {kind: rule.weight for kind, rule in self.rewards.items()}
+
 
 class LimitSettings(_Section):
     """What a request may ask for at most; more is refused with a clear error."""
@@ -762,7 +767,7 @@ class Settings(_Section):
         metric = self.exploration.safety.metric
         if metric is not None:
             return {metric: 1.0}
-        return {kind: rule.weight for kind, rule in self.feedback.rewards.items()}
+        return self.feedback.weights
 
     @property
     def earning_bounds(self) -> tuple[float, float]:

@@ -44,7 +44,14 @@ class Spy:
 
 def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
     spy = Spy()
-    changes = {"exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}}}
+    changes = {
+        "exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}},
+        # What costs a little when nothing comes, so that a mere mention is more than that, and not liked.
+        "feedback": {
+            "rewards": {"click": 1.0, "regret": {"weight": -1.0, "maximum": 2.0}, "noticed": 0.0},
+            "default_reward": -0.1,
+        },
+    }
     stage = open_books(changes, plugins=[spy])
     rng = np.random.default_rng(0)
     due: dict[str, list[tuple[str, int, bool]]] = {}
@@ -55,6 +62,10 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
         clicks = rng.random(len(displayed)) < 0.6 * np.array(THETA)[: len(displayed)]
         for slot in np.flatnonzero(clicks).tolist():
             stage.reward(decision.decision_id, slot=slot)
+            if rng.random() < 0.3:
+                stage.reward(decision.decision_id, slot=slot, kind="regret")
+                clicks[slot] = False
+        stage.reward(decision.decision_id, slot=0, value=0.5, kind="noticed")
         due[decision.decision_id] = [(item, slot, bool(clicks[slot])) for slot, item in enumerate(displayed)]
     turned = stage.rank(user_id="reader-1", slots=SLOTS)
     stage.shown(turned.decision_id, turned.items[::-1])
