@@ -10,6 +10,7 @@ import pandas as pd
 from explorank.builtin.retrieval import history_of
 from explorank.crosses import Crosses
 from explorank.errors import DataError
+from explorank.model_card import Sampling
 from explorank.pipeline.by_use import block_starts, known_events, past_means, past_tables
 from explorank.pipeline.features import similarities
 from explorank.pipeline.logged_outcomes import Settled, settled_outcomes
@@ -100,6 +101,7 @@ def logged_data(
         users[split:],
         np.array([len(history) for history in histories[split:]], np.int64),
         np.asarray(displayed.reindex(later.item_ids, fill_value=0), np.int64),
+        Sampling(rows="log", requests={"max_decisions": options.max_decisions, "blocks": options.blocks}),
     )
 
 

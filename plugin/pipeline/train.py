@@ -134,6 +134,8 @@ def train_ranker(
             scores=scores,
             metrics=metrics,
             encoder_fingerprint=catalogue.encoder_fingerprint,
+            by_use=settings.retrieval.by_use,
+            sampling=past.sampling,
             segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),
             comparison=former.comparison,
             notes=() if started is None else (f"It began as the ranker {started}, and was adapted.",),

@@ -226,7 +226,7 @@ class ByUseSettings(_Section):
     """The table that `explorank build` learns it from, relative to the settings file: what users liked, by
     `features.positive_from`. `null` leaves it to `explorank build --interactions FILE`."""
     log: bool = False
-    """`true` also learns from the decision log: what earned a user's reward above 0."""
+    """`true` also learns from the decision log: what a user liked by all rewards that came for it."""
     model: Literal["auto", "ease", "item_knn"] = "auto"
     """`ease` weighs items against one another, and takes time and memory that grow fast with the items, 20,000 at
     most; `item_knn` is a shrunk cosine of their users. `auto` is `ease` up to 5,000 items."""

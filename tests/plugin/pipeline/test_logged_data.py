@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from explorank import Stage
+from explorank.artefacts import ArtefactStore
 from explorank.builtin.retrieval import history_of
 from explorank.errors import DataError
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import AdjacentSlots
 from explorank.hooks.types import Candidates, Features, RankingRequest
+from explorank.model_card import ModelCard
 from explorank.pipeline.examination import estimate_examination
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.logged_data import logged_data
@@ -112,6 +114,14 @@ def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
     assert isinstance(ranker, LightGBMRanker)
     assert "similarity_by_use" in ranker.manifest.feature_names
     assert report.queries + report.validation_queries == 60
+    card = ModelCard.read(ArtefactStore(settings.folder_path / "artefacts").verify("ranker", report.version))
+    assert card is not None
+    assert card.sampling is not None
+    assert (card.sampling.rows, card.sampling.drawn_evenly) == ("log", 0)
+    assert card.by_use == settings.retrieval.by_use.model_dump(mode="json")
+    assert "| rows from | log |" in card.to_markdown()
+    assert "| model | `auto` |" in card.to_markdown()
+    assert "evenly" not in card.to_markdown()
     with pytest.raises(DataError, match="--from-log"):
         train_ranker(settings, None, component=component)
 

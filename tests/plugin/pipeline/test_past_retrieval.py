@@ -300,6 +300,10 @@ def test_a_ranker_learns_from_what_its_retrievers_find(installation: Path) -> No
     for drawn, expected in zip(negatives, possible, strict=True):
         assert expected <= drawn
         assert len(drawn) <= 2
+    sampling = past.sampling
+    assert (sampling.negatives, sampling.retrieved_share, sampling.retrievers) == (2, 1.0, ("shelf",))
+    assert sampling.drawn_from_retrieval == sum(map(len, possible))
+    assert sampling.drawn_from_retrieval + sampling.drawn_evenly == sum(map(len, negatives))
 
 
 def _by_request(data: RankingData, values: NDArray[Any] | None) -> list[NDArray[Any]]:
