@@ -87,6 +87,7 @@ def logged_data(
         positions=np.array([outcome.slot for outcome in outcomes]),
         item_ids=rows["item_id"].to_numpy(),
         histories=tuple(histories),
+        user_ids=users,
     )
     later = replace(
         data.take(np.arange(split, len(shown))),

@@ -83,6 +83,7 @@ def past_data(
         by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
+    users = queries["user_id"].to_numpy().astype(str)
     data = RankingData(
         features=matrix,
         feature_names=names,
@@ -90,8 +91,8 @@ def past_data(
         groups=_group_sizes(rows["query"]),
         item_ids=rows["item_id"].to_numpy(),
         histories=tuple(queries["liked"]),
+        user_ids=users,
     )
-    users = queries["user_id"].to_numpy().astype(str)
     later = replace(
         data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
     )
