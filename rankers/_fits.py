@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.rankers._checkpoint import identity
 from explorank.rankers._folds import folds_of
 from explorank.rankers.applying import score_data
 from explorank.rankers.data import RankingData
@@ -51,7 +51,7 @@ class Fits:
         if valid is not None:
             data.check_same_features(valid)
         if checkpoint is not None:
-            _claim(checkpoint, _fingerprint(data, valid, options, seed))
+            _claim(checkpoint, identity(data, valid, options, seed))
 
     def randomness(self, *purpose: int) -> np.random.Generator:
         """Return a generator of this run for one purpose, whatever else is drawn."""
@@ -131,19 +131,3 @@ def _claim(folder: Path, fingerprint: str) -> None:
             f"{folder} holds the checkpoint of a run with other data, options or seed; going on would mix the two. "
             "Remove it, or name another folder."
         )
-
-
-def _fingerprint(*parts: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, RankingData):
-            arrays = (part.features, part.labels, part.groups, part.weights, part.positions)
-            for array in (*arrays, part.item_ids, part.user_ids, *part.outcomes.values()):
-                digest.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
-                digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-            digest.update(
-                repr((part.feature_names, part.categorical, [*part.outcomes], part.histories)).encode()
-            )
-        else:
-            digest.update(repr(part).encode())
-    return digest.hexdigest()

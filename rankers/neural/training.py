@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.neural.batches import Batch, Frame
-from explorank.rankers.neural.checkpoint import Checkpoint, Progressed
+from explorank.rankers.neural.checkpoint import NetworkCheckpoint, Progressed
 from explorank.rankers.neural.judging import Judge
 from explorank.rankers.neural.losses import TaskLosses
 from explorank.rankers.neural.networks import RankingNetwork
@@ -54,7 +54,7 @@ class Training:
         trunk_rate: float = 1.0,
         seed: int,
         valid: tuple[Frame, RankingData] | None = None,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: NetworkCheckpoint | None = None,
     ) -> None:
         device = _device(options)
         self.network = network.to(device)
