@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any, Final
@@ -44,6 +46,8 @@ from explorank.safety import Safety
 from explorank.services import Services
 from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
 from explorank.warm_start import WarmStart
+
+logger = logging.getLogger(__name__)
 
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
@@ -91,7 +95,7 @@ class Installation:
     def refresh(self) -> None:
         """Take up newly published artefacts now, rather than within a second."""
         self.catalogue.refresh()
-        self.ranker.refresh()
+        _take_up(self.ranker, self.exploration_features)
         self.calibration.refresh()
 
     def close(self) -> None:
@@ -103,6 +107,12 @@ class Installation:
         if self.exposures is not None:
             self.exposures.close()
         self.log.close()
+
+
+def _take_up(ranker: Watched[Ranker], features: ExplorationFeatures) -> None:
+    """Take up a newly promoted ranker; tell once where nothing can be explored while it serves."""
+    if ranker.refresh() and (misfit := features.misfit(ranker.get())):
+        logger.warning("%s", misfit)
 
 
 class _Scale:
@@ -205,7 +215,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
             "guards": ",".join(f"{guard_name(guard)}@{getattr(guard, 'version', '')}" for guard in guards),
         }
 
-    refreshes: list[list[Callable[[], object]]] = [[catalogue.refresh, ranker.refresh, calibration.refresh]]
+    refreshes: list[list[Callable[[], object]]] = [
+        [catalogue.refresh, partial(_take_up, ranker, features), calibration.refresh]
+    ]
     if exposures is not None:
         refreshes.append(
             [exposures.refresh, budgets.restore]
@@ -329,7 +341,7 @@ def open_learner(
         settings.folder_path / "log",
         policy,
         state_path=settings.folder_path / "state.db",
-        reward_weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
+        reward_weights=feedback.weights,
         horizon_s=feedback.horizon_s,
         default_reward=feedback.default_reward,
         feature_version=features.version if features.dim else None,

@@ -36,6 +36,7 @@ from explorank.hooks.types import (
     Reward,
     Slate,
 )
+from explorank.liking import Liking, is_liked
 from explorank.settings import Settings
 
 logger = logging.getLogger("explorank")
@@ -146,7 +147,7 @@ class Budgets:
         self._cap = exploration.budget.per_user_per_day
         self._stability = exploration.stability
         self._repeats_for_s = settings.feedback.horizon_s + (exploration.stability.keep_s or 0.0)
-        self._worth = {kind: rule.weight for kind, rule in settings.feedback.rewards.items()}
+        self._liking = Liking.of(settings)
         self._counts = counts_impressions(settings)
         self._fingerprint = settings.fingerprint
         self._explorable = explorable_of(settings, exposures)
@@ -357,7 +358,7 @@ class Budgets:
         if reward.kind in self._stability.rejections:
             self._exposures.reject(visitor, reward.item_id, reward.time, self._stability.rejected_s)
             self._count("rejections")
-        elif self._stability.rest_s is not None and reward.value * self._worth.get(reward.kind, 0.0) > 0.0:
+        elif self._stability.rest_s is not None and is_liked(self._liking.worth(reward)):
             self._exposures.wake(visitor, reward.item_id)
 
     def _count(self, figure: str, by: int = 1) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from explorank.artefacts import ArtefactStore
@@ -28,6 +30,7 @@ from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
+from explorank.retrieval import Catalogue
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -45,6 +48,32 @@ class CheckResult:
     detail: str
 
 
+class _Installed:
+    """What is published, each part read and verified once however many checks ask for it."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self.settings = settings
+        self.store = ArtefactStore(settings.folder_path / "artefacts")
+        self._registry = registry
+
+    @cached_property
+    def catalogue(self) -> tuple[str, Catalogue] | None:
+        """The current catalogue with its version; None where none is built."""
+        current = self.store.current(CATALOGUE)
+        if current is None:
+            return None
+        return current[0], catalogue_loader(self.settings)(self.store.verify(CATALOGUE, current[0]))
+
+    @cached_property
+    def ranker(self) -> tuple[str, Path, Ranker] | None:
+        """The ranker that serves with its version and its folder; None where none is trained."""
+        current = self.store.current(RANKER)
+        if current is None:
+            return None
+        folder = self.store.verify(RANKER, current[0])
+        return current[0], folder, load_ranker(self.settings, self._registry)(folder)
+
+
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield what was found, part by part; a part that cannot be read is a finding, never an exception."""
     yield CheckResult("settings", "ok", str(settings.source))
@@ -55,14 +84,15 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     yield CheckResult(
         "plugins", "ok", f"{sum(plugin.state == 'active' for plugin in manager.status())} active"
     )
+    installed = _Installed(settings, registry)
     parts: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
-        ("components", lambda: _components(settings, registry)),
+        ("components", lambda: _components(settings, registry, installed)),
         ("features", lambda: _features(settings)),
-        ("catalogue", lambda: _catalogue(settings)),
-        ("ranker", lambda: _ranker(settings, registry)),
+        ("catalogue", lambda: _catalogue(installed)),
+        ("ranker", lambda: _ranker(installed)),
         ("safety", lambda: _safety(settings)),
         ("exploration.budget", lambda: _budget(settings)),
-        ("calibration", lambda: _calibration(settings, registry)),
+        ("calibration", lambda: _calibration(installed)),
         ("log", lambda: _log(settings)),
     ]
     for name, check in parts:
@@ -72,10 +102,9 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult(name, "wrong", str(error))
 
 
-def _components(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+def _components(settings: Settings, registry: Registry, installed: _Installed) -> Iterator[CheckResult]:
     def newest() -> Ranker | None:
-        current = ArtefactStore(settings.folder_path / "artefacts").current(RANKER)
-        return None if current is None else load_ranker(settings, registry)(current[1])
+        return None if installed.ranker is None else installed.ranker[2]
 
     policy = build_policy(settings, registry, ExplorationFeatures.of(settings, newest).dim)
     guards = [resolve_component("guard", component, registry) for component in settings.guards]
@@ -96,24 +125,21 @@ def _features(settings: Settings) -> Iterator[CheckResult]:
     )
 
 
-def _catalogue(settings: Settings) -> Iterator[CheckResult]:
+def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
+    settings = installed.settings
     if not settings.retrieval.retrievers:
         return
-    store = ArtefactStore(settings.folder_path / "artefacts")
-    current = store.current(CATALOGUE)
-    if current is None:
+    if installed.catalogue is None:
         yield CheckResult("catalogue", "wrong", "not built, so nothing is retrieved; run `explorank build`")
         return
-    catalogue = catalogue_loader(settings)(store.verify(CATALOGUE, current[0]))
-    yield CheckResult(
-        "catalogue", "ok", f"{current[0]}: {len(catalogue):,} items, index {catalogue.index.kind}"
-    )
+    version, catalogue = installed.catalogue
+    yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
     if settings.retrieval.by_use is not None:
         yield (
             CheckResult(
                 "retrieval.by_use",
                 "wrong",
-                f"{current[0]} was built without interactions, so nothing has the same users; run `explorank build "
+                f"{version} was built without interactions, so nothing has the same users; run `explorank build "
                 "--interactions FILE`",
             )
             if catalogue.by_use is None
@@ -142,23 +168,19 @@ def _catalogue(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+def _ranker(installed: _Installed) -> Iterator[CheckResult]:
+    settings = installed.settings
     if settings.ranker is None:
         yield CheckResult("ranker", "ok", "none configured: retrieval order")
         return
-    store = ArtefactStore(settings.folder_path / "artefacts")
-    current = store.current(RANKER)
-    if current is None:
+    if installed.ranker is None:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
-    store.verify(RANKER, current[0])
-    ranker = load_ranker(settings, registry)(current[1])
+    version, folder, ranker = installed.ranker
     available = served_columns(settings) | {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
-    yield CheckResult(
-        "ranker", "ok", f"{current[0]}: {len(ranker.manifest.feature_names)} columns, all served"
-    )
-    card = ModelCard.read(current[1])
+    yield CheckResult("ranker", "ok", f"{version}: {len(ranker.manifest.feature_names)} columns, all served")
+    card = ModelCard.read(folder)
     if card is not None and card.ranker != settings.ranker.use:
         yield CheckResult(
             "ranker kind",
@@ -169,7 +191,7 @@ def _ranker(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
     slow = dict.fromkeys(_reasons_for_slow_scoring(ranker))
     if slow:
         yield CheckResult("ranker speed", "warning", f"scored by LightGBM itself: {'; '.join(slow)}")
-    yield from _encoder_of(card, ranker, settings, store)
+    yield from _encoder_of(card, ranker, installed)
     unknown = sorted(set(exploration_columns(settings, lambda: ranker)) - available - {SCORE, REPRESENTATION})
     if unknown:
         yield CheckResult(
@@ -186,15 +208,12 @@ def _reasons_for_slow_scoring(ranker: Ranker, within: str = "") -> Iterator[str]
             yield from _reasons_for_slow_scoring(member.ranker, f"{within}member {number}: ")
 
 
-def _encoder_of(
-    card: ModelCard | None, ranker: Ranker, settings: Settings, store: ArtefactStore
-) -> Iterator[CheckResult]:
+def _encoder_of(card: ModelCard | None, ranker: Ranker, installed: _Installed) -> Iterator[CheckResult]:
     """Compare the encoder that the ranker's similarities came from with the one that now serves them."""
-    current = store.current(CATALOGUE)
-    read = Crosses.of(settings).made_of(SIMILARITY) & {*ranker.manifest.feature_names}
-    if card is None or not card.encoder_fingerprint or current is None or not read:
+    read = Crosses.of(installed.settings).made_of(SIMILARITY) & {*ranker.manifest.feature_names}
+    if card is None or not card.encoder_fingerprint or not read or installed.catalogue is None:
         return
-    catalogue = catalogue_loader(settings)(current[1])
+    _, catalogue = installed.catalogue
     if catalogue.encoder_fingerprint != card.encoder_fingerprint:
         yield CheckResult(
             "ranker encoder",
@@ -247,11 +266,11 @@ def _budget(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("exploration.budget", "ok", f"reads {sorted(wanted)}")
 
 
-def _calibration(settings: Settings, registry: Registry) -> Iterator[CheckResult]:
+def _calibration(installed: _Installed) -> Iterator[CheckResult]:
+    settings, store = installed.settings, installed.store
     if not settings.exploration.warm_start:
         return
-    store = ArtefactStore(settings.folder_path / "artefacts")
-    current, ranker = store.current(CALIBRATION), store.current(RANKER)
+    current = store.current(CALIBRATION)
     if current is None:
         yield CheckResult(
             "calibration",
@@ -260,11 +279,8 @@ def _calibration(settings: Settings, registry: Registry) -> Iterator[CheckResult
         )
         return
     calibration = Calibration.load(store.verify(CALIBRATION, current[0]))
-    version = (
-        ""
-        if settings.ranker is None or ranker is None
-        else load_ranker(settings, registry)(ranker[1]).manifest.version
-    )
+    serving = None if settings.ranker is None else installed.ranker
+    version = "" if serving is None else serving[2].manifest.version
     if calibration.ranker != version:
         yield CheckResult(
             "calibration",

@@ -19,6 +19,7 @@ from explorank.errors import USER_ERRORS, InvalidRequest
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.registry import did_you_mean
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, Features, SlotMethod
+from explorank.item_texts import item_texts
 from explorank.model_card import ModelCard
 from explorank.rankers import Explanation, Ranker, RankingData, features_for
 from explorank.retrieval import Catalogue, interest_vector
@@ -52,6 +53,8 @@ class Neighbour:
     item_id: str
     cosine: float
     """With the candidate, in the catalogue's space."""
+    text: str = ""
+    """The item's text, as the feature repository has it now; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,8 @@ class ItemExplanation:
     """By size, the largest first; with `base` they sum to the raw score."""
     nearest: tuple[Neighbour, ...]
     """The items of the history at that time that are most like it."""
+    text: str = ""
+    """The item's text, as the feature repository has it now; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +177,7 @@ def explain_decision(
             "The ranker's columns are not in the log and were read as of now; where the score differs from that of "
             "the decision, features have changed since, and attributions explain the score of now."
         )
+    items = _with_texts(installation, items)
     request, slate = record.request, record.slate
     return DecisionExplanation(
         decision_id=request.decision_id,
@@ -373,6 +379,22 @@ def _nearest(catalogue: Catalogue | None, item_id: str, history: Sequence[str]) 
     order = np.argsort(-np.nan_to_num(cosines, nan=-np.inf), kind="stable")[:_NEIGHBOURS]
     return tuple(
         Neighbour(others[place], float(cosines[place])) for place in order if np.isfinite(cosines[place])
+    )
+
+
+def _with_texts(
+    installation: Installation, items: tuple[ItemExplanation, ...]
+) -> tuple[ItemExplanation, ...]:
+    """Return the same, each item and neighbour with its text."""
+    named = {one.item_id for one in items} | {near.item_id for one in items for near in one.nearest}
+    texts = item_texts(installation.settings, named)
+    return tuple(
+        replace(
+            one,
+            text=texts.get(one.item_id, ""),
+            nearest=tuple(replace(near, text=texts.get(near.item_id, "")) for near in one.nearest),
+        )
+        for one in items
     )
 
 

@@ -86,6 +86,20 @@ class ExplorationFeatures:
             )
         return cls(names, len(ranker.representation_scale[0]))
 
+    def misfit(self, ranker: Ranker | None) -> str:
+        """Return why nothing can be explored over what `ranker` represents; empty where it can, or need not be."""
+        if not self._width or ranker is None:
+            return ""
+        width = len(ranker.representation_scale[0]) if isinstance(ranker, RepresentingRanker) else 0
+        if width == self._width:
+            return ""
+        layer = f"a last layer of {width} columns" if width else "no last layer to explore over"
+        return (
+            f"Ranker {ranker.manifest.version} has {layer}, and `exploration.features` named one of {self._width} when "
+            "the server was started: it serves, and nothing is explored. Start the server anew, or promote a ranker "
+            "whose last layer is as wide."
+        )
+
     @property
     def dim(self) -> int:
         """The number of columns, the constant included; 0 where none is configured."""

@@ -60,5 +60,6 @@ def status(installation: Installation) -> dict[str, Any]:
             )
             if watched.error is not None
         },
+        "unexplored_because": installation.exploration_features.misfit(installation.ranker.get()),
         "plugins": [asdict(plugin) for plugin in installation.manager.status()],
     }

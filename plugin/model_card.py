@@ -14,7 +14,8 @@ from explorank.errors import DamagedArtefact
 _FORMAT: Final = "explorank.card/1"
 CARD_FILE: Final = "card.json"
 PAGE_FILE: Final = "card.md"
-_ENCODER: Final = "encoder_fingerprint"
+_ADDED: Final = {"encoder_fingerprint": "", "sampling": None, "by_use": None}
+"""What cards that were written earlier lack, and what they are read with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,45 @@ class DataSlice:
     first: str
     """Moment of the first request, in ISO 8601, UTC."""
     last: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the rows were made that a ranker learnt from and was judged on."""
+
+    rows: str
+    """`interactions`: past requests made up from what users did. `log`: what was displayed, with no draw of others."""
+    requests: Mapping[str, Any]
+    """By which options past requests were cut, by name."""
+    negatives: int = 0
+    """How many items were asked for to tell each request's liked ones from."""
+    retrieved_share: float = 0.0
+    """The share of them that was asked from retrieval."""
+    retrievers: tuple[str, ...] = ()
+    """The retrievers that were asked for them."""
+    drawn_from_retrieval: int = 0
+    """Rows that are such items, in both slices."""
+    drawn_evenly: int = 0
+    """Rows that are items drawn evenly from the catalogue."""
+
+    def told(self) -> list[Sequence[str]]:
+        """Return lines of what and how much."""
+        drawn = (
+            []
+            if self.rows == "log"
+            else [
+                ("negatives wanted per request", f"{self.negatives:,}"),
+                ("negatives drawn evenly", f"{self.drawn_evenly:,}"),
+                ("share wanted from retrieval", f"{self.retrieved_share:g}"),
+                ("negatives from retrieval", f"{self.drawn_from_retrieval:,}"),
+                ("retrievers asked", ", ".join(f"`{name}`" for name in self.retrievers) or "none"),
+            ]
+        )
+        return [
+            ("rows from", self.rows),
+            *drawn,
+            *((name, f"`{value}`") for name, value in self.requests.items()),
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +149,11 @@ class ModelCard:
     features: tuple[str, ...]
     encoder_fingerprint: str = ""
     """Of the encoder whose vectors the similarities were made of; empty where it was not written down."""
+    by_use: Mapping[str, Any] | None = None
+    """How the tables of what has the same users were fitted, by option; `None` where `similarity_by_use` is no column,
+    or it was not written down."""
+    sampling: Sampling | None = None
+    """`None` where it was not written down."""
     options: Mapping[str, Any]
     """What it was trained with, defaults included."""
     seed: int
@@ -154,10 +199,10 @@ class ModelCard:
 
     @classmethod
     def _of(cls, content: Mapping[str, Any]) -> ModelCard:
-        # Cards written before this was noted lack it, and are read all the same.
-        values = {field.name: content[field.name] for field in fields(cls) if field.name != _ENCODER}
-        values[_ENCODER] = content.get(_ENCODER, "")
+        content = {**_ADDED, **content}
+        values = {field.name: content[field.name] for field in fields(cls)}
         comparison, probabilities = values["comparison"], values["probabilities"]
+        sampling = values["sampling"]
         values |= {
             "features": tuple(values["features"]),
             "notes": tuple(values["notes"]),
@@ -168,6 +213,8 @@ class ModelCard:
                 Segment(**{**one, "ndcg_at_10": Estimate(**one["ndcg_at_10"])}) for one in values["segments"]
             ),
         }
+        if sampling is not None:
+            values["sampling"] = Sampling(**{**sampling, "retrievers": tuple(sampling["retrievers"])})
         if comparison is not None:
             estimates = {name: Estimate(**comparison[name]) for name in ("former_ndcg_at_10", "difference")}
             values["comparison"] = Comparison(**{**comparison, **estimates})
@@ -186,6 +233,12 @@ class ModelCard:
                 f"`{self.model_sha256}`.",
                 "",
                 *_section("Data", ("", "requests", "users", "rows", "liked", "from", "to"), self._data()),
+                *_section("How rows were made", ("", ""), self.sampling.told() if self.sampling else []),
+                *_section(
+                    "Similar by use",
+                    ("option", "value"),
+                    [(name, f"`{value}`") for name, value in (self.by_use or {}).items()],
+                ),
                 *_section(
                     "Metrics on the later slice",
                     ("metric", "mean [95 % interval]"),

@@ -1,17 +1,18 @@
-"""Many fits for one ranker: a seed for each, folds by request, one line of progress, and a checkpoint after each."""
+"""Many fits for one ranker: a seed for each, folds, one line of progress, and a checkpoint after each."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.rankers._checkpoint import identity
+from explorank.rankers._folds import folds_of
 from explorank.rankers.applying import score_data
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining, RankerError
@@ -50,7 +51,7 @@ class Fits:
         if valid is not None:
             data.check_same_features(valid)
         if checkpoint is not None:
-            _claim(checkpoint, _fingerprint(data, valid, options, seed))
+            _claim(checkpoint, identity(data, valid, options, seed))
 
     def randomness(self, *purpose: int) -> np.random.Generator:
         """Return a generator of this run for one purpose, whatever else is drawn."""
@@ -80,14 +81,8 @@ class Fits:
         return member
 
     def out_of_fold(self, plans: Sequence[Plan], folds: int) -> NDArray[np.float64]:
-        """Return scores (n, members) of each row by members that were trained without its request."""
-        requests = self.data.requests
-        if requests < 2 * folds:
-            raise InvalidTraining(
-                f"{requests} requests cannot be cut into {folds} folds of two or more, on which members are judged by "
-                "what they have not seen. Bring more requests, or fewer `folds`."
-            )
-        fold_of = self.randomness(2).permutation(requests) % folds
+        """Return scores (n, members) of each row by members that were trained without its request, or its user."""
+        fold_of = folds_of(self.data, folds, self.randomness(2))
         row_fold = fold_of[self.data.request_of]
         scores = np.empty((len(self.data), len(plans)))
         for fold in range(folds):
@@ -136,19 +131,3 @@ def _claim(folder: Path, fingerprint: str) -> None:
             f"{folder} holds the checkpoint of a run with other data, options or seed; going on would mix the two. "
             "Remove it, or name another folder."
         )
-
-
-def _fingerprint(*parts: Any) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        if isinstance(part, RankingData):
-            arrays = (part.features, part.labels, part.groups, part.weights, part.positions, part.item_ids)
-            for array in (*arrays, *part.outcomes.values()):
-                digest.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
-                digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
-            digest.update(
-                repr((part.feature_names, part.categorical, [*part.outcomes], part.histories)).encode()
-            )
-        else:
-            digest.update(repr(part).encode())
-    return digest.hexdigest()

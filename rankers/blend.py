@@ -32,7 +32,7 @@ class BlendOptions:
     weights: tuple[float, ...] = ()
     """One for each member, 0 or more; they are made to sum to 1. Empty: learnt by regression on out-of-fold scores."""
     folds: int = 5
-    """Into how many parts requests are cut to learn the weights; 2 or more."""
+    """Into how many parts users, or else requests, are cut to learn the weights; 2 or more."""
 
     def __post_init__(self) -> None:
         members, weights = checked_members(self.members, at_least=2), tuple(self.weights)

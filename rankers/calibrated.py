@@ -41,7 +41,8 @@ class CalibratedOptions:
     """`isotonic` follows any rising curve and needs some thousand rows; `platt` fits a logistic curve, which some
     hundred rows suffice for."""
     folds: int = 5
-    """Into how many parts requests are cut; each part is scored by a ranker trained on the others. 2 or more."""
+    """Into how many parts users, or else requests, are cut; each part is scored by a ranker trained on the others. 2 or
+    more."""
 
     def __post_init__(self) -> None:
         checked_members([self.member], at_least=1)

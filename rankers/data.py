@@ -40,6 +40,9 @@ class RankingData:
     """(n,) for rankers that learn something of each item."""
     histories: tuple[tuple[str, ...], ...] | None = None
     """(g,) the items that the user had taken up strictly before each request, oldest first."""
+    user_ids: NDArray[np.str_] | None = None
+    """(g,) whose each request is, empty where that is not known. Where scores out of fold are learnt from, a user's
+    requests are in one fold."""
     window: tuple[float, float] | None = None
     """First and last moment of the requests, in seconds since the Unix epoch."""
     called: str = "training"
@@ -66,6 +69,9 @@ class RankingData:
         if self.histories is not None:
             _set(self, "histories", tuple(tuple(items) for items in self.histories))
             self._check_length("histories", len(self.histories), self.requests)
+        if self.user_ids is not None:
+            _set(self, "user_ids", np.asarray(self.user_ids, np.str_))
+            self._check_length("user_ids", len(self.user_ids), self.requests)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -100,6 +106,7 @@ class RankingData:
             outcomes={name: values[rows] for name, values in self.outcomes.items()},
             item_ids=None if self.item_ids is None else self.item_ids[rows],
             histories=None if self.histories is None else tuple(self.histories[i] for i in wanted.tolist()),
+            user_ids=None if self.user_ids is None else self.user_ids[wanted],
         )
 
     def check_same_features(self, other: RankingData) -> None:
@@ -137,7 +144,7 @@ class RankingData:
         if found != wanted:
             raise InvalidTraining(
                 f"{found} {self.called} {what} where {wanted} are needed; they could not be told whose they are. "
-                "`item_ids` has one per row, `histories` one per request."
+                "`item_ids` has one per row, `histories` and `user_ids` one per request."
             )
 
     def _check_finite(self, what: str, values: NDArray[np.float64]) -> None:

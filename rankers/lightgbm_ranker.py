@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, get_args
@@ -12,6 +12,8 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.rankers._checkpoint import identity
+from explorank.rankers._lightgbm_rounds import can_go_on, checkpoint_of, train
 from explorank.rankers._training import (
     Objective,
     check_enough,
@@ -32,7 +34,7 @@ from explorank.rankers.manifest import (
     read_intact,
 )
 from explorank.rankers.position_bias import PositionBias, check_examination, corrected
-from explorank.rankers.ranker import Progress, report_metrics
+from explorank.rankers.ranker import Progress
 from explorank.rankers.scoring import Scoring, exact_forest
 
 _log: Final = logging.getLogger(__name__)
@@ -193,16 +195,22 @@ class LightGBMRanker:
         options: LightGBMOptions | None = None,
         seed: int = 0,
         progress: Progress | None = None,
-        checkpoint: Path | None = None,  # noqa: ARG003 - training takes seconds to minutes, and starts anew
+        checkpoint: Path | None = None,
     ) -> LightGBMRanker:
         """Train on `data`; stop when the metric on `valid`, a later slice, no longer improves.
 
         That metric is NDCG@10, log loss, or the loss of the amounts; the best round is kept. Where clicks are weighed,
         they are weighed in both slices. The same data, seed and options give the same trees, whatever `num_threads` is.
-        Raises `InvalidTraining` for data or options from which no useful ranker can come.
+        With `checkpoint`, a run that was cut off goes on and ends in the same model; with options under which it could
+        not (see `can_go_on`), it starts anew, which ends so too.
+
+        Raises `InvalidTraining` for data or options from which no useful ranker can come, and `CorruptRanker` for a
+        checkpoint that is damaged, or of an unfinished run over other data, options or seed.
         """
         options = options or LightGBMOptions()
         params = options.of_lightgbm(len(data))
+        position_bias = options.position_bias == "lightgbm"
+        resumable = can_go_on(params, position_bias=position_bias)
         check_names(data.feature_names)
         check_labels(data, options.objective)
         check_enough(data, int(params["min_data_in_leaf"]))
@@ -216,29 +224,23 @@ class LightGBMRanker:
         }
         if options.monotone:
             params["monotone_constraints"] = monotone_constraints(data, options.monotone)
-        training = _dataset(_seen(data, options), positions=options.position_bias == "lightgbm")
-        callbacks: list[Callable[[Any], None]] = []
-        watched = []
+        watched = None
+        training = _dataset(_seen(data, options), positions=position_bias)
         if valid is not None:
             data.check_same_features(valid)
             check_labels(valid, options.objective)
-            watched = [_dataset(_seen(valid, options), training)]
-            callbacks.append(lightgbm.early_stopping(options.early_stopping_rounds, verbose=False))
-        if progress is not None:
-            callbacks.append(_telling(progress))
-        booster = lightgbm.train(
-            params, training, options.rounds, valid_sets=watched, valid_names=["valid"][: len(watched)],
-            callbacks=callbacks,
+            watched = _dataset(_seen(valid, options), training)
+        saves = None
+        if checkpoint is not None and resumable:
+            run = identity(data, valid, options, seed, lightgbm.__version__)
+            saves = checkpoint_of(checkpoint, run)
+        text, best = train(
+            params, training, options.rounds,
+            valid=watched, patience=options.early_stopping_rounds, progress=progress, checkpoint=saves,
         )  # fmt: skip
-        text = booster.model_to_string(num_iteration=booster.best_iteration)
         mean, std = column_scales(data.features)
-        metrics = {
-            "rows": float(len(data)),
-            "trees": float(
-                booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-            ),
-            **booster.best_score.get("valid", {}),
-        }
+        trees = lightgbm.Booster(model_str=text).current_iteration()
+        metrics = {"rows": float(len(data)), "trees": float(trees), **best.metrics}
         ranker = cls(
             text,
             RankerManifest.of(
@@ -250,7 +252,7 @@ class LightGBMRanker:
                 feature_mean=mean,
                 feature_std=std,
                 training_window=data.window,
-                metrics={key: float(value) for key, value in metrics.items()},
+                metrics=metrics,
             ),
         )
         ranker._check_splits()
@@ -388,19 +390,6 @@ def _seen(data: RankingData, options: LightGBMOptions) -> RankingData:
             "them, or set `position_bias: none`."
         )
     return data
-
-
-def _telling(progress: Progress) -> Callable[[Any], None]:
-    def tell(env: Any) -> None:
-        step = env.iteration + 1
-        progress(step, env.end_iteration)
-        measured = {
-            f"{data}/{name}": float(value) for data, name, value, *_ in env.evaluation_result_list or ()
-        }
-        if measured:
-            report_metrics(progress, step, measured)
-
-    return tell
 
 
 def _dataset(

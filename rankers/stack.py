@@ -37,7 +37,8 @@ class StackOptions:
     penalty: float = 1.0
     """How much squared slopes cost, on standardised scores and the summed loss; above 0."""
     folds: int = 5
-    """Into how many parts requests are cut; each part is scored by members trained on the others. 2 or more."""
+    """Into how many parts users, or else requests, are cut; each part is scored by members trained on the others. 2 or
+    more."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "members", checked_members(self.members, at_least=2))
@@ -55,9 +56,9 @@ class StackOptions:
 class Stack(FusedRanker):
     """A meta-learner on its members' scores (Wolpert 1992, Stacked Generalization).
 
-    It learns from out-of-fold scores: folds are whole requests, and nobody scores a request they were trained on. The
-    members are trained on all data afterwards. With `logistic` a score is a probability. Attributions are exact: of the
-    score with `ridge`, of its log-odds with `logistic`.
+    It learns from out-of-fold scores: folds are whole users, where `user_ids` are known, else whole requests, and
+    nobody scores one they were trained on. The members are trained on all data afterwards. With `logistic` a score is a
+    probability. Attributions are exact: of the score with `ridge`, of its log-odds with `logistic`.
     """
 
     name: ClassVar[str] = "stack"

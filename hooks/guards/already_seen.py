@@ -14,9 +14,9 @@ from explorank.hooks.types import BoolArray, IndexArray, RankingBatch, RankingRe
 class AlreadySeen:
     """Hide what the user met before: `seen` and `history` of the context, their stored history, recent rewards.
 
-    The keys of `request.context` are `seen`, `history`, `stored_history` and `recent`, each a sequence of item
-    ids that may be absent; the host sets the first two. It fails open: an item seen twice harms less than an
-    empty slate.
+    The keys of `request.context` are `seen`, `history`, `stored_history`, `recent` and `recent_disliked`, each a
+    sequence of item ids that may be absent; the host sets the first two. It fails open: an item seen twice harms
+    less than an empty slate.
     """
 
     # Read by pydantic where settings are checked; this package itself does not need pydantic.
@@ -35,7 +35,7 @@ class AlreadySeen:
     ) -> BoolArray:
         """Return True for every candidate that was not seen, (n,) bool."""
         seen: set[str] = set()
-        for key in ("seen", "history", "stored_history", "recent"):
+        for key in ("seen", "history", "stored_history", "recent", "recent_disliked"):
             ids = request.context.get(key)
             if ids is None:
                 continue

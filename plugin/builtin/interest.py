@@ -4,36 +4,67 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from threading import Lock
-from typing import Final
+from typing import Final, Self
 
 from explorank.hooks.types import FeatureArray
+from explorank.liking import is_liked
 from explorank.retrieval import Catalogue, UserVectors, interest_vector
 
 _USERS: Final = 100_000
 _ITEMS_PER_USER: Final = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """What one user rewarded last."""
+
+    events: tuple[tuple[str, float], ...] = ()
+    """Items with what each reward was worth, oldest first."""
+    liked: tuple[str, ...] = ()
+    """Items at each reward above 0, oldest first, where the item's rewards add up to liking."""
+    disliked: tuple[str, ...] = ()
+    """Items whose rewards do not: seen, but not liked."""
+
+    @classmethod
+    def of(cls, events: tuple[tuple[str, float], ...]) -> Self:
+        """Return what `events` add up to."""
+        totals: dict[str, float] = {}
+        for item, worth in events:
+            totals[item] = totals.get(item, 0.0) + worth
+        return cls(
+            events,
+            tuple(item for item, worth in events if worth > 0.0 and is_liked(totals[item])),
+            tuple(item for item, total in totals.items() if not is_liked(total)),
+        )
+
+
 class RecentItems:
-    """The last items each user rewarded, oldest first; bounded, the longest silent user is forgotten."""
+    """The last rewards of each user; bounded, the longest silent user is forgotten."""
 
     def __init__(self, users: int = _USERS, items_per_user: int = _ITEMS_PER_USER) -> None:
         self._users = users
         self._items_per_user = items_per_user
-        self._items: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._recent: OrderedDict[str, Recent] = OrderedDict()
         self._lock = Lock()
 
-    def add(self, user_id: str, item_id: str) -> None:
-        """Note that the user took up the item just now."""
+    def add(self, user_id: str, item_id: str, worth: float) -> tuple[Recent, Recent]:
+        """Note a reward of just now; return the user's recent rewards before it and with it."""
         with self._lock:
-            before = self._items.pop(user_id, ())
-            self._items[user_id] = (*before, item_id)[-self._items_per_user :]
-            if len(self._items) > self._users:
-                self._items.popitem(last=False)
+            before = self._recent.pop(user_id, _NOTHING)
+            after = Recent.of((*before.events, (item_id, worth))[-self._items_per_user :])
+            self._recent[user_id] = after
+            if len(self._recent) > self._users:
+                self._recent.popitem(last=False)
+        return before, after
 
-    def of(self, user_id: str) -> tuple[str, ...]:
-        """Return the user's recent items, oldest first."""
-        return self._items.get(user_id, ())
+    def of(self, user_id: str) -> Recent:
+        """Return what the user rewarded last."""
+        return self._recent.get(user_id, _NOTHING)
+
+
+_NOTHING: Final = Recent()
 
 
 class LiveInterest:
@@ -55,9 +86,10 @@ class LiveInterest:
         base = (catalogue.version, tuple(liked))
         if self._bases.get(user_id) == base and (known := self._vectors.get(user_id)) is not None:
             return known
-        stored = set(liked)
-        since = [item for item in self.recent.of(user_id) if item not in stored]
-        vector = self._compute([*liked, *since], catalogue)
+        recent = self.recent.of(user_id)
+        stored, disliked = set(liked), set(recent.disliked)
+        since = [item for item in recent.liked if item not in stored]
+        vector = self._compute([*(item for item in liked if item not in disliked), *since], catalogue)
         if vector is not None:
             self._vectors.seed(user_id, vector)
             self._bases[user_id] = base
@@ -65,17 +97,18 @@ class LiveInterest:
                 self._bases.popitem(last=False)
         return vector
 
-    def observe(self, user_id: str, item_id: str, catalogue: Catalogue) -> None:
-        """Follow an event: the user took up the item just now.
+    def observe(self, user_id: str, item_id: str, worth: float, catalogue: Catalogue | None) -> None:
+        """Follow a reward of just now, worth more or less than 0: the user took the item up, or dislikes it.
 
         An interest that came from another catalogue is computed anew by the next request: vectors of two encoders are
-        never added up.
+        never added up. So is one that held an item which turned out to be disliked.
         """
-        self.recent.add(user_id, item_id)
+        before, after = self.recent.add(user_id, item_id, worth)
         base = self._bases.get(user_id)
         if base is None:
             return
-        if base[0] != catalogue.version:
+        turned = worth < 0.0 or item_id in before.disliked or item_id in after.disliked
+        if catalogue is None or base[0] != catalogue.version or turned:
             # Held in another encoder's space, perhaps, where the item's vector means nothing.
             self._bases.pop(user_id, None)
             return

@@ -23,6 +23,7 @@ from explorank.hooks.types import (
     RankingRequest,
     Reward,
 )
+from explorank.liking import Liking
 from explorank.retrieval import (
     Catalogue,
     FoundRows,
@@ -52,6 +53,7 @@ class RetrievalPlugin:
         self._retrievers: tuple[tuple[Retriever, int], ...] = ()
         self._interest = LiveInterest(decay=0.9)
         self._by_use: ByUseSettings | None = None
+        self._liking = Liking({})
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
@@ -66,6 +68,7 @@ class RetrievalPlugin:
         """Watch the catalogue and build the retrievers."""
         self._interest = LiveInterest(settings.retrieval.decay)
         self._by_use = settings.retrieval.by_use
+        self._liking = Liking.of(settings)
         self._retrievers = configured_retrievers(settings, services.registry)
         self._catalogue = services.catalogue
 
@@ -74,7 +77,8 @@ class RetrievalPlugin:
         """Add what the user did since their features were materialised."""
         if request.user_id is None:
             return None
-        return {"recent": self._interest.recent.of(request.user_id)}
+        recent = self._interest.recent.of(request.user_id)
+        return {"recent": recent.liked, "recent_disliked": recent.disliked}
 
     @hookimpl
     def ranking_retrieve(self, request: RankingRequest, k: int) -> Candidates | None:
@@ -116,8 +120,9 @@ class RetrievalPlugin:
         """Let the user's interest follow what they rewarded."""
         catalogue = self._newest()
         for reward in rewards:
-            if catalogue is not None and reward.user_id is not None and reward.value > 0:
-                self._interest.observe(reward.user_id, reward.item_id, catalogue)
+            worth = self._liking.worth(reward)
+            if reward.user_id is not None and worth != 0.0:
+                self._interest.observe(reward.user_id, reward.item_id, worth, catalogue)
 
     def _newest(self) -> Catalogue | None:
         return None if self._catalogue is None else self._catalogue.get()
@@ -221,10 +226,12 @@ def history_of(request: RankingRequest) -> tuple[str, ...]:
     """Return what the visitor took up, oldest first: what is stored, their session, and what came in since then.
 
     What is stored of the latest events already, and what was taken up once more, stands where it was last taken up.
+    What was disliked since it was stored is left out.
     """
     stored = map(str, liked_items(request))
     since = tuple(request.context.get("recent", ()))
-    if not since:
+    disliked = request.context.get("recent_disliked", ())
+    if not since and not disliked:
         return tuple(stored)
-    latest = frozenset(since)
+    latest = frozenset((*since, *disliked))
     return (*(item for item in stored if item not in latest), *since)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from textwrap import shorten
+from typing import TYPE_CHECKING, Annotated, Final
 
 import orjson
 import typer
@@ -16,6 +17,9 @@ from explorank.cli.options import DEFAULT_CONFIG, Config
 
 if TYPE_CHECKING:
     from explorank.explanation import DecisionExplanation, ItemExplanation
+
+_TEXT: Final = 48
+"""Characters of an item's text that are printed."""
 
 
 def explain(
@@ -77,11 +81,11 @@ def _print_decision(explained: DecisionExplanation) -> None:
 
 def _print_item(one: ItemExplanation, features: int) -> None:
     output.print()
-    output.print(f"[bold]{escape(one.item_id)}[/bold]  {escape(_standing(one))}")
+    output.print(f"[bold]{escape(_named(one.item_id, one.text))}[/bold]  {escape(_standing(one))}")
     if one.sources:
         output.print(f"  found by {', '.join(one.sources)}", markup=False)
     if one.nearest:
-        like = ", ".join(f"{near.item_id} ({near.cosine:.2f})" for near in one.nearest)
+        like = ", ".join(f"{_named(near.item_id, near.text)} ({near.cosine:.2f})" for near in one.nearest)
         output.print(f"  most like, of the history: {like}", markup=False)
     if one.base is None or one.recomputed_score is None:
         return
@@ -98,6 +102,11 @@ def _print_item(one: ItemExplanation, features: int) -> None:
     same = "the score" if one.as_served else f"the score of now; it was {one.score:.4f}"
     table.add_row("sum", "", f"{total:+.4f}{link} ({same})")
     output.print(table)
+
+
+def _named(item_id: str, text: str) -> str:
+    """Return an id, with the beginning of what it stands for."""
+    return f"{item_id} “{shorten(text, _TEXT, placeholder=' …')}”" if text.strip() else item_id
 
 
 def _standing(one: ItemExplanation) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from explorank.errors import DataError
 from explorank.hooks.feedback import read_log
+from explorank.liking import Liking
 from explorank.pipeline.quarantine import UsableTables, usable_tables
 from explorank.pipeline.tables import past_interactions, read_table
 from explorank.retrieval import Catalogue
@@ -84,7 +85,7 @@ def known_events(settings: Settings) -> pd.DataFrame:
 def liked_events(settings: Settings, interactions: pd.DataFrame | None) -> pd.DataFrame:
     """Return `user_id`, `item_id` and UTC `timestamp` of what users liked, by interactions and by the decision log.
 
-    The log counts where `retrieval.by_use.log` is set: what earned a reward above 0 by its kind's weight.
+    The log counts where `retrieval.by_use.log` is set: each item that the rewards of a decision add up to liking.
     """
     by_use, features = settings.retrieval.by_use, settings.features
     columns = ["user_id", "item_id", "timestamp"]
@@ -93,22 +94,20 @@ def liked_events(settings: Settings, interactions: pd.DataFrame | None) -> pd.Da
         positive_from = 1.0 if features is None else features.positive_from
         parts.append(interactions.loc[interactions["value"] >= positive_from, columns])
     if by_use is not None and by_use.log:
-        rows = list(_rewarded(settings))
+        rows = list(_liked_in_log(settings))
         logged = pd.DataFrame(rows, columns=columns)
         logged["timestamp"] = pd.to_datetime(logged["timestamp"], unit="s", utc=True)
         parts.append(logged.astype({"timestamp": "datetime64[us, UTC]"}))
     return pd.concat(parts, ignore_index=True)
 
 
-def _rewarded(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    weights = {kind: rule.weight for kind, rule in settings.feedback.rewards.items()}
+def _liked_in_log(settings: Settings) -> Iterator[tuple[str, str, float]]:
+    liking = Liking.of(settings)
     for entry in read_log(settings.folder_path / "log"):
         user = entry.record.request.user_id
-        if user is None:
-            continue
-        for reward in entry.rewards:
-            if reward.value * weights.get(reward.kind, 0.0) > 0:
-                yield user, reward.item_id, reward.time
+        if user is not None:
+            for item, time in liking.liked(entry.rewards).items():
+                yield user, item, time
 
 
 def fit_table(

@@ -159,7 +159,7 @@ def _observations(
     rules = reward_rules(settings)
     rows: list[tuple[float, float, float, float]] = []
     decisions = 0
-    for record, outcomes in settled_outcomes(
+    for record, outcomes, _ in settled_outcomes(
         settings,
         now,
         wanted=lambda record: record.versions.get("ranker") == ranker and record.propensity_known,

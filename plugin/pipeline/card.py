@@ -18,6 +18,7 @@ from explorank.model_card import (
     ModelCard,
     ProbabilityCheck,
     ReliabilityBin,
+    Sampling,
     Segment,
     moment,
 )
@@ -25,10 +26,15 @@ from explorank.pipeline.libraries import library_versions
 from explorank.pipeline.metrics import bootstrap
 from explorank.pipeline.results import estimate
 from explorank.rankers import Ranker, RankingData
+from explorank.settings import ByUseSettings
 
 _SAMPLED = (
-    "Candidates are the liked items and evenly drawn others, so that metrics compare rankers and are no accuracy over "
-    "the catalogue."
+    "Candidates are the liked items and drawn others, so that metrics compare rankers and are no accuracy over the "
+    "catalogue."
+)
+_DISPLAYED = (
+    "Candidates are what was displayed, so that metrics compare rankers on what was thought worth showing and are no "
+    "accuracy over the catalogue."
 )
 _UNIT = np.array([0.0, 1.0])
 _STOPPED = "Training stopped on the later slice, which favours the ranker a little in every number here."
@@ -46,6 +52,8 @@ def model_card(
     scores: NDArray[np.float64],
     metrics: dict[str, NDArray[np.float64]],
     encoder_fingerprint: str,
+    by_use: ByUseSettings | None,
+    sampling: Sampling,
     segments: tuple[Segment, ...],
     comparison: Comparison | None,
     notes: tuple[str, ...] = (),
@@ -65,6 +73,8 @@ def model_card(
         feature_hash=manifest.feature_hash,
         features=manifest.feature_names,
         encoder_fingerprint=encoder_fingerprint,
+        by_use=None if by_use is None else by_use.model_dump(mode="json"),
+        sampling=sampling,
         options=options_as_json(options),
         seed=seed,
         training=_slice(data, users[0]),
@@ -76,7 +86,7 @@ def model_card(
         probabilities=_probability_check(ranker, scores, later),
         segments=segments,
         libraries=library_versions(),
-        notes=(_SAMPLED, _STOPPED, *notes),
+        notes=(_DISPLAYED if sampling.rows == "log" else _SAMPLED, _STOPPED, *notes),
     )
 
 

@@ -24,7 +24,12 @@ def fingerprint(name: str, data: Sequence[RankingData], options: Any, seed: int)
     digest.update(f"{name}\0{options!r}\0{seed}\0{sorted(library_versions().items())}".encode())
     for part in data:
         digest.update(f"\0{part.feature_names}\0{part.categorical}\0{part.histories}".encode())
-        columns = {"item_ids": part.item_ids, "groups": part.groups, "weights": part.weights}
+        columns = {
+            "item_ids": part.item_ids,
+            "groups": part.groups,
+            "user_ids": part.user_ids,
+            "weights": part.weights,
+        }
         columns |= {"positions": part.positions, **part.outcomes}
         for key, values in {"features": part.features, "labels": part.labels, **columns}.items():
             digest.update(f"\0{key}\0".encode())

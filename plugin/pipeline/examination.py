@@ -22,14 +22,12 @@ def estimate_examination(
 ) -> ExaminationCurve:
     """Return the curve by all decisions that explored two slots, one below the other; see `AdjacentSlots`.
 
-    A slot counts as taken up where it earned more than the default reward. Raises `DataError` where the log cannot
-    tell.
+    A slot counts as taken up where its item was liked. Raises `DataError` where the log cannot tell.
     """
     slots = AdjacentSlots()
-    default = settings.feedback.default_reward
     at = clock_of(settings)() if now is None else now
-    for record, outcomes in settled_outcomes(settings, at, examined_only=False, progress=progress):
-        slots.add(record, {outcome.slot: float(outcome.value > default) for outcome in outcomes})
+    for record, outcomes, liked in settled_outcomes(settings, at, examined_only=False, progress=progress):
+        slots.add(record, {outcome.slot: float(str(outcome.item_id) in liked) for outcome in outcomes})
     try:
         return slots.curve(resamples=resamples, seed=seed)
     except InvalidBatch as error:

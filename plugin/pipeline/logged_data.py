@@ -10,11 +10,10 @@ import pandas as pd
 from explorank.builtin.retrieval import history_of
 from explorank.crosses import Crosses
 from explorank.errors import DataError
-from explorank.hooks.feedback.outcomes import Outcome
-from explorank.hooks.types import DecisionRecord
+from explorank.model_card import Sampling
 from explorank.pipeline.by_use import block_starts, known_events, past_means, past_tables
 from explorank.pipeline.features import similarities
-from explorank.pipeline.logged_outcomes import settled_outcomes
+from explorank.pipeline.logged_outcomes import Settled, settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
 from explorank.pipeline.queries import interest_vectors
 from explorank.pipeline.train_options import TrainOptions
@@ -29,7 +28,7 @@ def logged_data(
 ) -> PastData:
     """Return the latest decisions of known users: a request each, a row for each slot that was displayed.
 
-    A row's label is 1 where the slot earned more than the default reward, its position is the slot. Features are as
+    A row's label is 1 where what the slot earned adds up to liking, its position is the slot. Features are as
     of the decision, by Feast's point-in-time join; the history is the one that the decision was made with. Slates that
     the host displayed in another order are left out, and decisions whose horizon has not passed at `now`. Slots are
     kept whether or not they are looked at: that is for the ranker's `position_bias` to allow for.
@@ -40,10 +39,11 @@ def logged_data(
     crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
     shown = _shown(settings, options.max_decisions, now)
     split = int(len(shown) * (1 - options.validation_share))
-    default = settings.feedback.default_reward
-    query = np.repeat(np.arange(len(shown)), [len(outcomes) for _, outcomes in shown])
-    outcomes = [outcome for _, slots in shown for outcome in slots]
-    labels = np.array([outcome.value > default for outcome in outcomes], np.float64)
+    query = np.repeat(np.arange(len(shown)), [len(outcomes) for _, outcomes, _ in shown])
+    outcomes = [outcome for _, slots, _ in shown for outcome in slots]
+    labels = np.array(
+        [str(outcome.item_id) in liked for _, slots, liked in shown for outcome in slots], np.float64
+    )
     taken = [bool(labels[query < split].any()), bool(labels[query >= split].any())]
     if not 0 < split < len(shown) or not all(taken):
         raise DataError(
@@ -51,16 +51,16 @@ def logged_data(
             "too few to train on the earlier and to stop on the later ones. Serve on until more have come and "
             "`feedback.horizon_s` has passed, or train from interactions."
         )
-    times = np.array([record.request.time for record, _ in shown])
-    users = np.array([record.request.user_id for record, _ in shown], np.str_)
-    histories = [history_of(record.request) for record, _ in shown]
+    times = np.array([record.request.time for record, *_ in shown])
+    users = np.array([record.request.user_id for record, *_ in shown], np.str_)
+    histories = [history_of(record.request) for record, *_ in shown]
     queries = pd.DataFrame(
         {
             "event_timestamp": pd.to_datetime((times * 1e6).astype(np.int64), unit="us", utc=True),
             # What the candidates of each decision were compared with.
             "liked": [
                 history if record.request.similar_to is None else (record.request.similar_to,)
-                for (record, _), history in zip(shown, histories, strict=True)
+                for (record, *_), history in zip(shown, histories, strict=True)
             ],
         }
     )
@@ -87,6 +87,7 @@ def logged_data(
         positions=np.array([outcome.slot for outcome in outcomes]),
         item_ids=rows["item_id"].to_numpy(),
         histories=tuple(histories),
+        user_ids=users,
     )
     later = replace(
         data.take(np.arange(split, len(shown))),
@@ -101,16 +102,17 @@ def logged_data(
         users[split:],
         np.array([len(history) for history in histories[split:]], np.int64),
         np.asarray(displayed.reindex(later.item_ids, fill_value=0), np.int64),
+        Sampling(rows="log", requests={"max_decisions": options.max_decisions, "blocks": options.blocks}),
     )
 
 
-def _shown(settings: Settings, most: int, now: float) -> list[tuple[DecisionRecord, list[Outcome]]]:
+def _shown(settings: Settings, most: int, now: float) -> list[Settled]:
     """Return the latest displayed slates of known users by time, each by slot."""
     found = [
-        (record, sorted(outcomes, key=lambda outcome: outcome.slot))
-        for record, outcomes in settled_outcomes(
+        settled._replace(outcomes=sorted(settled.outcomes, key=lambda outcome: outcome.slot))
+        for settled in settled_outcomes(
             settings, now, wanted=lambda record: record.request.user_id is not None, examined_only=False
         )
     ]
-    found.sort(key=lambda shown: (shown[0].request.time, shown[0].decision_id))
+    found.sort(key=lambda settled: (settled.record.request.time, settled.record.decision_id))
     return found[-most:]

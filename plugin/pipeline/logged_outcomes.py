@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import replace
+from typing import NamedTuple
 
 from explorank.assembly import examination_model
 from explorank.hooks.feedback import OpenDecision, RewardRules, count_decisions, read_log
 from explorank.hooks.feedback.outcomes import Outcome
 from explorank.hooks.types import DecisionRecord
+from explorank.liking import Liking
 from explorank.settings import Settings
+
+
+class Settled(NamedTuple):
+    """A decision for which nothing more can come."""
+
+    record: DecisionRecord
+    outcomes: list[Outcome]
+    """What its displayed slots earned."""
+    liked: Set[str]
+    """The items that were liked, by all that came for them within the horizon."""
 
 
 def reward_rules(settings: Settings) -> RewardRules:
     """Return how an installation makes rewards of several kinds one number for each slot."""
     feedback = settings.feedback
     return RewardRules(
-        weights={kind: rule.weight for kind, rule in feedback.rewards.items()},
+        weights=feedback.weights,
         horizon_s=feedback.horizon_s,
         default_reward=feedback.default_reward,
         examination=examination_model(settings),
@@ -30,13 +42,13 @@ def settled_outcomes(
     wanted: Callable[[DecisionRecord], bool] = lambda _: True,
     examined_only: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[tuple[DecisionRecord, list[Outcome]]]:
+) -> Iterator[Settled]:
     """Yield the `wanted` decisions whose horizon has passed at `now`, with what their displayed slots earned.
 
     A decision that was displayed in another order has no outcomes and is left out. With `examined_only`, so are slots
     that nobody can have looked at by the settings' cascade.
     """
-    rules = reward_rules(settings)
+    rules, liking = reward_rules(settings), Liking.of(settings)
     if not examined_only:
         rules = replace(rules, examination=None)
     folder = settings.folder_path / "log"
@@ -54,4 +66,7 @@ def settled_outcomes(
         outcomes += decision.close(rules)
         examined = [outcome for outcome in outcomes if outcome.examined]
         if examined:
-            yield record, examined
+            in_time = (
+                reward for reward in entry.rewards if reward.time <= record.request.time + rules.horizon_s
+            )
+            yield Settled(record, examined, liking.liked(in_time).keys())

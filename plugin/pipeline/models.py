@@ -8,6 +8,7 @@ from pathlib import Path
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, RANKER, collect_components, load_ranker
 from explorank.errors import USER_ERRORS, CorruptState, UnknownArtefact
+from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.exploration import Calibration
 from explorank.model_card import ModelCard
 from explorank.pipeline.features import served_columns
@@ -99,8 +100,9 @@ class Models:
     def promote(self, given: str, *, force: bool = False) -> Promoted:
         """Make a version serve, once it is intact, loads, and its columns are served; `force` spares the last.
 
-        The newest map of its scores to rewards becomes current too. Raises `UnknownArtefact`, `DamagedArtefact`, and
-        `FeatureMismatch` naming the columns that nobody serves.
+        The newest map of its scores to rewards becomes current too. Raises `UnknownArtefact`, `DamagedArtefact`,
+        `FeatureMismatch` naming the columns that nobody serves, and `SettingsError` where `exploration.features` asks
+        for a last layer that it does not have.
         """
         version = self.resolve(given)
         ranker = self._checked(version, force=force)
@@ -125,6 +127,7 @@ class Models:
         if not force:
             served = served_columns(self._settings) | {*id_columns_of(ranker)}
             ranker.check([name for name in ranker.manifest.feature_names if name in served])
+        ExplorationFeatures.of(self._settings, lambda: ranker)  # or no server would start with it
         return ranker
 
     def _with_calibration(self, version: str, ranker: Ranker, former: tuple[str, Path] | None) -> Promoted:

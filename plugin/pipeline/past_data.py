@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
+from explorank.model_card import Sampling
 from explorank.pipeline.by_use import block_starts, liked_events, past_means, past_tables
 from explorank.pipeline.features import similarities
 from explorank.pipeline.past_retrieval import past_candidates
@@ -37,6 +38,8 @@ class PastData:
     activity: NDArray[np.int64]  # (h,) how many events the user of each later request had before
     popularity: NDArray[np.int64]  # (n,)
     """How many events the item of each later row had before the later slice; displays, of a log."""
+    sampling: Sampling
+    """How the rows of both were made."""
 
 
 def past_data(
@@ -80,6 +83,7 @@ def past_data(
         by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
+    users = queries["user_id"].to_numpy().astype(str)
     data = RankingData(
         features=matrix,
         feature_names=names,
@@ -87,8 +91,8 @@ def past_data(
         groups=_group_sizes(rows["query"]),
         item_ids=rows["item_id"].to_numpy(),
         histories=tuple(queries["liked"]),
+        user_ids=users,
     )
-    users = queries["user_id"].to_numpy().astype(str)
     later = replace(
         data.take(np.arange(split, len(queries))), window=(times[split], times[-1]), called="validation"
     )
@@ -101,6 +105,19 @@ def past_data(
         users[split:],
         np.array([len(seen) for seen in queries["seen"][split:]], np.int64),
         events.reindex(later.item_ids, fill_value=0).to_numpy(np.int64),
+        Sampling(
+            rows="interactions",
+            requests={
+                **asdict(options.queries),
+                "max_queries": options.max_queries,
+                "blocks": options.blocks,
+            },
+            negatives=options.negatives,
+            retrieved_share=options.retrieved_share,
+            retrievers=() if candidates is None else tuple(retriever.name for retriever, _ in retrievers),
+            drawn_from_retrieval=int(rows["retrieved"].sum()),
+            drawn_evenly=int((~rows["retrieved"] & (rows["label"] == 0)).sum()),
+        ),
     )
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from explorank.errors import DataError
 from explorank.retrieval import Catalogue, interest_vector
 
+_LIKED, _RETRIEVED, _EVENLY = range(3)
+
 _Query: TypeAlias = tuple[str, pd.Timestamp, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
@@ -97,6 +99,7 @@ def labelled_rows(
 ) -> pd.DataFrame:
     """Return one row per query and item to learn from: `query`, `user_id`, `item_id`, `event_timestamp`, `label`.
 
+    `retrieved` says which were drawn from `candidates`.
     `retrieved_share` of the negatives are drawn from the query's own of `candidates` (q,), rows of the catalogue (m,)
     each once, as far as those reach; the others evenly from the catalogue. What the user knew or liked next is never
     among them. Rows are shuffled within a query: metrics break ties by position, and must not find the positives in
@@ -104,7 +107,7 @@ def labelled_rows(
     """
     generator = np.random.default_rng(seed)
     item_rows: list[NDArray[np.int64]] = []
-    labels: list[NDArray[np.int64]] = []
+    kinds: list[NDArray[np.int64]] = []
     for number, (seen, positives) in enumerate(zip(queries["seen"], queries["positives"], strict=True)):
         wanted = catalogue.rows(positives)
         wanted = wanted[wanted >= 0]
@@ -120,14 +123,17 @@ def labelled_rows(
         drawn = np.concatenate([retrieved, np.setdiff1d(evenly, np.concatenate([kept_out, retrieved]))])
         shuffled = generator.permutation(len(wanted) + len(drawn))
         item_rows.append(np.concatenate([wanted, drawn])[shuffled])
-        labels.append(np.repeat([1, 0], [len(wanted), len(drawn)])[shuffled])
+        counts = [len(wanted), len(retrieved), len(drawn) - len(retrieved)]
+        kinds.append(np.repeat([_LIKED, _RETRIEVED, _EVENLY], counts)[shuffled])
     query = np.repeat(np.arange(len(queries)), [len(rows) for rows in item_rows])
+    kind = np.concatenate(kinds)
     return pd.DataFrame(
         {
             "query": query,
             "user_id": queries["user_id"].to_numpy()[query],
             "item_id": catalogue.item_ids[np.concatenate(item_rows)].astype(object),
             "event_timestamp": queries["event_timestamp"].array[query],
-            "label": np.concatenate(labels),
+            "label": (kind == _LIKED).astype(np.int64),
+            "retrieved": kind == _RETRIEVED,
         }
     )

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, clock_of, collect_components
 from explorank.builtin.retrieval import configured_retrievers
-from explorank.errors import CorruptState, DataError
+from explorank.errors import CorruptState, DataError, SettingsError
+from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
 from explorank.model_card import Comparison, Segment
@@ -123,6 +124,8 @@ def train_ranker(
         monitor.end({name: float(np.nanmean(values)) for name, values in metrics.items()})
         former = Former.of(settings, trainee.registry, store, past, metrics["ndcg@10"], options.seed)
         verdict = judge(options.promote, former.difference, former.why_not)
+        if verdict.promoted and options.promote != "always":
+            verdict = _unless_none_would_start(settings, ranker, verdict)
         card = model_card(
             trainee.name,
             ranker,
@@ -134,6 +137,8 @@ def train_ranker(
             scores=scores,
             metrics=metrics,
             encoder_fingerprint=catalogue.encoder_fingerprint,
+            by_use=settings.retrieval.by_use,
+            sampling=past.sampling,
             segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),
             comparison=former.comparison,
             notes=() if started is None else (f"It began as the ranker {started}, and was adapted.",),
@@ -251,6 +256,15 @@ class _Trainee:
                 f"was. Delete {checkpoint}, and the run starts anew."
             ) from error
         return ranker
+
+
+def _unless_none_would_start(settings: Settings, ranker: Ranker, verdict: Verdict) -> Verdict:
+    """Return the verdict, turned where exploration asks for a last layer that the ranker does not have."""
+    try:
+        ExplorationFeatures.of(settings, lambda: ranker)
+    except SettingsError as error:
+        return Verdict(promoted=False, reason=f"no server would start with it: {error}")
+    return verdict
 
 
 def _segments(

@@ -226,7 +226,7 @@ class ByUseSettings(_Section):
     """The table that `explorank build` learns it from, relative to the settings file: what users liked, by
     `features.positive_from`. `null` leaves it to `explorank build --interactions FILE`."""
     log: bool = False
-    """`true` also learns from the decision log: what earned a user's reward above 0."""
+    """`true` also learns from the decision log: what a user liked by all rewards that came for it."""
     model: Literal["auto", "ease", "item_knn"] = "auto"
     """`ease` weighs items against one another, and takes time and memory that grow fast with the items, 20,000 at
     most; `item_knn` is a shrunk cosine of their users. `auto` is `ease` up to 5,000 items."""
@@ -530,6 +530,11 @@ class FeedbackSettings(_Section):
     learn_every_s: Annotated[float, Field(gt=0)] = 1.0
     """How often the learner folds new rewards into the policy's state, in seconds."""
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """What one unit of each kind of reward is worth."""
+        return {kind: rule.weight for kind, rule in self.rewards.items()}
+
 
 class LimitSettings(_Section):
     """What a request may ask for at most; more is refused with a clear error."""
@@ -762,7 +767,7 @@ class Settings(_Section):
         metric = self.exploration.safety.metric
         if metric is not None:
             return {metric: 1.0}
-        return {kind: rule.weight for kind, rule in self.feedback.rewards.items()}
+        return self.feedback.weights
 
     @property
     def earning_bounds(self) -> tuple[float, float]:

@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from explorank.rankers._checkpoint import identity
 from explorank.rankers.data import RankingData
 from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.neural.artefact import VOCABULARY, WEIGHTS, Artefact, digest, pack_vocabulary
 from explorank.rankers.neural.batches import Frame
-from explorank.rankers.neural.checkpoint import Checkpoint, fingerprint
+from explorank.rankers.neural.checkpoint import NetworkCheckpoint
 from explorank.rankers.neural.export import Feed, Precision, choose_precision, to_onnx
 from explorank.rankers.neural.layers import Standardise
 from explorank.rankers.neural.networks import RankingNetwork, Sizes, build_network
@@ -60,8 +61,11 @@ def new_training(
     tasks = Tasks.of(data, plan.options.objective, plan.options.tasks)
     readings = read(data)
     network = new_network(plan, readings, tasks, seed, start)
-    former = None if start is None else start.version
-    run = None if checkpoint is None else fingerprint(data, valid, plan.options, seed, former)
+    saves = None
+    if checkpoint is not None:
+        former = None if start is None else start.version
+        run = identity(data, valid, plan.options, seed, former, torch.__version__)
+        saves = NetworkCheckpoint(checkpoint, run)
     return Training(
         network,
         tasks,
@@ -71,7 +75,7 @@ def new_training(
         trunk_rate=1.0 if start is None else plan.options.transfer.trunk_rate,
         seed=seed,
         valid=None if valid is None else (frame_of(network, read(valid), valid, tasks), valid),
-        checkpoint=None if checkpoint is None or run is None else Checkpoint(checkpoint, run),
+        checkpoint=saves,
     )
 
 

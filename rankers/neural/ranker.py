@@ -19,7 +19,7 @@ from explorank.rankers.manifest import RankerManifest, column_scales
 from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
 from explorank.rankers.neural.checks import check_data, check_target
 from explorank.rankers.neural.items import ITEM_CODE
-from explorank.rankers.neural.metrics import ndcg
+from explorank.rankers.neural.judging import Judge
 from explorank.rankers.neural.plan import NeuralOptions, Plan, Readings, options_from_json
 from explorank.rankers.neural.session import Session
 from explorank.rankers.neural.start import Start
@@ -206,7 +206,7 @@ class NeuralRanker(ABC):
             some = data.take(np.random.default_rng(seed).permutation(data.requests)[:_CALIBRATION_REQUESTS])
             ranker = cls(artefact)
             feeds = [feed for _, feed in ranker._feeds(features_for(ranker, some))]
-            accuracy = None if valid is None or valid.groups is None else _accuracy(cls, valid, valid.groups)
+            accuracy = None if valid is None or valid.groups is None else _accuracy(cls, valid)
             artefact = in_best_precision(artefact, feeds, accuracy, options.training.quantize_tolerance)
         return cls(_with_scale(cls(artefact), data, seed))
 
@@ -237,11 +237,9 @@ def _with_scale(ranker: NeuralRanker, data: RankingData, seed: int) -> Artefact:
     return replace(ranker._artefact, manifest=replace(manifest, details=details))
 
 
-def _accuracy(
-    kind: type[NeuralRanker], valid: RankingData, groups: NDArray[np.int64]
-) -> Callable[[Artefact], float]:
+def _accuracy(kind: type[NeuralRanker], valid: RankingData) -> Callable[[Artefact], float]:
     def accuracy(artefact: Artefact) -> float:
-        ranker = kind(artefact)
-        return ndcg(score_data(ranker, valid), valid.labels, groups)
+        judge = Judge.of(Tasks.from_json(artefact.manifest.details["tasks"]), valid)
+        return judge.ndcg_at_10(score_data(kind(artefact), valid)[judge.rows])
 
     return accuracy

@@ -79,6 +79,11 @@ class Tasks:
         return "logistic" if self._label_alone and self.heads[0].kind == "binary" else "identity"
 
     @property
+    def serving(self) -> tuple[int, ...]:
+        """The places of the heads that the score is made of."""
+        return tuple(place for place, weight in enumerate(self.score_weights) if weight)
+
+    @property
     def _label_alone(self) -> bool:
         return self.score_weights[0] == 1.0 and not any(self.score_weights[1:])
 

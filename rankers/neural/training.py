@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.neural.batches import Batch, Frame
-from explorank.rankers.neural.checkpoint import Checkpoint, Progressed
+from explorank.rankers.neural.checkpoint import NetworkCheckpoint, Progressed
+from explorank.rankers.neural.judging import Judge
 from explorank.rankers.neural.losses import TaskLosses
-from explorank.rankers.neural.metrics import log_loss, ndcg
 from explorank.rankers.neural.networks import RankingNetwork
 from explorank.rankers.neural.options import TrainingOptions
 from explorank.rankers.neural.tasks import Tasks
@@ -54,14 +54,14 @@ class Training:
         trunk_rate: float = 1.0,
         seed: int,
         valid: tuple[Frame, RankingData] | None = None,
-        checkpoint: Checkpoint | None = None,
+        checkpoint: NetworkCheckpoint | None = None,
     ) -> None:
         device = _device(options)
         self.network = network.to(device)
         self.tasks = tasks
         self._losses = TaskLosses(tasks, weighting).to(device)
         self._frame = frame.to(device)
-        self._valid = None if valid is None else (valid[0].to(device), valid[1])
+        self._valid = None if valid is None else (valid[0].to(device), Judge.of(tasks, valid[1]))
         self._options = options
         self._seed = seed
         self._checkpoint = checkpoint
@@ -170,13 +170,8 @@ class Training:
         """Return the goal on the later slice, of which more is better, and the metrics; NaN where there is none."""
         if self._valid is None:
             return math.nan, {}
-        frame, data = self._valid
-        outputs = self.outputs(frame)
-        if data.groups is not None:
-            reached = ndcg(self.tasks.score(outputs), data.labels, data.groups)
-            return reached, {"ndcg@10": reached}
-        loss = log_loss(self.tasks.values(outputs)[:, 0], data.labels, data.weights)
-        return -loss, {"log_loss": loss}
+        frame, judge = self._valid
+        return judge.figure(self.outputs(frame))
 
     def outputs(self, frame: Frame) -> NDArray[np.float32]:
         """Return the network's outputs (n, t) for all rows of a frame."""

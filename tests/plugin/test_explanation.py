@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
+import pandas as pd
 import pytest
 
 from explorank import Stage, cli
@@ -74,7 +75,7 @@ def test_what_exploration_did_stands_beside_the_baseline(open_books: OpenStage) 
     assert set(drawn.policy_saw) == {"constant", "score", "similarity"}
 
 
-def test_the_history_that_a_candidate_is_like(open_books: OpenStage) -> None:
+def test_the_history_that_a_candidate_is_like(open_books: OpenStage, installation: Path) -> None:
     stage = open_books()
     decision = stage.rank(user_id="reader-3", slots=3)
 
@@ -83,6 +84,8 @@ def test_the_history_that_a_candidate_is_like(open_books: OpenStage) -> None:
     catalogue = stage.installation.catalogue.get()
     assert catalogue is not None
     liked = stage.decision(decision.decision_id).request.context["liked"]
+    content = pd.read_parquet(installation / "feature_repo" / "data" / "item_content.parquet")
+    texts = content.set_index("item_id")["item_text"]
     for one in explained.items:
         vector = catalogue.vectors[catalogue.rows([one.item_id])[0]]
         others = [item for item in dict.fromkeys(liked) if item != one.item_id]
@@ -90,6 +93,25 @@ def test_the_history_that_a_candidate_is_like(open_books: OpenStage) -> None:
         expected = [others[place] for place in np.argsort(-cosines, kind="stable")[:3]]
         assert [near.item_id for near in one.nearest] == expected
         assert one.nearest[0].cosine == pytest.approx(float(cosines.max()), abs=1e-6)
+        assert one.text == texts[one.item_id]
+        assert [near.text for near in one.nearest] == texts[expected].tolist()
+
+
+@pytest.mark.parametrize("broken", ["absent", "damaged"])
+def test_without_texts_items_are_told_by_their_ids(
+    open_books: OpenStage, installation: Path, broken: str
+) -> None:
+    stage = open_books()
+    decision = stage.rank(user_id="reader-3", slots=1)
+    content = installation / "feature_repo" / "data" / "item_content.parquet"
+    content.unlink()
+    if broken == "damaged":
+        content.write_bytes(b"PAR1, once")
+
+    (one,) = stage.explain(decision.decision_id).items
+
+    assert one.text == ""
+    assert {near.text for near in one.nearest} == {""}
 
 
 def test_a_text_feature_is_told_as_its_text(open_books: OpenStage) -> None:
@@ -264,6 +286,7 @@ def test_the_command(
     said = run("--features", "2", "--plot", "why.svg")
     for part in (
         *decision.items,
+        f"{decision.items[0]} “",  # and its text
         "most like, of the history:",
         "similarity",
         "25 others",

@@ -18,6 +18,9 @@ from explorank.errors import SettingsError
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import replay
 from explorank.hooks.types import Candidates, Features, RankingRequest, Scores
+from explorank.pipeline.evidence import Verdict
+from explorank.pipeline.models import Models
+from explorank.pipeline.train import _unless_none_would_start
 from explorank.rankers import (
     DCNOptions,
     DCNRanker,
@@ -204,19 +207,67 @@ class Plain:
 
 @pytest.mark.parametrize("successor", ["wider", "plain"])
 def test_a_ranker_without_that_layer_is_served_and_explores_nothing(
-    open_stage: OpenStage, tmp_path: Path, first: DCNRanker, successor: str
+    open_stage: OpenStage,
+    tmp_path: Path,
+    first: DCNRanker,
+    successor: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     publish(tmp_path, first)
     stage = open_stage(OVER_THE_LAYER, plugins=[World(), *([Plain()] if successor == "plain" else [])])
+    assert stage.status()["unexplored_because"] == ""
     if successor == "wider":
         publish(tmp_path, network(seed=2, width=12))
-        stage.installation.refresh()
+        with caplog.at_level("WARNING", logger="explorank.assembly"):
+            stage.installation.refresh()
+            stage.installation.refresh()
+        # Told once, when it is taken up, and as long as it lasts where somebody asks.
+        (told,) = [record.getMessage() for record in caplog.records if record.name == "explorank.assembly"]
+        assert "has a last layer of 12 columns, and `exploration.features` named one of 8" in told
+        assert stage.status()["unexplored_because"] == told
     decision = stage.rank(slots=1)
     assert decision.methods == ("score",)
     assert decision.propensity_known
     reasons = [fallback.reason for fallback in decision.fallbacks]
     expected = "came with one of 12 columns" if successor == "wider" else "of 'plain-1' came with none"
     assert any("8 columns when the server was started" in one and expected in one for one in reasons)
+
+
+def test_started_anew_the_other_width_is_explored(
+    open_stage: OpenStage, tmp_path: Path, first: DCNRanker
+) -> None:
+    publish(tmp_path, first)
+    world = World()
+    stage = open_stage(OVER_THE_LAYER, plugins=[world])
+    visit(stage, world, 10)
+    stage.close()
+    publish(tmp_path, network(seed=2, width=12))
+
+    again = open_stage(OVER_THE_LAYER, plugins=[world])
+    decision = again.rank(slots=1)
+
+    assert again.status()["unexplored_because"] == ""
+    assert decision.methods == ("explore",)
+    visit(again, world, 10)
+
+
+def test_no_ranker_is_promoted_with_which_no_server_would_start(tmp_path: Path, first: DCNRanker) -> None:
+    publish(tmp_path, first)
+    trees = LightGBMRanker.fit(past(500, seed=3), options=LightGBMOptions(objective="binary", rounds=3))
+    store = ArtefactStore(tmp_path / ".explorank" / "artefacts")
+    version = store.publish(RANKER, trees.save, promote=False)
+    settings = parse_settings({"version": 1, **OVER_THE_LAYER}, tmp_path)
+    models = Models(parse_settings({"version": 1, **OVER_THE_LAYER, "ranker": {"use": "lightgbm"}}, tmp_path))
+
+    with pytest.raises(SettingsError, match=r"a 'lightgbm' ranker has none"):
+        models.promote(version, force=True)  # a plugin serves the columns
+
+    assert store.current(RANKER)[1] != store.pointer(RANKER).parent / version  # type: ignore[index]
+    good = Verdict(promoted=True, reason="better")
+    assert _unless_none_would_start(settings, first, good) == good
+    refused = _unless_none_would_start(settings, trees, good)
+    assert not refused.promoted
+    assert "no server would start with it" in refused.reason
 
 
 def test_a_layer_that_nobody_has_is_refused_where_settings_are_read(tmp_path: Path, first: DCNRanker) -> None:

@@ -26,7 +26,8 @@ CLICKS: dict[str, Any] = TREES | {"objective": "binary"}
 
 class TestLightGBM(RankerTests):
     ranker_class = LightGBMRanker
-    options = LightGBMOptions(rounds=20, num_threads=1)
+    options = LightGBMOptions(rounds=24, num_threads=1)
+    resumes = True
     invalid_options = (
         {"rounds": 0},
         {"objective": "best"},

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from explorank.rankers import (
@@ -35,6 +37,7 @@ from explorank.rankers import (
     register_ranker,
     score_data,
 )
+from explorank.rankers._folds import folds_of
 from explorank.rankers.blend import _learnt_weights
 from explorank.testing import RankerTests
 
@@ -163,6 +166,74 @@ def test_nobody_scores_a_request_they_were_trained_on_before_the_end(fused: Any)
     assert (
         set.union(*(rows for _, rows in judged)) == Forgetful.trained[4]
     )  # every row is judged, and all train at last
+
+
+def tastes(*, known: bool) -> RankingData:
+    """Users with a taste of their own in kinds of items, six requests each; a signal tells a little for everybody."""
+    rng = np.random.default_rng(3)
+    users, kinds, requests = 24, 4, 144
+    owner = np.repeat(np.arange(users), 6)
+    kind = rng.integers(0, kinds, (requests, 10))
+    liked = rng.random((users, kinds)) < 0.5
+    taste = liked[owner[:, None], kind]
+    signal = rng.standard_normal((requests, 10))
+    codes = rng.permutation(users * kinds)[
+        owner[:, None] * kinds + kind
+    ]  # neighbours say nothing of each other
+    return RankingData(
+        features=np.column_stack([codes.ravel(), signal.ravel()]),
+        feature_names=("user_and_kind", "signal"),
+        labels=(2 * taste + signal + 0.5 * rng.standard_normal(taste.shape) > 1.0).ravel(),
+        groups=np.full(requests, 10),
+        user_ids=[f"user-{number}" for number in owner] if known else None,
+    )
+
+
+def test_what_a_member_remembers_of_a_user_earns_it_no_weight() -> None:
+    remembers = AMOUNTS | {
+        "features": ["user_and_kind"],
+        "rounds": 30,
+        "num_leaves": 95,
+        "min_data_in_leaf": 1,
+    }
+    options = BlendOptions(members=(remembers, AMOUNTS | {"features": ["signal"]}), folds=3)
+
+    by_request = Blend.fit(tastes(known=False), options=options)
+    by_user = Blend.fit(tastes(known=True), options=options)
+
+    # Somebody new has a taste that nobody has learnt, so that the signal is all that foresees it.
+    assert by_request.weights[0] > 0.4
+    assert by_user.weights[0] < 0.1
+
+
+@given(
+    st.lists(st.sampled_from(["", *"abcdefgh"]), min_size=8, max_size=60),
+    st.integers(2, 4),
+    st.integers(0, 9),
+)
+def test_a_users_requests_are_in_one_fold_and_folds_are_even(
+    owners: list[str], folds: int, seed: int
+) -> None:
+    requests = RankingData(
+        features=np.zeros((len(owners), 1)),
+        feature_names=("x",),
+        labels=np.zeros(len(owners)),
+        user_ids=owners,
+    )
+    users = {owner for owner in owners if owner}
+    if len(users) + owners.count("") < folds:
+        with pytest.raises(InvalidTraining, match=r"users, who cannot be cut into \d folds"):
+            folds_of(requests, folds, np.random.default_rng(seed))
+        return
+
+    found = folds_of(requests, folds, np.random.default_rng(seed))
+
+    for user in users:
+        assert len({fold for owner, fold in zip(owners, found, strict=True) if owner == user}) == 1
+    sizes = np.bincount(found, minlength=folds)
+    assert sizes.min() >= 1
+    assert np.ptp(sizes) <= max([1, *(owners.count(user) for user in users)])
+    np.testing.assert_array_equal(found, folds_of(requests, folds, np.random.default_rng(seed)))
 
 
 def test_a_stack_learns_which_member_to_trust() -> None:

@@ -1,5 +1,7 @@
 """The interest that follows each event equals the one computed anew from all events."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,8 +30,8 @@ def test_following_events_equals_computing_anew(stored: list[str], events: list[
     following.vector("u", stored, CATALOGUE)
 
     for item in events:
-        following.observe("u", item, CATALOGUE)
-        late.observe("u", item, CATALOGUE)
+        following.observe("u", item, 1.0, CATALOGUE)
+        late.observe("u", item, 1.0, CATALOGUE)
 
     vector, anew = following.vector("u", stored, CATALOGUE), late.vector("u", stored, CATALOGUE)
     if not stored and not events:
@@ -44,8 +46,8 @@ def test_following_events_equals_computing_anew(stored: list[str], events: list[
 
 def test_what_the_stored_history_has_caught_up_with_counts_once(interest: LiveInterest) -> None:
     interest.vector("u", ["i0"], CATALOGUE)
-    interest.observe("u", "i4", CATALOGUE)
-    interest.observe("u", "i5", CATALOGUE)
+    interest.observe("u", "i4", 1.0, CATALOGUE)
+    interest.observe("u", "i5", 1.0, CATALOGUE)
 
     caught_up = interest.vector("u", ["i0", "i4"], CATALOGUE)
 
@@ -61,7 +63,7 @@ def test_another_catalogue_starts_anew(interest: LiveInterest) -> None:
 
 def test_unknown_items_say_nothing(interest: LiveInterest) -> None:
     assert interest.vector("u", ["gone"], CATALOGUE) is None
-    interest.observe("u", "gone", CATALOGUE)
+    interest.observe("u", "gone", 1.0, CATALOGUE)
     assert interest.vector("u", ["gone"], CATALOGUE) is None
     np.testing.assert_allclose(interest.vector("u", ["gone", "i2"], CATALOGUE), of("i2"), rtol=1e-6)
 
@@ -74,21 +76,21 @@ def test_an_anonymous_visitor_is_computed_each_time(interest: LiveInterest) -> N
 def test_recent_items_are_bounded_per_user_and_over_users() -> None:
     recent = RecentItems(users=2, items_per_user=3)
     for item in ("a", "b", "c", "d"):
-        recent.add("first", item)
-    recent.add("second", "x")
-    recent.add("first", "e")
-    recent.add("third", "y")
+        recent.add("first", item, 1.0)
+    recent.add("second", "x", 1.0)
+    recent.add("first", "e", 1.0)
+    recent.add("third", "y", 1.0)
 
-    assert recent.of("first") == ("c", "d", "e")
-    assert recent.of("second") == ()  # silent for the longest
-    assert recent.of("third") == ("y",)
+    assert recent.of("first").liked == ("c", "d", "e")
+    assert recent.of("second").liked == ()  # silent for the longest
+    assert recent.of("third").liked == ("y",)
 
 
 def test_a_reward_right_after_a_swap_does_not_mix_spaces(interest: LiveInterest) -> None:
     interest.vector("u", ["i0", "i1"], CATALOGUE)
     shorter = Catalogue.build(ITEMS, np.random.default_rng(2).normal(size=(6, 3)))
 
-    interest.observe("u", "i4", shorter)
+    interest.observe("u", "i4", 1.0, shorter)
 
     rows = shorter.vectors[shorter.rows(["i0", "i1", "i4"])]
     np.testing.assert_allclose(
@@ -100,7 +102,31 @@ def test_a_reward_for_the_old_catalogue_does_not_reach_the_new_ones_vector(inter
     turned = Catalogue.build(ITEMS, -CATALOGUE.vectors)
     interest.vector("u", ["i0"], turned)
 
-    interest.observe("u", "i5", CATALOGUE)  # a request that began before the swap
+    interest.observe("u", "i5", 1.0, CATALOGUE)  # a request that began before the swap
 
     expected = interest_vector(turned.vectors[turned.rows(["i0", "i5"])], DECAY)
     np.testing.assert_allclose(interest.vector("u", ["i0"], turned), expected, rtol=1e-5)
+
+
+REWARDS = st.lists(
+    st.tuples(st.sampled_from(ITEMS), st.sampled_from([1.0, 0.5, -0.5, -1.0, -math.inf])), max_size=8
+)
+
+
+@given(st.lists(st.sampled_from(ITEMS[:3]), max_size=3), REWARDS)
+def test_what_rewards_do_not_add_up_to_liking_is_in_no_interest(
+    stored: list[str], rewards: list[tuple[str, float]]
+) -> None:
+    axes = Catalogue.build(ITEMS, np.eye(6, dtype=np.float32))
+    following = LiveInterest(DECAY)
+    for item, worth in rewards:
+        following.vector("u", stored, axes)  # asked between all events, so that each is followed
+        following.observe("u", item, worth, axes)
+
+    recent, vector = following.recent.of("u"), following.vector("u", stored, axes)
+
+    totals = {item: sum(worth for one, worth in rewards if one == item) for item, _ in rewards}
+    assert set(recent.disliked) == {item for item, total in totals.items() if total <= 0}
+    assert set(recent.liked) == {item for item, total in totals.items() if total > 0}
+    left = {*stored, *recent.liked} - set(recent.disliked)
+    assert {ITEMS[axis] for axis in np.flatnonzero(np.zeros(6) if vector is None else vector)} == left

@@ -106,6 +106,32 @@ def test_what_was_rewarded_just_now_counts_as_seen(open_books: OpenStage) -> Non
     assert decision.items[0] not in stage.rank(user_id="reader-9", slots=60).items
 
 
+def test_what_was_disliked_just_now_is_seen_and_not_liked(open_books: OpenStage, spy: Spy) -> None:
+    stage = open_books(
+        {
+            "features": {"as_of": "2026-03-02T00:00:00Z"},
+            "guards": [{"use": "already_seen"}],
+            "feedback": {"rewards": {"click": 1.0, "regret": -1.0, "dismiss": 0.0}},
+            "exploration": {"stability": {"rejections": ["dismiss"]}},
+        },
+        plugins=[spy],
+    )
+    decision = stage.rank(user_id="reader-9", slots=4)
+    before = history_of(spy.request)
+    regretted, dismissed, dismissed_at_once, liked = decision.items
+
+    stage.reward(decision.decision_id, item_id=regretted)
+    stage.reward(decision.decision_id, item_id=regretted, kind="regret")
+    stage.reward(decision.decision_id, item_id=dismissed)
+    stage.reward(decision.decision_id, item_id=dismissed, kind="dismiss")
+    stage.reward(decision.decision_id, item_id=dismissed_at_once, kind="dismiss")
+    stage.reward(decision.decision_id, item_id=liked)
+    shown = stage.rank(user_id="reader-9", slots=60).items
+
+    assert history_of(spy.request) == (*before, liked)
+    assert set(decision.items).isdisjoint(shown)
+
+
 def test_blocked_items_never_reach_scoring(stage: Stage, spy: Spy) -> None:
     stage.rank(similar_to="chess-8", slots=5)
 

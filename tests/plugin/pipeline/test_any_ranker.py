@@ -305,6 +305,15 @@ def test_the_card_tells_what_was_trained_on_what_and_for_whom(
     assert card.training.rows + card.validation.rows == report.rows
     assert card.training.first < card.training.last <= card.validation.first < card.validation.last
     assert card.features == ranker.manifest.feature_names
+    # Without a share from retrieval all that nobody liked was drawn evenly.
+    assert card.sampling is not None
+    assert card.sampling.rows == "interactions"
+    assert card.sampling.requests["positive_from"] == SMALL.queries.positive_from
+    assert (card.sampling.negatives, card.sampling.retrieved_share) == (SMALL.negatives, 0.0)
+    assert card.sampling.drawn_from_retrieval == 0
+    liked = card.training.positives + card.validation.positives
+    assert card.sampling.drawn_evenly == report.rows - liked
+    assert card.by_use is None
     assert {"python", "explorank", "numpy", "lightgbm"} <= set(card.libraries)
     ndcg = card.metrics["ndcg@10"]
     assert ndcg.low <= ndcg.mean <= ndcg.high
@@ -336,4 +345,13 @@ def test_the_card_tells_what_was_trained_on_what_and_for_whom(
     page = (folder / "card.md").read_text(encoding="utf-8")
     for part in (card.model_sha256, "| user_age | 50 and over |", "| steps | `60` |"):
         assert part in page
-    assert json.loads((folder / "card.json").read_text())["format"] == "explorank.card/1"
+    assert f"| negatives wanted per request | {SMALL.negatives} |" in page
+    written = json.loads((folder / "card.json").read_text())
+    assert written["format"] == "explorank.card/1"
+
+    # A card of before this was written down is a card.
+    for added in ("encoder_fingerprint", "by_use", "sampling"):
+        del written[added]
+    (folder / "card.json").write_text(json.dumps(written))
+    earlier = ModelCard.read(folder)
+    assert earlier == replace(card, encoder_fingerprint="", by_use=None, sampling=None)

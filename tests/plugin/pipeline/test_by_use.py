@@ -235,19 +235,22 @@ def test_the_log_tells_what_was_rewarded(written: Settings) -> None:
     with load(host) as stage:
         for user in ("ann", "bob", None):
             taken = ("sea-1", "bread", "baking-2") if user else ("sea-1", "chess-1")
-            decision = stage.explore(
-                [*taken, "space-1"], [4.0, 3.0, 2.0, 1.0][: len(taken) + 1], user_id=user
-            )
+            shown = [*taken, "space-1", "chess-2"]
+            decision = stage.explore(shown, np.arange(len(shown), 0.0, -1.0), user_id=user)
             for item in taken:
                 stage.reward(decision.decision_id, item_id=item)
             stage.reward(decision.decision_id, item_id="space-1", kind="hidden")
-    wanted = with_by_use(written, log=True)
+            # Opened, and found to be the wrong thing: a reward above 0 alone says nothing.
+            stage.reward(decision.decision_id, item_id="chess-2")
+            stage.reward(decision.decision_id, item_id="chess-2", kind="hidden")
+    wanted = with_by_use(written, log=True).model_copy(update={"feedback": host.feedback})
 
     _, catalogue = build_catalogue(wanted)
 
-    means = catalogue.means_by_use(["sea-1"], ["baking-2", "chess-1", "space-1", "sea-1"])
+    means = catalogue.means_by_use(["sea-1"], ["baking-2", "chess-1", "space-1", "chess-2", "sea-1"])
     assert means[0] > 0
-    assert means[1:].tolist() == [0, 0, 0]  # of an anonymous visitor, of a kind that is no gain, of itself
+    # Of an anonymous visitor, of a kind that is no gain, of what was liked and then was not, of itself.
+    assert means[1:].tolist() == [0, 0, 0, 0]
 
 
 def test_what_is_missing_is_named_with_the_way_out(written: Settings, installation: Path) -> None:

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from explorank import Stage
+from explorank.artefacts import ArtefactStore
 from explorank.builtin.retrieval import history_of
 from explorank.errors import DataError
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import AdjacentSlots
 from explorank.hooks.types import Candidates, Features, RankingRequest
+from explorank.model_card import ModelCard
 from explorank.pipeline.examination import estimate_examination
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.logged_data import logged_data
@@ -44,7 +46,14 @@ class Spy:
 
 def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
     spy = Spy()
-    changes = {"exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}}}
+    changes = {
+        "exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}},
+        # What costs a little when nothing comes, so that a mere mention is more than that, and not liked.
+        "feedback": {
+            "rewards": {"click": 1.0, "regret": {"weight": -1.0, "maximum": 2.0}, "noticed": 0.0},
+            "default_reward": -0.1,
+        },
+    }
     stage = open_books(changes, plugins=[spy])
     rng = np.random.default_rng(0)
     due: dict[str, list[tuple[str, int, bool]]] = {}
@@ -55,6 +64,10 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
         clicks = rng.random(len(displayed)) < 0.6 * np.array(THETA)[: len(displayed)]
         for slot in np.flatnonzero(clicks).tolist():
             stage.reward(decision.decision_id, slot=slot)
+            if rng.random() < 0.3:
+                stage.reward(decision.decision_id, slot=slot, kind="regret")
+                clicks[slot] = False
+        stage.reward(decision.decision_id, slot=0, value=0.5, kind="noticed")
         due[decision.decision_id] = [(item, slot, bool(clicks[slot])) for slot, item in enumerate(displayed)]
     turned = stage.rank(user_id="reader-1", slots=SLOTS)
     stage.shown(turned.decision_id, turned.items[::-1])
@@ -101,6 +114,14 @@ def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
     assert isinstance(ranker, LightGBMRanker)
     assert "similarity_by_use" in ranker.manifest.feature_names
     assert report.queries + report.validation_queries == 60
+    card = ModelCard.read(ArtefactStore(settings.folder_path / "artefacts").verify("ranker", report.version))
+    assert card is not None
+    assert card.sampling is not None
+    assert (card.sampling.rows, card.sampling.drawn_evenly) == ("log", 0)
+    assert card.by_use == settings.retrieval.by_use.model_dump(mode="json")
+    assert "| rows from | log |" in card.to_markdown()
+    assert "| model | `auto` |" in card.to_markdown()
+    assert "evenly" not in card.to_markdown()
     with pytest.raises(DataError, match="--from-log"):
         train_ranker(settings, None, component=component)
 

@@ -300,6 +300,13 @@ def test_a_ranker_learns_from_what_its_retrievers_find(installation: Path) -> No
     for drawn, expected in zip(negatives, possible, strict=True):
         assert expected <= drawn
         assert len(drawn) <= 2
+    for part, users in ((past.training, past.training_users), (past.later, past.later_users)):
+        assert part.user_ids is not None
+        assert part.user_ids.tolist() == users.tolist()
+    sampling = past.sampling
+    assert (sampling.negatives, sampling.retrieved_share, sampling.retrievers) == (2, 1.0, ("shelf",))
+    assert sampling.drawn_from_retrieval == sum(map(len, possible))
+    assert sampling.drawn_from_retrieval + sampling.drawn_evenly == sum(map(len, negatives))
 
 
 def _by_request(data: RankingData, values: NDArray[Any] | None) -> list[NDArray[Any]]:

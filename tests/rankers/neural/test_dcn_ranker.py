@@ -33,6 +33,7 @@ from explorank.rankers import (
     TrainingOptions,
 )
 from explorank.rankers.neural.explaining import network_of
+from explorank.rankers.neural.metrics import ndcg
 
 Data = Callable[..., RankingData]
 
@@ -309,6 +310,38 @@ def test_heads_foresee_what_they_are_for(crossed_data: Data) -> None:
     told = ranker.explain(test.features[:20])
     assert told.link == "identity"
     assert told.scores == pytest.approx(seen["bought"][:20], abs=1e-5)
+
+
+def test_training_stops_by_the_outcome_that_serves() -> None:
+    """On the later slice the label runs against the outcome, so that it falls while the outcome is learnt."""
+
+    def requests(seed: int, sign: float, called: str) -> RankingData:
+        rng = np.random.default_rng(seed)
+        features = rng.standard_normal((2_000, 2)).astype(np.float32)
+        later = features[:, 0] if sign > 0 else -features[:, 1]
+        return RankingData(
+            features=features,
+            feature_names=("a", "b"),
+            labels=later > 0.5,
+            outcomes={"bought": (features[:, 1] > 0.5).astype(float)},
+            groups=np.full(200, 10),
+            called=called,
+        )
+
+    options = DCNOptions(
+        objective="binary",
+        hidden=(8,),
+        tasks=TaskOptions(outcomes=("bought",), score={"bought": 1.0}),
+        training=TrainingOptions(epochs=6, batch_rows=100, learning_rate=2e-2, patience=2),
+    )
+    valid = requests(2, -1.0, "validation")
+
+    ranker = DCNRanker.fit(requests(1, 1.0, "training"), valid=valid, options=options)
+
+    reached = ndcg(ranker.score(valid.features), valid.outcomes["bought"], valid.groups)
+    assert ranker.manifest.metrics["ndcg@10"] == pytest.approx(reached, abs=1e-6)
+    assert reached > 0.95
+    assert ranker.manifest.metrics["best_epoch"] > 1
 
 
 @pytest.mark.parametrize(("tolerance", "kind"), [(1.0, "int8"), (0.0, "float32")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from explorank.rankers import (
 )
 from explorank.rankers.neural.columns import ColumnLayout
 from explorank.rankers.neural.items import ItemVocabulary, history_columns
+from explorank.rankers.neural.judging import Judge
 from explorank.rankers.neural.metrics import log_loss, ndcg
 from explorank.rankers.neural.tasks import Tasks
 
@@ -84,6 +87,57 @@ def test_in_the_entire_space_a_head_is_a_product_and_the_score_a_weighted_sum() 
     assert tasks.score(outputs) == pytest.approx(np.array(expected) @ [1, 2, 0.1], rel=1e-6)
     assert tasks.link == "identity"
     assert Tasks.of(data, "binary", TaskOptions()).link == "logistic"
+
+
+def judged(
+    score: dict[str, float], *, objective: Any = "binary", entire_space: str = "", groups: bool = True
+) -> Judge:
+    """Five rows of two requests; what they pay is unknown of the first."""
+    data = RankingData(
+        features=np.zeros((5, 1)),
+        feature_names=("x",),
+        labels=np.array([0.0, 1, 1, 1, 0]),
+        outcomes={"buys": [nan, 0, 1, 0, 1], "pays": [nan, -3, 6, 2, 1]},
+        groups=np.array([3, 2]) if groups else None,
+        weights=np.array([1.0, 1, 2, 1, 1]),
+        called="validation",
+    )
+    options = TaskOptions(outcomes=("buys", "pays"), entire_space=entire_space, score=score)
+    return Judge.of(Tasks.of(data, objective, options), data)
+
+
+def test_a_network_is_judged_by_the_outcome_that_serves() -> None:
+    label, buys, both = judged({"label": 1}), judged({"buys": 1}), judged({"label": 1, "pays": 0.5})
+    assert label.truth.tolist() == [0, 1, 1, 1, 0]
+    assert (buys.rows.tolist(), buys.truth.tolist()) == ([1, 2, 3, 4], [0, 1, 0, 1])
+    assert buys.groups is not None
+    assert buys.groups.tolist() == [2, 2]
+    # Of the entire space nothing follows on a label of 0, whatever the log says.
+    assert judged({"buys": 1}, entire_space="buys").truth.tolist() == [0, 0, 1, 0, 0]
+    assert both.truth.tolist() == [-0.5, 4.0, 2.0, 0.5]
+
+    # Places are by the heads that serve alone: the label's output says the reverse.
+    outputs = np.array([[9, 0, 0], [5, -1, 0], [1, 1, 0], [5, -1, 0], [1, 1, 0]], np.float32)
+    assert buys.figure(outputs) == (1.0, {"ndcg@10": 1.0})
+    # The gain of an amount is the amount itself, and 0 below: 4 stands second, 2 and 0.5 first and second.
+    reached = both.ndcg_at_10(np.array([1.0, 0.0, 1.0, 0.0]))
+    assert reached == pytest.approx((1 / np.log2(3) + 1.0) / 2)
+
+
+def test_without_requests_a_probability_has_a_log_loss_and_an_amount_an_error() -> None:
+    outputs = np.zeros((5, 3), np.float32)
+    assert judged({"buys": 2}, groups=False).figure(outputs)[1] == {"log_loss": pytest.approx(np.log(2))}
+    # The head's 0 stands for the mean of what was paid, 1.5; weights are 1, 2, 1 and 1.
+    error = (4.5**2 + 2 * 4.5**2 + 0.5**2 + 0.5**2) / 5
+    assert judged({"pays": 1}, groups=False).figure(outputs)[1] == {"squared_error": pytest.approx(error)}
+
+
+def test_a_later_slice_that_knows_nothing_of_what_serves_is_refused() -> None:
+    data = with_outcomes(buys=[0.0, 1, 1, 0])
+    tasks = Tasks.of(data, "binary", TaskOptions(outcomes=("buys",), score={"buys": 1}))
+    unknown = replace(data, outcomes={"buys": np.full(4, nan)}, called="validation")
+    with pytest.raises(InvalidTraining, match=r"No row of the validation data knows all of 'buys'"):
+        Judge.of(tasks, unknown)
 
 
 def test_an_outcome_that_cannot_be_learnt_is_named() -> None:

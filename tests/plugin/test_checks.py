@@ -1,0 +1,62 @@
+"""`explorank check` reads what is published once, however many of its parts are about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from explorank.artefacts import ArtefactStore
+from explorank.assembly import CALIBRATION
+from explorank.checks import run_checks
+from explorank.hooks.exploration import Calibration
+from explorank.rankers import LightGBMRanker
+from explorank.retrieval import Catalogue
+from explorank.settings import parse_settings
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a ranker and a catalogue were read."""
+    counted: Counter[str] = Counter()
+    for loaded in (LightGBMRanker, Catalogue):
+        real = loaded.load
+
+        def load(*given: Any, real: Any = real, name: str = loaded.__name__, **options: Any) -> Any:
+            counted[name] += 1
+            return real(*given, **options)
+
+        monkeypatch.setattr(loaded, "load", load)
+    return counted
+
+
+def test_each_part_is_loaded_once(installation: Path, loads: Counter[str]) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    written["exploration"] = {"warm_start": True, "features": ["score"], "policy": {"use": "linear_thompson"}}
+    settings = parse_settings(written, installation)
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    store.publish(CALIBRATION, Calibration([-2.0, 2.0], [0.0, 1.0], ranker="another").save)
+
+    found = {result.name: result.verdict for result in run_checks(settings)}
+
+    assert found["catalogue"] == found["ranker"] == "ok"
+    assert found["calibration"] == "warning"  # which needs the ranker, too
+    assert loads == {"LightGBMRanker": 1, "Catalogue": 1}
+
+
+def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    settings = parse_settings(written, installation)
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current = store.current("ranker")
+    assert current is not None
+    (current[1] / "model.txt").write_text("?", encoding="utf-8")
+
+    found = {result.name: result for result in run_checks(settings)}
+
+    assert found["ranker"].verdict == "wrong"
+    assert "model.txt is damaged" in found["ranker"].detail
+    assert found["catalogue"].verdict == "ok"
