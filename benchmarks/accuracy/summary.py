@@ -42,11 +42,7 @@ class Record:
 
     def of_users(self, measure: str) -> NDArray[np.float64]:
         """Return each user's mean over the seeds, (u,), NaN for those never asked about."""
-        every = np.stack([figures[measure] for figures in self.by_seed])
-        asked = np.isfinite(every)
-        count = asked.sum(axis=0)
-        sums = np.where(asked, every, 0.0).sum(axis=0)
-        return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+        return mean_of_seeds([figures[measure] for figures in self.by_seed])
 
     def of_seeds(self, measure: str) -> list[float]:
         """Return the mean over users of each seed."""
@@ -86,6 +82,24 @@ class Record:
             "seconds": float(np.median(self.seconds)),
             "mib": float(np.median(self.mib)),
         }
+
+
+def mean_of_seeds(by_seed: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return each user's mean over the seeds that asked about them, (u,), NaN for those never asked about."""
+    every = np.stack(by_seed)
+    asked = np.isfinite(every)
+    count = asked.sum(axis=0)
+    return np.where(count > 0, np.where(asked, every, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def told(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return aggregates of each contender, and its gain in NDCG over every other: nothing of any user."""
+    results = []
+    for record in records:
+        gains = {other.name: record.gain(other, "ndcg") for other in records if other is not record}
+        beyond = {name: [gain.mean, gain.low, gain.high] for name, gain in gains.items()}
+        results.append({**record.to_dict(), "ndcg_beyond": beyond})
+    return results
 
 
 def table(records: Sequence[Record], against: Sequence[str]) -> list[str]:
