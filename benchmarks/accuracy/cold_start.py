@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.metrics import accuracy, best_of
-from benchmarks.accuracy.summary import mean_of_seeds
+from benchmarks.accuracy.summary import half_width, mean_of_seeds, of_seeds_told
 from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
 from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.retrieval.collaborative import EASE, ContentMapping, ImplicitALS, Interactions
@@ -56,6 +56,7 @@ class Found:
         return {
             "situation": self.situation, "system": self.system, "recall": self.recall.mean,
             "interval_over_users": interval, "users": self.users, "by_seed": list(self.by_seed),
+            "half_width_over_seeds": half_width(self.by_seed),
             "beyond": {name: [one.mean, one.low, one.high] for name, one in self.beyond.items()},
         }  # fmt: skip
 
@@ -212,7 +213,10 @@ def tables(found: Sequence[Found]) -> list[str]:
             f"| system | recall@{cutoff} | beyond popularity |",
             "|---|---:|---:|",
         ]
-        lines += [f"| {one.system} | {one.recall} | {_beyond_popularity(one)} |" for one in own]
+        lines += [
+            f"| {one.system} | {of_seeds_told(one.recall, one.by_seed)} | {_beyond_popularity(one)} |"
+            for one in own
+        ]
         lines.append("")
     return lines
 
