@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from benchmarks import environment
 from benchmarks.accuracy import cold_start, contenders
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
-from benchmarks.accuracy.summary import Record, table
+from benchmarks.accuracy.summary import Record, table, told
 from benchmarks.accuracy.two_stage import OPTIONS, rankers
 from benchmarks.accuracy.worlds import World, world
 from explorank.demo.data import DemoData, movielens, own_data
@@ -40,8 +40,8 @@ def play(
     ranker_names: Sequence[str],
     ablation: bool,
     with_towers: bool = True,
-) -> list[Record]:
-    """Return the figures of every contender under each of `seeds`, in the order of the table."""
+) -> Iterator[list[Record]]:
+    """Yield the figures of every contender, in the order of the table, under the first of `seeds`, the first two, …."""
     records: dict[str, Record] = {}
     for seed in seeds:
         split = protocol.split(data.interactions, seed)
@@ -65,7 +65,7 @@ def play(
             sys.stderr.write(
                 f"{protocol.name}, seed {seed}: {entry.name} {record.of_seeds('ndcg')[-1]:.4f}\n"
             )
-    return list(records.values())
+        yield list(records.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,23 +90,30 @@ def _run(options: argparse.Namespace) -> None:
     lines = environment.lines(facts)
     for name in options.protocol:
         protocol = PROTOCOLS[name]
-        records = play(
+        records: list[Record] = []
+        for records in play(
             data,
             protocol,
             seeds=seeds,
             ranker_names=options.rankers,
             ablation=options.ablation,
             with_towers=not options.no_towers,
-        )
+        ):
+            written["protocols"][name] = told(records)
+            _write(options.json, written)
         lines += ["", f"### {name}: {protocol.says}", "", *table(records, (contenders.POPULAR, "EASE"))]
-        written["protocols"][name] = [record.to_dict() for record in records]
     if options.cold_start:
-        told = cold_start.play(data, seeds=seeds)
-        lines += ["", *cold_start.tables(told)]
-        written["cold_start"] = [one.to_dict() for one in told]
+        found: list[cold_start.Found] = []
+        for found in cold_start.play(data, seeds=seeds):
+            written["cold_start"] = [one.to_dict() for one in found]
+            _write(options.json, written)
+        lines += ["", *cold_start.tables(found)]
     sys.stdout.write("\n".join(lines) + "\n")
-    if options.json is not None:
-        options.json.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(path: Path | None, written: Mapping[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def _data(options: argparse.Namespace) -> DemoData:
@@ -136,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--users", type=Path, metavar="PATH", help="user_id and any other columns")
     parser.add_argument(
         "--protocol", nargs="*", metavar="NAME", default=["user75", "user80", "time"],
-        help=f"some of {', '.join(PROTOCOLS)}; default: user75 user80 time",
+        help=f"some of {', '.join(PROTOCOLS)}, or none at all; default: user75 user80 time",
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument(
@@ -153,7 +160,10 @@ def _parser() -> argparse.ArgumentParser:
         "--no-towers", action="store_true", help="leave out TwoTower, which takes most of the time"
     )
     parser.add_argument("--cold-start", action="store_true", help="also measure items and users never seen")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to PATH")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH",
+        help="also write the figures to PATH, after each seed, with everybody's difference to everybody else",
+    )  # fmt: skip
     parser.add_argument("--cache", type=Path, default=CACHE, help="keeps the texts' embeddings")
     return parser
 

@@ -6,19 +6,23 @@ how many of theirs are among the first 100 of the whole catalogue, and among the
 **Users.** A random tenth of the users is taken out. Each is known by profile and first k interactions only; the rest
 is to be foreseen, among the first 100.
 
-Intervals are bootstraps over users; a user asked about under several seeds counts once, by the mean.
+Intervals are bootstraps over users; a user asked about under several seeds counts once, by the mean. Differences
+between systems are user by user and seed by seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.metrics import accuracy, best_of
+from benchmarks.accuracy.summary import half_width, mean_of_seeds, of_seeds_told
 from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
 from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.retrieval.collaborative import EASE, ContentMapping, ImplicitALS, Interactions
@@ -28,6 +32,10 @@ SHARE: Final = 0.1
 FIRST: Final = (0, 1, 5, 10)
 _WIDE: Final = 100
 _AMONG_NEW: Final = 20
+_POPULAR: Final = "popularity"
+
+_Figures: TypeAlias = dict[tuple[str, str], list[NDArray[np.float64]]]
+"""By situation and system, for each seed the recall of every user (u,), NaN for those not asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +45,19 @@ class Found:
     situation: str
     system: str
     recall: Interval
+    by_seed: Sequence[float]
     users: int
+    beyond: Mapping[str, Interval]
+    """The difference to each other system of the situation."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         interval = [self.recall.low, self.recall.high]
         return {
             "situation": self.situation, "system": self.system, "recall": self.recall.mean,
-            "interval_over_users": interval, "users": self.users,
+            "interval_over_users": interval, "users": self.users, "by_seed": list(self.by_seed),
+            "half_width_over_seeds": half_width(self.by_seed),
+            "beyond": {name: [one.mean, one.low, one.high] for name, one in self.beyond.items()},
         }  # fmt: skip
 
 
@@ -78,7 +91,7 @@ def item_scores(cut: ItemCut, data: World, seed: int) -> Iterator[tuple[str, NDA
     histories = cut.known.matrix[cut.users]
     content, people = known_of_items(data.side), known_of_users(data.side)
     popularity = cut.known.popularity + np.random.default_rng(seed).random(len(cut.new))  # ties are drawn
-    yield "popularity", np.broadcast_to(popularity, histories.shape)
+    yield _POPULAR, np.broadcast_to(popularity, histories.shape)
     if content is None or data.side.content is None:
         return
     yield "content similarity", (histories @ data.side.content) @ data.side.content.T
@@ -103,42 +116,36 @@ def mapped(
     return als.with_factors(cut.new, mapping.factors(content[cut.new]))
 
 
-def _items(data: World, seeds: Sequence[int]) -> Iterator[Found]:
+def _items(data: World, seed: int) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
     wide, narrow = "new items, among all", "new items, among the new alone"
-    figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
-    for seed in seeds:
-        cut = new_items(data.interactions, seed)
-        taken, wanted = (part.matrix[cut.users] for part in (cut.known, cut.held_out))
-        for name, scores in item_scores(cut, data, seed):
-            among_new = np.where(cut.new, scores, -np.inf)
-            for situation, ranked, k in ((wide, scores, _WIDE), (narrow, among_new, _AMONG_NEW)):
-                recall = np.full(len(data.interactions.user_ids), np.nan)
-                recall[cut.users] = accuracy(best_of(ranked, taken, k), wanted).recall
-                figures.setdefault((situation, name), []).append(recall)
-    yield from _summed(figures)
+    cut = new_items(data.interactions, seed)
+    taken, wanted = (part.matrix[cut.users] for part in (cut.known, cut.held_out))
+    for name, scores in item_scores(cut, data, seed):
+        among_new = np.where(cut.new, scores, -np.inf)
+        for situation, ranked, k in ((wide, scores, _WIDE), (narrow, among_new, _AMONG_NEW)):
+            recall = np.full(len(data.interactions.user_ids), np.nan)
+            recall[cut.users] = accuracy(best_of(ranked, taken, k), wanted).recall
+            yield situation, name, recall
 
 
-def _users(data: World, seeds: Sequence[int]) -> Iterator[Found]:
-    figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+def _users(data: World, seed: int) -> Iterator[tuple[str, str, NDArray[np.float64]]]:
     people = known_of_users(data.side)
-    for seed in seeds:
-        everyone = data.interactions
-        generator = np.random.default_rng(seed)
-        count = len(everyone.user_ids)
-        new = np.sort(generator.choice(count, max(int(SHARE * count), 1), replace=False))
-        known = everyone.take(~np.isin(everyone.users, new)).without_times()
-        systems = _user_systems(data, known, seed)
-        for first in FIRST:
-            begun, rest = _first(everyone, new, first)
-            taken, wanted = begun.matrix[new], rest.matrix[new]
-            for name, system in systems:
-                if first == 0 and name not in {"popularity", "TwoTower"}:
-                    continue  # the others know nothing without a history
-                given = None if people is None else people[new]
-                recall = np.full(count, np.nan)
-                recall[new] = accuracy(best_of(system(taken, given), taken, _WIDE), wanted).recall
-                figures.setdefault((f"new users, {first} interactions known", name), []).append(recall)
-    yield from _summed(figures)
+    everyone = data.interactions
+    generator = np.random.default_rng(seed)
+    count = len(everyone.user_ids)
+    new = np.sort(generator.choice(count, max(int(SHARE * count), 1), replace=False))
+    given = None if people is None else people[new]
+    known = everyone.take(~np.isin(everyone.users, new)).without_times()
+    systems = _user_systems(data, known, seed)
+    for first in FIRST:
+        begun, rest = _first(everyone, new, first)
+        taken, wanted = begun.matrix[new], rest.matrix[new]
+        for name, system in systems:
+            if first == 0 and name not in {_POPULAR, "TwoTower"}:
+                continue  # the others know nothing without a history
+            recall = np.full(count, np.nan)
+            recall[new] = accuracy(best_of(system(taken, given), taken, _WIDE), wanted).recall
+            yield f"new users, {first} interactions known", name, recall
 
 
 def _user_systems(data: World, known: Interactions, seed: int) -> Sequence[tuple[str, Any]]:
@@ -149,7 +156,7 @@ def _user_systems(data: World, known: Interactions, seed: int) -> Sequence[tuple
     )
 
     return [
-        ("popularity", lambda histories, given: np.broadcast_to(popularity, histories.shape)),
+        (_POPULAR, lambda histories, given: np.broadcast_to(popularity, histories.shape)),
         ("EASE", lambda histories, given: ease.scores_of_many(histories)),
         ("implicit ALS", lambda histories, given: als.scores_of_many(histories)),
         ("TwoTower", towers.scores_of_many),
@@ -165,18 +172,33 @@ def _first(
     return interactions.take(own & (place < count)), interactions.take(own & (place >= count))
 
 
-def _summed(figures: dict[tuple[str, str], list[NDArray[np.float64]]]) -> Iterator[Found]:
-    for (situation, system), by_seed in figures.items():
-        every = np.stack(by_seed)
-        asked = np.isfinite(every)
-        count = asked.sum(axis=0)
-        means = np.where(asked, every, 0.0).sum(axis=0) / np.maximum(count, 1)
-        yield Found(situation, system, bootstrap(means[count > 0], seed=0), int((count > 0).sum()))
+def _summed(figures: _Figures) -> Iterator[Found]:
+    by_user = {key: mean_of_seeds(by_seed) for key, by_seed in figures.items()}
+    for (situation, system), means in by_user.items():
+        yield Found(
+            situation,
+            system,
+            bootstrap(means, seed=0),
+            [float(np.nanmean(recall)) for recall in figures[situation, system]],
+            int(np.isfinite(means).sum()),
+            {
+                name: bootstrap(means - others, seed=0)
+                for (where, name), others in by_user.items()
+                if where == situation and name != system
+            },
+        )
 
 
-def play(data: World, *, seeds: Sequence[int]) -> list[Found]:
-    """Return what each system found of new items and of new users."""
-    return [*_items(data, seeds), *_users(data, seeds)]
+def play(data: World, *, seeds: Sequence[int]) -> Iterator[list[Found]]:
+    """Yield what each system found of new items and of new users under the first of `seeds`, the first two, …."""
+    figures: _Figures = {}
+    for seed in seeds:
+        for situation, system, recall in chain(_items(data, seed), _users(data, seed)):
+            if np.isnan(recall).all():
+                continue  # nobody has so many interactions
+            figures.setdefault((situation, system), []).append(recall)
+            sys.stderr.write(f"{situation}, seed {seed}: {system} {np.nanmean(recall):.4f}\n")
+        yield list(_summed(figures))
 
 
 def tables(found: Sequence[Found]) -> list[str]:
@@ -188,9 +210,16 @@ def tables(found: Sequence[Found]) -> list[str]:
         lines += [
             f"### {situation} ({own[0].users} users)",
             "",
-            f"| system | recall@{cutoff} |",
-            "|---|---:|",
+            f"| system | recall@{cutoff} | beyond popularity |",
+            "|---|---:|---:|",
         ]
-        lines += [f"| {one.system} | {one.recall} |" for one in own]
+        lines += [
+            f"| {one.system} | {of_seeds_told(one.recall, one.by_seed)} | {_beyond_popularity(one)} |"
+            for one in own
+        ]
         lines.append("")
     return lines
+
+
+def _beyond_popularity(one: Found) -> str:
+    return f"{one.beyond[_POPULAR]:+}" if _POPULAR in one.beyond else ""

@@ -104,6 +104,7 @@ def variants() -> tuple[Variant, ...]:
         )
     listed.append(Variant(name="Sequence", ranker="sequence", options={}))
     of("Sequence", "sequence", "no dropout", dropout=0.0)
+    of("Sequence", "sequence", "FGM 0.5", adversarial=0.5)
     of("Sequence", "sequence", "FGM 1", adversarial=1.0)
     of("Sequence", "sequence", "noise 0.3", noise=0.3)
     return tuple(listed)
@@ -181,13 +182,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="benchmarks.accuracy.neural_options", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N")
-    parser.add_argument("--only", nargs="+", metavar="BEGINNING", help="variants whose names begin so")
+    parser.add_argument(
+        "--only", nargs="+", choices=[one.name for one in every], metavar="NAME",
+        help="variants of these names alone",
+    )  # fmt: skip
     parser.add_argument("--share", type=float, default=0.2, help="of the requests, to train on; default: 0.2")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    chosen = [one for one in every if options.only is None or one.name.startswith(tuple(options.only))]
+    chosen = [one for one in every if options.only is None or one.name in options.only]
     seeds = range(1, options.seeds + 1)
     data = world(movielens(), CACHE)
     played = play(

@@ -42,11 +42,7 @@ class Record:
 
     def of_users(self, measure: str) -> NDArray[np.float64]:
         """Return each user's mean over the seeds, (u,), NaN for those never asked about."""
-        every = np.stack([figures[measure] for figures in self.by_seed])
-        asked = np.isfinite(every)
-        count = asked.sum(axis=0)
-        sums = np.where(asked, every, 0.0).sum(axis=0)
-        return np.where(count > 0, sums / np.maximum(count, 1), np.nan)
+        return mean_of_seeds([figures[measure] for figures in self.by_seed])
 
     def of_seeds(self, measure: str) -> list[float]:
         """Return the mean over users of each seed."""
@@ -62,10 +58,7 @@ class Record:
 
     def over_seeds(self, measure: str) -> float | None:
         """Return half the width of Student's 95 % interval of the mean over seeds; None for a single seed."""
-        means = self.of_seeds(measure)
-        if len(means) < 2:
-            return None
-        return float(stats.t.ppf(0.975, len(means) - 1) * np.std(means, ddof=1) / np.sqrt(len(means)))
+        return half_width(self.of_seeds(measure))
 
     def to_dict(self) -> dict[str, Any]:
         """Return aggregates only: nothing of any user."""
@@ -88,6 +81,37 @@ class Record:
         }
 
 
+def mean_of_seeds(by_seed: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return each user's mean over the seeds that asked about them, (u,), NaN for those never asked about."""
+    every = np.stack(by_seed)
+    asked = np.isfinite(every)
+    count = asked.sum(axis=0)
+    return np.where(count > 0, np.where(asked, every, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def half_width(by_seed: Sequence[float]) -> float | None:
+    """Return half the width of Student's 95 % interval of the mean of `by_seed`; None for a single seed."""
+    if len(by_seed) < 2:
+        return None
+    return float(stats.t.ppf(0.975, len(by_seed) - 1) * np.std(by_seed, ddof=1) / np.sqrt(len(by_seed)))
+
+
+def of_seeds_told(interval: Interval, by_seed: Sequence[float]) -> str:
+    """Return the mean with its interval over users and, of several seeds, half the width of that over seeds."""
+    width = half_width(by_seed)
+    return f"{interval}" + ("" if width is None else f" ±{width:.3f}")
+
+
+def told(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return aggregates of each contender, and its gain in NDCG over every other: nothing of any user."""
+    results = []
+    for record in records:
+        gains = {other.name: record.gain(other, "ndcg") for other in records if other is not record}
+        beyond = {name: [gain.mean, gain.low, gain.high] for name, gain in gains.items()}
+        results.append({**record.to_dict(), "ndcg_beyond": beyond})
+    return results
+
+
 def table(records: Sequence[Record], against: Sequence[str]) -> list[str]:
     """Return Markdown: a row per contender, and its gain in NDCG over each of `against`."""
     bases = [record for name in against for record in records if record.name == name]
@@ -99,7 +123,7 @@ def table(records: Sequence[Record], against: Sequence[str]) -> list[str]:
     for record in records:
         cells = [
             record.name,
-            *(_told(record, measure) for measure in MEASURES),
+            *(of_seeds_told(record.interval(measure), record.of_seeds(measure)) for measure in MEASURES),
             f"{np.mean(record.coverage):.3f}",
             *("" if record is base else f"{record.gain(base, 'ndcg'):+}" for base in bases),
             f"{np.median(record.seconds):.1f}",
@@ -107,9 +131,3 @@ def table(records: Sequence[Record], against: Sequence[str]) -> list[str]:
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def _told(record: Record, measure: str) -> str:
-    interval = record.interval(measure)
-    seeds = record.over_seeds(measure)
-    return f"{interval}" + ("" if seeds is None else f" ±{seeds:.3f}")

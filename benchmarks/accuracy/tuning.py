@@ -1,6 +1,6 @@
 """Where the defaults of the first stage and of the full system's rankers come from.
 
-    python -m benchmarks.accuracy.tuning
+    python -m benchmarks.accuracy.tuning [--rankers lightgbm dcn sequence]
 
 Options are compared by NDCG@10 on the last fold of the training part of MovieLens-100K under `user75`, seed 0: no
 test interaction is looked at.
@@ -8,8 +8,9 @@ test interaction is looked at.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.accuracy import two_stage
 from benchmarks.accuracy.__main__ import CACHE
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Split
-from benchmarks.accuracy.worlds import world
+from benchmarks.accuracy.worlds import World, world
 from explorank.demo.data import movielens
 from explorank.retrieval.collaborative import (
     EASE,
@@ -64,6 +65,7 @@ def rankers() -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any]]]:
             {},
             {"training": {"epochs": 3}},
             {"width": 16, "layers": 1, "history": 30, "training": {"epochs": 4, "dropout": 0.3}},
+            *({"training": {"adversarial": strength}} for strength in (0.25, 0.5, 1.0, 2.0)),
         ],
     }
     for name, variants in neural.items():
@@ -79,24 +81,38 @@ def validated(model: Any, options: Any, fold: Fold) -> float:
     return float(np.nanmean(accuracy(best_of(scores, taken, 10), fold.held_out.matrix[users]).ndcg))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, and print the best first."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.accuracy.tuning", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--rankers", nargs="+", choices=sorted({name for name, *_ in rankers()}), metavar="NAME",
+        help="compare these alone; default: all rankers, and the models before them",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
     data = world(movielens(), CACHE)
     split = PROTOCOLS["user75"].split(data.interactions, 0)
     *_, last = folds_by_user(split.train, 4, 0)
-    found = [(validated(model, options, last), repr(options)) for model, options in models()]
-    _tell("models", found)
+    if options.rankers is None:
+        _tell("models", [(validated(model, its, last), repr(its)) for model, its in models()])
+    chosen = [one for one in rankers() if options.rankers is None or one[0] in options.rankers]
+    _tell("rankers", list(_ranked(chosen, last, data)))
+
+
+def _ranked(
+    chosen: Sequence[tuple[str, dict[str, Any], Mapping[str, Any]]], last: Fold, data: World
+) -> Iterator[tuple[float, str]]:
     within = Split(last.known, last.held_out)
     rows = two_stage.gather(within, data.side, FirstStageOptions(), 0)
     shape, taken, held_out = last.known.matrix.shape, last.known.matrix, last.held_out.matrix
-    found = []
-    for name, differs, options in rankers():
+    for name, differs, options in chosen:
         scores = rows.scored(two_stage.trained(name, options, rows.train, rows.valid, 0), shape)
         lists = best_of(scores[within.users], taken[within.users], 10)
         ndcg = float(np.nanmean(accuracy(lists, held_out[within.users]).ndcg))
-        found.append((ndcg, f"{name} {differs}"))
-    _tell("rankers", found)
+        sys.stderr.write(f"{name} {differs} {ndcg:.4f}\n")
+        yield ndcg, f"{name} {differs}"
 
 
 def _tell(what: str, found: list[tuple[float, str]]) -> None:

@@ -162,6 +162,18 @@ def test_intervals_are_over_users_and_over_seeds() -> None:
     assert record.gain(record, "ndcg").high == 0.0
 
 
+def test_what_is_written_has_each_difference_user_by_user() -> None:
+    summary, metrics = module("summary"), module("metrics")
+    records = [summary.Record(name, users=2) for name in ("worse", "better")]
+    for record, ndcg in zip(records, ([0.2, 0.6], [0.3, 0.7]), strict=True):
+        figures = np.array(ndcg)
+        record.add(np.array([0, 1]), metrics.Accuracy(figures, figures, figures, 0.5), 1.0, 2.0)
+
+    worse, better = summary.told(records)
+    assert better["ndcg_beyond"] == {"worse": pytest.approx([0.1, 0.1, 0.1])}
+    assert worse["ndcg_beyond"] == {"better": pytest.approx([-0.1, -0.1, -0.1])}
+
+
 def test_new_items_are_in_no_training_interaction() -> None:
     every = interactions(3)
     cut = module("cold_start").new_items(every, 0)
@@ -169,6 +181,29 @@ def test_new_items_are_in_no_training_interaction() -> None:
     assert not cut.new[cut.known.items].any()
     assert cut.new[cut.held_out.items].all()
     assert len(cut.known) + len(cut.held_out) == len(every)
+
+
+def test_recall_of_what_is_new_is_told_seed_by_seed_and_beyond_each_other_system(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clubs of fifteen items: whoever reads a history finds more of the club's than counting does."""
+    cold_start, world = module("cold_start"), module("worlds").World
+    monkeypatch.setattr(cold_start, "_WIDE", 10)
+    generator = np.random.default_rng(0)
+    rows = [(u, i + 15 * (u % 2)) for u in range(40) for i in generator.choice(15, 9, replace=False)]
+    every = Interactions.of([f"u{u:02}" for u, _ in rows], [f"i{i:02}" for _, i in rows])
+    *_, last = cold_start.play(world("clubs", every, SideInformation()), seeds=[0, 1])
+
+    found = {one.system: one for one in last if one.situation == "new users, 5 interactions known"}
+    assert found["EASE"].recall.mean == 1.0, "all that is left of the club"
+    assert len(found["EASE"].by_seed) == 2
+    assert found["EASE"].users in range(4, 9)
+    gain = found["EASE"].beyond["popularity"]
+    assert gain.mean == pytest.approx(1.0 - found["popularity"].recall.mean)
+    assert found["popularity"].beyond["EASE"].mean == pytest.approx(-gain.mean)
+    assert not any("10 interactions" in one.situation for one in last), "nobody has more than nine"
+    told = cold_start.tables(last)
+    assert f"| EASE | {found['EASE'].recall} ±0.000 | {gain:+} |" in told
 
 
 def test_all_that_is_known_is_scaled_and_filled() -> None:
@@ -268,8 +303,14 @@ def test_users_of_whom_training_knows_nothing_are_refused(tables: Path) -> None:
     late = Interactions.of(["u", "v"], ["a", "b"], times=[1.0, 2.0])
     data = module("worlds").World("late", late, SideInformation())
     with pytest.raises(DataError, match="no user of the test part"):
-        module("__main__").play(
-            data, module("protocols").PROTOCOLS["time"], seeds=[0], ranker_names=["lightgbm"], ablation=False
+        next(
+            module("__main__").play(
+                data,
+                module("protocols").PROTOCOLS["time"],
+                seeds=[0],
+                ranker_names=["lightgbm"],
+                ablation=False,
+            )
         )
 
 
