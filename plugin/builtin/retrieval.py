@@ -26,6 +26,7 @@ from explorank.hooks.types import (
 from explorank.retrieval import (
     Catalogue,
     FoundRows,
+    LearnedEmbeddings,
     NewItems,
     Popular,
     RetrievalQuery,
@@ -58,6 +59,7 @@ class RetrievalPlugin:
         """Add the built-in retrievers."""
         registry.retriever("similar_to_history", SimilarToHistory)
         registry.retriever("similar_by_use", SimilarByUse)
+        registry.retriever("learned_embeddings", LearnedEmbeddings)
         registry.retriever("popular", Popular)
         registry.retriever("new_items", NewItems)
 
