@@ -1,11 +1,9 @@
-"""Which items have the same users: the interactions that tell it, the table that serves, and its past for training."""
+"""Which items have the same users: the table that serves, and its past for training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,52 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.errors import DataError
-from explorank.hooks.feedback import read_log
-from explorank.pipeline.quarantine import UsableTables, usable_tables
-from explorank.pipeline.tables import past_interactions, read_table
 from explorank.retrieval import Catalogue
 from explorank.retrieval.collaborative import EASE, Interactions, ItemKNN, NeighbourTable
-from explorank.settings import ByUseSettings, Settings
+from explorank.settings import ByUseSettings
 
 _EASE_UP_TO: Final = 5_000
 """Items for which EASE takes some ten seconds and 400 MB; both grow fast."""
 
 
-def tables_by_use(settings: Settings, given: Path | None = None) -> UsableTables | None:
-    """Return the checked table of interactions at `given`, or else at `retrieval.by_use.interactions`.
+def table_by_use(by_use: ByUseSettings, events: pd.DataFrame, item_ids: NDArray[np.str_]) -> NeighbourTable:
+    """Return the table of what has the same users among `item_ids` (n,), by liked `events`.
 
-    None where neither names one. Raises `DataError` for a table that cannot be read.
+    Raises `DataError` where there are too few to tell anything.
     """
-    by_use = settings.retrieval.by_use
-    path = given
-    if path is None and by_use is not None and by_use.interactions is not None:
-        path = settings.path(by_use.interactions)
-    return None if path is None else usable_tables(settings, interactions=read_table(path))
-
-
-def table_by_use(
-    settings: Settings,
-    interactions: pd.DataFrame | None,
-    item_ids: NDArray[np.str_],
-    *,
-    until: datetime | None = None,
-) -> NeighbourTable | None:
-    """Return the table of what has the same users among `item_ids` (n,), or None where settings want none.
-
-    `interactions` is what `past_interactions` returns, by default of the table that the settings name; `until` leaves
-    out what came later. Raises `DataError` where there are no interactions, or too few to tell anything.
-    """
-    by_use = settings.retrieval.by_use
-    if by_use is None:
-        if interactions is None:
-            return None
-        raise DataError(
-            "Interactions tell which items have the same users, and `retrieval.by_use` does not ask for that, so they "
-            "would be read for nothing. Set `retrieval: {by_use: {}}`, or build without them."
-        )
-    events = known_events(settings) if interactions is None else liked_events(settings, interactions)
-    if until is not None:
-        events = events[events["timestamp"] <= until]
     table = fit_table(by_use, events, item_ids)
     if table is None:
         raise DataError(
@@ -66,49 +31,6 @@ def table_by_use(
             "the same users. Bring more interactions, lower `features.positive_from`, or remove `retrieval.by_use`."
         )
     return table
-
-
-def known_events(settings: Settings) -> pd.DataFrame:
-    """Return what `liked_events` does, by the sources that settings name; raise `DataError` where they name none."""
-    by_use, tables = settings.retrieval.by_use, tables_by_use(settings)
-    if tables is not None and tables.interactions is not None:
-        return liked_events(settings, past_interactions(tables.interactions))
-    if by_use is None or not by_use.log:
-        raise DataError(
-            "`retrieval.by_use` asks for interactions, which tell what has the same users, and nothing names any. Pass "
-            "`--interactions FILE`, or set `retrieval.by_use.interactions: FILE` or `retrieval.by_use.log: true`."
-        )
-    return liked_events(settings, None)
-
-
-def liked_events(settings: Settings, interactions: pd.DataFrame | None) -> pd.DataFrame:
-    """Return `user_id`, `item_id` and UTC `timestamp` of what users liked, by interactions and by the decision log.
-
-    The log counts where `retrieval.by_use.log` is set: what earned a reward above 0 by its kind's weight.
-    """
-    by_use, features = settings.retrieval.by_use, settings.features
-    columns = ["user_id", "item_id", "timestamp"]
-    parts = []
-    if interactions is not None:
-        positive_from = 1.0 if features is None else features.positive_from
-        parts.append(interactions.loc[interactions["value"] >= positive_from, columns])
-    if by_use is not None and by_use.log:
-        rows = list(_rewarded(settings))
-        logged = pd.DataFrame(rows, columns=columns)
-        logged["timestamp"] = pd.to_datetime(logged["timestamp"], unit="s", utc=True)
-        parts.append(logged.astype({"timestamp": "datetime64[us, UTC]"}))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _rewarded(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    weights = {kind: rule.weight for kind, rule in settings.feedback.rewards.items()}
-    for entry in read_log(settings.folder_path / "log"):
-        user = entry.record.request.user_id
-        if user is None:
-            continue
-        for reward in entry.rewards:
-            if reward.value * weights.get(reward.kind, 0.0) > 0:
-                yield user, reward.item_id, reward.time
 
 
 def fit_table(

@@ -12,8 +12,9 @@ from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.feedback.outcomes import Outcome
 from explorank.hooks.types import DecisionRecord
-from explorank.pipeline.by_use import block_starts, known_events, past_means, past_tables
+from explorank.pipeline.by_use import block_starts, past_means, past_tables
 from explorank.pipeline.features import similarities
+from explorank.pipeline.liked_events import known_events
 from explorank.pipeline.logged_outcomes import settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
 from explorank.pipeline.queries import interest_vectors
@@ -75,7 +76,9 @@ def logged_data(
     by_use = None
     if settings.retrieval.by_use is not None:
         starts = block_starts(split, options.blocks)
-        tables = past_tables(settings.retrieval.by_use, known_events(settings), catalogue, queries, starts)
+        tables = past_tables(
+            settings.retrieval.by_use, known_events(settings, "by_use"), catalogue, queries, starts
+        )
         by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)

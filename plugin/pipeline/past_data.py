@@ -14,8 +14,9 @@ from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
-from explorank.pipeline.by_use import block_starts, liked_events, past_means, past_tables
+from explorank.pipeline.by_use import block_starts, past_means, past_tables
 from explorank.pipeline.features import similarities
+from explorank.pipeline.liked_events import liked_events
 from explorank.pipeline.past_retrieval import past_candidates
 from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.train_options import TrainOptions
@@ -59,7 +60,7 @@ def past_data(
     starts = block_starts(split, options.blocks)
     tables: tuple[NeighbourTable | None, ...] = (None,) * len(starts)
     if settings.retrieval.by_use is not None:
-        events = liked_events(settings, interactions)
+        events = liked_events(settings, "by_use", interactions)
         tables = past_tables(settings.retrieval.by_use, events, catalogue, queries, starts)
     candidates = None
     if retrievers and options.retrieved_share > 0:

@@ -169,4 +169,5 @@ class EmbeddingSpace:
 
 
 def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    return lengths

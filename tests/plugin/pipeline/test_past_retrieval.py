@@ -27,6 +27,7 @@ from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
 from explorank.retrieval import (
     Catalogue,
+    LearnedEmbeddings,
     NewItems,
     Popular,
     RetrievalQuery,
@@ -34,7 +35,12 @@ from explorank.retrieval import (
     SimilarByUse,
     SimilarToHistory,
 )
-from explorank.retrieval.collaborative import NeighbourTable
+from explorank.retrieval.collaborative import (
+    EmbeddingSpace,
+    ImplicitALS,
+    ImplicitALSOptions,
+    NeighbourTable,
+)
 from explorank.retrieval.retrievers import Found
 from explorank.settings import ByUseSettings, load_settings
 
@@ -133,6 +139,18 @@ def test_each_block_asks_its_own_table_of_use_and_one_without_a_past_asks_none(
     )
 
     assert answered == [[], ["i4"], ["i9"]]
+    assert not caplog.records
+
+
+def test_a_space_that_knows_what_came_later_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    space = EmbeddingSpace.build(ImplicitALS(np.array(IDS), np.eye(12), ImplicitALSOptions(factors=12)))
+    items = Catalogue.build(IDS, np.eye(12), embeddings=space)
+
+    answered = found(
+        [(LearnedEmbeddings(), 5), (Popular(), 1)], events(i1=[0]), items, asked(1, liked=("i2",))
+    )
+
+    assert answered == [["i1"]]
     assert not caplog.records
 
 
