@@ -114,6 +114,11 @@ def tower_model(directions: NDArray[np.float64]) -> TwoTower:
     return TwoTower(_ids(len(vectors)), arrays, {})
 
 
+def space_search(space: EmbeddingSpace) -> Search:
+    """Return a search as the retriever makes it."""
+    return lambda history: space.best(history, _K)[0]
+
+
 def augmented_search(model: ImplicitALS) -> Search:
     """Return a search by an index of the factors with a coordinate more, which makes all of one length."""
     lengths = np.linalg.norm(model.factors, axis=1)
@@ -157,15 +162,12 @@ def measure(items: int, requests: int) -> Iterator[Measured]:
     histories = world.histories(requests)
     factors, alike = factor_model(world.factors), factor_model(world.directions)
     for name, model in (("als, scanned", factors), ("als, lengths alike", alike)):
-        rows = np.arange(items)
-        scanned = EmbeddingSpace(model, LengthOrderedScan.build(model.factors, rows))
-        yield measured(name, model, lambda history, space=scanned: space.best(history, _K)[0], histories)
+        scan = LengthOrderedScan.build(model.factors, np.arange(items))
+        yield measured(name, model, space_search(EmbeddingSpace(model, scan)), histories)
     yield measured("als, augmented and indexed", factors, augmented_search(factors), histories)
     towers = tower_model(World.of(items, 64).directions)
     space = EmbeddingSpace.build(towers)
-    yield measured(
-        f"two_tower, {space.search_kind}", towers, lambda history: space.best(history, _K)[0], histories
-    )
+    yield measured(f"two_tower, {space.search_kind}", towers, space_search(space), histories)
 
 
 def _ids(count: int) -> NDArray[np.str_]:

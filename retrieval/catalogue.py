@@ -24,6 +24,7 @@ from explorank.retrieval._index_kinds import Device, Kind
 from explorank.retrieval._products import products
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.collaborative._arrays import MANIFEST
+from explorank.retrieval.collaborative.embedding_model import products_with_user
 from explorank.retrieval.collaborative.embedding_space import SPACE_MANIFEST, EmbeddingSpace
 from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.errors import InvalidVectors
@@ -205,6 +206,15 @@ class Catalogue:
         if self.by_use is None:
             return np.full(len(rows), np.nan, np.float32)
         return self.by_use.means(self.rows(history), rows)
+
+    def learned_products_at(self, history: Iterable[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the product of the user who took up `history` with the items in `rows` (m,), in the learnt space.
+
+        NaN for -1 and for items without a place, and throughout where no item of the history has one, or none is known.
+        """
+        if self.embeddings is None:
+            return np.full(len(rows), np.nan, np.float32)
+        return products_with_user(self.embeddings.model, self.rows(history), rows)
 
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""

@@ -253,6 +253,11 @@ class LearnedEmbeddingsSettings(_Section):
     """`true` also learns from the decision log: what earned a user's reward above 0."""
     seed: int = 0
     """Of the training; the same one gives the same space from the same interactions, on the same machine."""
+    column: bool = False
+    """`true` tells rankers of it by the column `similarity_learned`. `explorank train` then learns the space anew for
+    each block of past requests, which takes `two_tower` long."""
+    history: Positive = 100
+    """How many of the latest items of a history count for the column, all alike."""
     als: ImplicitALSOptions = ImplicitALSOptions()
     """How `als` learns."""
     two_tower: TwoTowerOptions = TwoTowerOptions()

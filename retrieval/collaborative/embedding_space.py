@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from explorank.retrieval._files import Checksums, checksums_within, read_manifest, write_manifest
 from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval.collaborative._arrays import MANIFEST
-from explorank.retrieval.collaborative.embedding_model import EmbeddingModel
+from explorank.retrieval.collaborative.embedding_model import EmbeddingModel, user_vector
 from explorank.retrieval.collaborative.implicit_als import ImplicitALS
 from explorank.retrieval.collaborative.length_ordered_scan import LengthOrderedScan
 from explorank.retrieval.collaborative.two_tower import TwoTower
@@ -28,7 +28,7 @@ _MODELS: Final[dict[str, type[EmbeddingModel]]] = {model.name: model for model i
 _NONE: Final[NDArray[np.int64]] = np.zeros(0, np.int64)
 _NOTHING: Final = (_NONE, np.zeros(0, np.float32))
 _UNIT: Final = 1e-5
-"""By how much rounding alone may take the length of a unit row in float32 from 1."""
+"""By how much rounding alone may take the square of a unit row's length in float32 from 1."""
 
 
 class EmbeddingSpace:
@@ -45,7 +45,7 @@ class EmbeddingSpace:
     def __init__(self, model: EmbeddingModel, search: FaissIndex | LengthOrderedScan) -> None:
         """Take a model and what searches the items that it places, by their rows; use `build` or `load`."""
         self.model, self._search = model, search
-        self._places = _lengths(model.item_vectors) > 0
+        self.best(_NONE, 1)  # what it reads of all items, before the first request
 
     @classmethod
     def build(
@@ -62,17 +62,18 @@ class EmbeddingSpace:
         Raises `InvalidVectors` where it places none.
         """
         vectors = model.item_vectors
-        lengths = _lengths(vectors)
-        rows = np.flatnonzero(lengths > 0)
+        rows = np.flatnonzero(model.places)
         if not len(rows):
             raise InvalidVectors(
-                f"The model places none of its {len(lengths):,} items, so nothing could be found. Fit it to "
+                f"The model places none of its {len(vectors):,} items, so nothing could be found. Fit it to "
                 "interactions with these items."
             )
-        if np.abs(lengths[rows] - 1.0).max() > _UNIT:
-            return cls(model, LengthOrderedScan.build(vectors[rows], rows))
+        placed = vectors if len(rows) == len(vectors) else vectors[rows]
+        squares = np.einsum("md,md->m", placed, placed, dtype=np.float64)
+        if np.abs(squares - 1.0).max() > _UNIT:
+            return cls(model, LengthOrderedScan.build(placed, rows))
         index = FaissIndex.build(
-            vectors if len(rows) == len(vectors) else vectors[rows],
+            placed,
             rows,
             device="cpu",
             recall=recall,
@@ -106,12 +107,8 @@ class EmbeddingSpace:
         passed over, as one that the model cannot place; one that stands twice counts once. Nothing is found where no
         row of the history is left.
         """
-        taken = np.unique(history)
-        placed = taken[taken >= 0]
-        placed = placed[self._places[placed]]
-        if not len(placed):
-            return _NOTHING
-        return self._greatest(self.model.user_vector_at(placed), k, np.concatenate([taken, exclude]))
+        user = user_vector(self.model, history)
+        return _NOTHING if user is None else self._greatest(user, k, np.concatenate([history, exclude]))
 
     def like(
         self, row: int, k: int, exclude: NDArray[np.int64] = _NONE
@@ -121,7 +118,7 @@ class EmbeddingSpace:
         They are in units of the item's product with itself, so that it would have 1; it is not among them, nor are
         those of `exclude` (e,). Nothing is found for a row of -1, and for an item that the model cannot place.
         """
-        if row < 0 or not self._places[row]:
+        if row < 0 or not self.model.places[row]:
             return _NOTHING
         vector = self.model.item_vectors[row]
         return self._greatest(vector / np.dot(vector, vector), k, np.append(exclude, row))
@@ -166,8 +163,3 @@ class EmbeddingSpace:
         else:
             search = LengthOrderedScan.load(folder / name, checksums=within)
         return cls(model, search)
-
-
-def _lengths(vectors: NDArray[Any]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    return lengths

@@ -76,6 +76,12 @@ class ImplicitALS:
         """(n, f) the factors; zeros for an item that nobody took up, of which they tell nothing."""
         return self.factors
 
+    @cached_property
+    def places(self) -> NDArray[np.bool_]:
+        """(n,) which items have a vector other than 0."""
+        places: NDArray[np.bool_] = (self.item_vectors != 0).any(axis=1)
+        return places
+
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What scoring needs, by name."""

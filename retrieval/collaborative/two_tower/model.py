@@ -85,6 +85,12 @@ class TwoTower:
         """
         return self._arrays.item_vectors
 
+    @cached_property
+    def places(self) -> NDArray[np.bool_]:
+        """(n,) which items have a vector other than 0."""
+        places: NDArray[np.bool_] = (self.item_vectors != 0).any(axis=1)
+        return places
+
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What scoring needs, by name."""
