@@ -1,13 +1,13 @@
 """What learning from use adds to retrieval, and a column of it to the ranker, in a running stage on MovieLens-100K.
 
     python -m benchmarks.by_use [--part retrieval|embeddings|ranker|stage] [--seeds 1 2 3] [--shares 0 0.5] [--earlier]
-                                [--json PATH]
+                                [--learnt by_use|learned_embeddings|both] [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
 split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
 they liked later. *Embeddings*: the same for `learned_embeddings`; a user's recall is the mean over spaces learnt by
-each seed. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
+each seed. *Ranker*: LightGBM on what `explorank train` learns from, with and without the columns; NDCG@10 over
 the sampled candidates of the latest fifth of the requests. *Stage*: what is answered to the users above in ten slots,
 by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column;
 for each share of negatives from retrieval, and each beyond the first share. `--earlier` takes the past for all there
@@ -34,7 +34,7 @@ from rich.console import Console
 from benchmarks import environment
 from benchmarks.report import markdown_table, tell_facts
 from explorank import load
-from explorank.builtin.retrieval import SIMILARITY_BY_USE
+from explorank.builtin.retrieval import SIMILARITY_BY_USE, SIMILARITY_LEARNED
 from explorank.demo.accuracy import held_out_queries
 from explorank.demo.data import DemoData, movielens
 from explorank.pipeline.build import build_catalogue
@@ -120,6 +120,13 @@ EMBEDDING_MIXES: Final = (
 )
 MODELS: Final = ("ease", "item_knn")
 EMBEDDING_MODELS: Final = ("als", "two_tower")
+LEARNT_COLUMNS: Final = (SIMILARITY_BY_USE, SIMILARITY_LEARNED)
+LEARNT: Final[dict[str, tuple[Mix, dict[str, Any]]]] = {
+    "by_use": (MIXES[-1], {"by_use": {}}),
+    "learned_embeddings": (EMBEDDING_MIXES[-2], {"learned_embeddings": {"column": True}}),
+    "both": (EMBEDDING_MIXES[-1], {"by_use": {}, "learned_embeddings": {"column": True}}),
+}
+"""What a whole stage may learn, with its retrievers."""
 LIGHTGBM: Final = {"use": "lightgbm", "num_threads": 1, "budget_ms": 5_000.0}
 
 
@@ -144,6 +151,8 @@ class Ranked:
     without: Interval
     with_use: Interval
     difference: Interval
+    learnt: str
+    """The columns or the section of the settings that it was learnt by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,23 +256,29 @@ def _reads_space(mix: Mix) -> bool:
 
 
 def measure_ranker(data: DemoData, folder: Path, seeds: Sequence[int]) -> Iterator[Ranked]:
-    """Yield what the column changes, seed by seed; a seed draws the requests, their other items and the trees."""
-    settings = settings_of(data, folder, by_use={})
+    """Yield what each column changes, seed by seed; a seed draws the requests, their other items and the trees."""
+    settings = settings_of(data, folder, by_use={}, learned_embeddings={"column": True})
     _, catalogue = build_catalogue(settings, interactions=data.past, until=data.split)
     access = feature_access(settings)
     for seed in seeds:
         options = TrainOptions(queries=QueryOptions(positive_from=data.positive_from), seed=seed)
         past = past_data(settings, data.past, catalogue, access, options)
-        names = [name for name in past.training.feature_names if name != SIMILARITY_BY_USE]
-        without, with_column = (
-            _ndcg(past, columns, seed) for columns in (names, list(past.training.feature_names))
-        )
-        yield Ranked(
-            seed,
-            bootstrap(without, seed=seed, users=past.later_users),
-            bootstrap(with_column, seed=seed, users=past.later_users),
-            compared(with_column, without, past.later_users, seed=seed),
-        )
+        plain = [name for name in past.training.feature_names if name not in LEARNT_COLUMNS]
+        both = _ndcg(past, [*plain, *LEARNT_COLUMNS], seed)
+        by_use, learned = (_ndcg(past, [*plain, name], seed) for name in LEARNT_COLUMNS)
+        without = _ndcg(past, plain, seed)
+        for columns, before, after in (
+            (SIMILARITY_BY_USE, without, by_use),
+            (SIMILARITY_LEARNED, without, learned),
+            (f"{SIMILARITY_LEARNED} beside {SIMILARITY_BY_USE}", by_use, both),
+        ):
+            yield Ranked(
+                seed,
+                bootstrap(before, seed=seed, users=past.later_users),
+                bootstrap(after, seed=seed, users=past.later_users),
+                compared(after, before, past.later_users, seed=seed),
+                columns,
+            )
 
 
 def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float64]:
@@ -278,15 +293,21 @@ def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float
 
 
 def measure_stage(
-    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int], shares: Sequence[float]
+    data: DemoData,
+    folder: Path,
+    queries: pd.DataFrame,
+    seeds: Sequence[int],
+    shares: Sequence[float],
+    learnt: str,
 ) -> Iterator[Staged]:
     """Yield what retriever and column together change in what is answered, seed by seed and share by share."""
+    mix, sections = LEARNT[learnt]
     told: dict[str, Any] = {
-        "by_use": {},
-        "candidates": MIXES[-1].candidates,
-        "retrievers": [{"use": name, "k": k} for name, k in MIXES[-1].retrievers],
+        **sections,
+        "candidates": mix.candidates,
+        "retrievers": [{"use": name, "k": k} for name, k in mix.retrievers],
     }
-    build_catalogue(settings_of(data, folder, by_use={}), interactions=data.past, until=data.split)
+    build_catalogue(settings_of(data, folder, **sections), interactions=data.past, until=data.split)
     for seed in seeds:
         first: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         for share in shares:
@@ -299,6 +320,7 @@ def measure_stage(
                 bootstrap(without, seed=seed),
                 bootstrap(with_use, seed=seed),
                 bootstrap(with_use - without, seed=seed),
+                learnt,
                 share,
                 None if first is None else bootstrap(without - first[0], seed=seed),
                 None if first is None else bootstrap(with_use - first[1], seed=seed),
@@ -352,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[0.0, 0.5],
         help="of negatives from retrieval, for the stage",
     )
+    parser.add_argument("--learnt", choices=LEARNT, default="by_use", help="what the whole stage learns")
     parser.add_argument(
         "--earlier", action="store_true", help="split the past alone, to choose by what is not judged by"
     )
@@ -387,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))
             tell_ranked(ranked, console)
         if "stage" in parts:
-            staged = measure_stage(data, folder, queries, options.seeds, options.shares)
+            staged = measure_stage(data, folder, queries, options.seeds, options.shares, options.learnt)
             results["stage"] = answered = list(staged)
             tell_staged(answered, console)
     if options.json is not None:
@@ -427,9 +450,9 @@ def tell_staged(staged: Sequence[Staged], console: Console) -> None:
 
 def tell_ranked(ranked: Sequence[Ranked], console: Console) -> None:
     """Print a row for each seed."""
-    table = markdown_table(("seed", "NDCG@10 without", "with use", "difference"))
+    table = markdown_table(("column", "seed", "NDCG@10 without", "with", "difference"), left=("column",))
     for one in ranked:
-        table.add_row(str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
+        table.add_row(one.learnt, str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
     console.print(table, highlight=False)
 
 
