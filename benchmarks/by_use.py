@@ -1,12 +1,13 @@
-"""What `similar_by_use` adds to retrieval, and its column to the ranker, in a running stage on MovieLens-100K.
+"""What learning from use adds to retrieval, and a column of it to the ranker, in a running stage on MovieLens-100K.
 
-    python -m benchmarks.by_use [--part retrieval|ranker|stage] [--seeds 1 2 3] [--shares 0 0.5] [--earlier]
-                                [--json PATH]
+    python -m benchmarks.by_use [--part retrieval|embeddings|ranker|stage] [--seeds 1 2 3] [--shares 0 0.5] [--earlier]
+                                [--learnt by_use|learned_embeddings|both] [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
 split, by `Stage.rank` with what they had met excluded; the candidates of the logged decision are compared with what
-they liked later. *Ranker*: LightGBM on what `explorank train` learns from, with and without the column; NDCG@10 over
+they liked later. *Embeddings*: the same for `learned_embeddings`; a user's recall is the mean over spaces learnt by
+each seed. *Ranker*: LightGBM on what `explorank train` learns from, with and without the columns; NDCG@10 over
 the sampled candidates of the latest fifth of the requests. *Stage*: what is answered to the users above in ten slots,
 by the default retrievers and a ranker that `explorank train` made, and by the same with the retriever and the column;
 for each share of negatives from retrieval, and each beyond the first share. `--earlier` takes the past for all there
@@ -33,7 +34,7 @@ from rich.console import Console
 from benchmarks import environment
 from benchmarks.report import markdown_table, tell_facts
 from explorank import load
-from explorank.builtin.retrieval import SIMILARITY_BY_USE
+from explorank.builtin.retrieval import SIMILARITY_BY_USE, SIMILARITY_LEARNED
 from explorank.demo.accuracy import held_out_queries
 from explorank.demo.data import DemoData, movielens
 from explorank.pipeline.build import build_catalogue
@@ -80,7 +81,52 @@ MIXES: Final = (
         "the default retrievers",
     ),
 )  # fmt: skip
+EMBEDDING_MIXES: Final = (
+    *(mix for mix in MIXES if mix.candidates == 300),
+    Mix("popular", (("popular", 100),), 100),
+    Mix("similar_to_history", (("similar_to_history", 100),), 100),
+    Mix("similar_by_use", (("similar_by_use", 100),), 100),
+    Mix("learned_embeddings", (("learned_embeddings", 100),), 100, "popular"),
+    Mix(
+        "learned_embeddings and similar_to_history, half each",
+        (("learned_embeddings", 50), ("similar_to_history", 100)),
+        100,
+        "similar_to_history",
+    ),
+    Mix(
+        "learned_embeddings and similar_by_use, half each",
+        (("learned_embeddings", 50), ("similar_by_use", 100)),
+        100,
+        "similar_by_use",
+    ),
+    Mix(
+        "learned_embeddings before the default retrievers",
+        (("learned_embeddings", 100), ("similar_to_history", 200), ("popular", 100), ("new_items", 50)),
+        300,
+        "the default retrievers",
+    ),
+    Mix(
+        "learned_embeddings and similar_by_use before them",
+        (
+            ("learned_embeddings", 100),
+            ("similar_by_use", 100),
+            ("similar_to_history", 200),
+            ("popular", 100),
+            ("new_items", 50),
+        ),
+        300,
+        "similar_by_use before them",
+    ),
+)
 MODELS: Final = ("ease", "item_knn")
+EMBEDDING_MODELS: Final = ("als", "two_tower")
+LEARNT_COLUMNS: Final = (SIMILARITY_BY_USE, SIMILARITY_LEARNED)
+LEARNT: Final[dict[str, tuple[Mix, dict[str, Any]]]] = {
+    "by_use": (MIXES[-1], {"by_use": {}}),
+    "learned_embeddings": (EMBEDDING_MIXES[-2], {"learned_embeddings": {"column": True}}),
+    "both": (EMBEDDING_MIXES[-1], {"by_use": {}, "learned_embeddings": {"column": True}}),
+}
+"""What a whole stage may learn, with its retrievers."""
 LIGHTGBM: Final = {"use": "lightgbm", "num_threads": 1, "budget_ms": 5_000.0}
 
 
@@ -89,7 +135,7 @@ class Found:
     """What share of what users liked later was among their candidates."""
 
     model: str
-    """What the table was fitted by; empty where none is read."""
+    """What was fitted for it, apart from what other mixes read; empty where nothing was."""
     mix: str
     candidates: int
     recall: Interval
@@ -105,6 +151,8 @@ class Ranked:
     without: Interval
     with_use: Interval
     difference: Interval
+    learnt: str
+    """The columns or the section of the settings that it was learnt by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +221,64 @@ def measure_retrieval(data: DemoData, folder: Path, queries: pd.DataFrame) -> It
             )
 
 
+def measure_embeddings(
+    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int]
+) -> Iterator[Found]:
+    """Yield what each mix finds, the mean over `seeds` of a space; what reads a space once for each model."""
+    measured: dict[str, NDArray[np.float64]] = {}
+    for model in EMBEDDING_MODELS:
+        drawn: dict[str, list[NDArray[np.float64]]] = {}
+        for seed in seeds:
+            learnt = {"by_use": {}, "learned_embeddings": {"model": model, "seed": seed}}
+            build_catalogue(settings_of(data, folder, **learnt), interactions=data.past, until=data.split)
+            for mix in EMBEDDING_MIXES:
+                if mix.name in measured and not _reads_space(mix):
+                    continue
+                retrievers = [{"use": name, "k": k} for name, k in mix.retrievers]
+                settings = settings_of(
+                    data, folder, **learnt, candidates=mix.candidates, retrievers=retrievers
+                )
+                recall = retrieved(settings, queries, mix.candidates)
+                if _reads_space(mix):
+                    drawn.setdefault(mix.name, []).append(recall)
+                else:
+                    measured[mix.name] = recall
+                    yield Found("", mix.name, mix.candidates, bootstrap(recall, seed=0), "", None)
+        for mix in EMBEDDING_MIXES:
+            if _reads_space(mix):
+                recall = np.mean(drawn[mix.name], axis=0)
+                gain = bootstrap(recall - measured[mix.beyond], seed=0)
+                yield Found(model, mix.name, mix.candidates, bootstrap(recall, seed=0), mix.beyond, gain)
+
+
+def _reads_space(mix: Mix) -> bool:
+    return any(name == "learned_embeddings" for name, _ in mix.retrievers)
+
+
 def measure_ranker(data: DemoData, folder: Path, seeds: Sequence[int]) -> Iterator[Ranked]:
-    """Yield what the column changes, seed by seed; a seed draws the requests, their other items and the trees."""
-    settings = settings_of(data, folder, by_use={})
+    """Yield what each column changes, seed by seed; a seed draws the requests, their other items and the trees."""
+    settings = settings_of(data, folder, by_use={}, learned_embeddings={"column": True})
     _, catalogue = build_catalogue(settings, interactions=data.past, until=data.split)
     access = feature_access(settings)
     for seed in seeds:
         options = TrainOptions(queries=QueryOptions(positive_from=data.positive_from), seed=seed)
         past = past_data(settings, data.past, catalogue, access, options)
-        names = [name for name in past.training.feature_names if name != SIMILARITY_BY_USE]
-        without, with_column = (
-            _ndcg(past, columns, seed) for columns in (names, list(past.training.feature_names))
-        )
-        yield Ranked(
-            seed,
-            bootstrap(without, seed=seed, users=past.later_users),
-            bootstrap(with_column, seed=seed, users=past.later_users),
-            compared(with_column, without, past.later_users, seed=seed),
-        )
+        plain = [name for name in past.training.feature_names if name not in LEARNT_COLUMNS]
+        both = _ndcg(past, [*plain, *LEARNT_COLUMNS], seed)
+        by_use, learned = (_ndcg(past, [*plain, name], seed) for name in LEARNT_COLUMNS)
+        without = _ndcg(past, plain, seed)
+        for columns, before, after in (
+            (SIMILARITY_BY_USE, without, by_use),
+            (SIMILARITY_LEARNED, without, learned),
+            (f"{SIMILARITY_LEARNED} beside {SIMILARITY_BY_USE}", by_use, both),
+        ):
+            yield Ranked(
+                seed,
+                bootstrap(before, seed=seed, users=past.later_users),
+                bootstrap(after, seed=seed, users=past.later_users),
+                compared(after, before, past.later_users, seed=seed),
+                columns,
+            )
 
 
 def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float64]:
@@ -205,15 +293,21 @@ def _ndcg(past: PastData, columns: Sequence[str], seed: int) -> NDArray[np.float
 
 
 def measure_stage(
-    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int], shares: Sequence[float]
+    data: DemoData,
+    folder: Path,
+    queries: pd.DataFrame,
+    seeds: Sequence[int],
+    shares: Sequence[float],
+    learnt: str,
 ) -> Iterator[Staged]:
     """Yield what retriever and column together change in what is answered, seed by seed and share by share."""
+    mix, sections = LEARNT[learnt]
     told: dict[str, Any] = {
-        "by_use": {},
-        "candidates": MIXES[-1].candidates,
-        "retrievers": [{"use": name, "k": k} for name, k in MIXES[-1].retrievers],
+        **sections,
+        "candidates": mix.candidates,
+        "retrievers": [{"use": name, "k": k} for name, k in mix.retrievers],
     }
-    build_catalogue(settings_of(data, folder, by_use={}), interactions=data.past, until=data.split)
+    build_catalogue(settings_of(data, folder, **sections), interactions=data.past, until=data.split)
     for seed in seeds:
         first: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
         for share in shares:
@@ -226,6 +320,7 @@ def measure_stage(
                 bootstrap(without, seed=seed),
                 bootstrap(with_use, seed=seed),
                 bootstrap(with_use - without, seed=seed),
+                learnt,
                 share,
                 None if first is None else bootstrap(without - first[0], seed=seed),
                 None if first is None else bootstrap(with_use - first[1], seed=seed),
@@ -266,8 +361,12 @@ def earlier(data: DemoData) -> DemoData:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print Markdown, and write JSON where asked for."""
     parser = argparse.ArgumentParser(prog="benchmarks.by_use", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--part", choices=("retrieval", "ranker", "stage"), help="measure this alone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers")
+    parser.add_argument(
+        "--part", choices=("retrieval", "embeddings", "ranker", "stage"), help="measure this alone"
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="of the rankers and the spaces"
+    )
     parser.add_argument(
         "--shares",
         type=float,
@@ -275,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[0.0, 0.5],
         help="of negatives from retrieval, for the stage",
     )
+    parser.add_argument("--learnt", choices=LEARNT, default="by_use", help="what the whole stage learns")
     parser.add_argument(
         "--earlier", action="store_true", help="split the past alone, to choose by what is not judged by"
     )
@@ -288,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     queries = queries[queries["event_timestamp"] == pd.Timestamp(data.split)]
     facts = environment.describe() | {"data": data.name, "users": len(queries)}
     tell_facts(facts, console)
-    parts = ("retrieval", "ranker", "stage") if options.part is None else (options.part,)
+    parts = ("retrieval", "embeddings", "ranker", "stage") if options.part is None else (options.part,)
     results: dict[str, Sequence[Found] | Sequence[Ranked] | Sequence[Staged]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -303,11 +403,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "retrieval" in parts:
             results["retrieval"] = found = list(measure_retrieval(data, folder, queries))
             tell_retrieval(found, console)
+        if "embeddings" in parts:
+            results["embeddings"] = near = list(measure_embeddings(data, folder, queries, options.seeds))
+            tell_retrieval(near, console)
         if "ranker" in parts:
             results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))
             tell_ranked(ranked, console)
         if "stage" in parts:
-            staged = measure_stage(data, folder, queries, options.seeds, options.shares)
+            staged = measure_stage(data, folder, queries, options.seeds, options.shares, options.learnt)
             results["stage"] = answered = list(staged)
             tell_staged(answered, console)
     if options.json is not None:
@@ -318,7 +421,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def tell_retrieval(found: Sequence[Found], console: Console) -> None:
     """Print a row for each mix."""
-    table = markdown_table(("retrievers", "table by", "candidates", "recall", "beyond"), left=("beyond",))
+    table = markdown_table(("retrievers", "learnt by", "candidates", "recall", "beyond"), left=("beyond",))
     for one in found:
         gain = "" if one.gain is None else f"{one.gain:+} {one.beyond}"
         table.add_row(one.mix, one.model, str(one.candidates), f"{one.recall}", gain)
@@ -347,9 +450,9 @@ def tell_staged(staged: Sequence[Staged], console: Console) -> None:
 
 def tell_ranked(ranked: Sequence[Ranked], console: Console) -> None:
     """Print a row for each seed."""
-    table = markdown_table(("seed", "NDCG@10 without", "with use", "difference"))
+    table = markdown_table(("column", "seed", "NDCG@10 without", "with", "difference"), left=("column",))
     for one in ranked:
-        table.add_row(str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
+        table.add_row(one.learnt, str(one.seed), f"{one.without}", f"{one.with_use}", f"{one.difference:+}")
     console.print(table, highlight=False)
 
 

@@ -29,9 +29,7 @@ def gpu_options(settings: Settings) -> GpuOptions:
     return GpuOptions(spread=gpu.spread, float16=gpu.float16, wait_ms=gpu.wait_ms)
 
 
-def neighbours(settings: Settings) -> int:
-    """Return how many neighbours requests ask of the index: what its recall has to hold for."""
-    asked = [
-        retriever.k for retriever in settings.retrieval.retrievers if retriever.use == SimilarToHistory.name
-    ]
+def neighbours(settings: Settings, retriever: str = SimilarToHistory.name) -> int:
+    """Return how many neighbours requests ask of the index of `retriever`: what its recall has to hold for."""
+    asked = [one.k for one in settings.retrieval.retrievers if one.use == retriever]
     return min(max(asked, default=_NEIGHBOURS), settings.retrieval.candidates)

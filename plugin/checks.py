@@ -149,6 +149,22 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
                 f"{catalogue.by_use.known:,} of {len(catalogue):,} items have others of the same users",
             )
         )
+    if settings.retrieval.learned_embeddings is not None:
+        yield (
+            CheckResult(
+                "retrieval.learned_embeddings",
+                "wrong",
+                f"{version} was built without a space learnt from interactions, so `learned_embeddings` finds "
+                "nothing; run `explorank build --interactions FILE`",
+            )
+            if catalogue.embeddings is None
+            else CheckResult(
+                "retrieval.learned_embeddings",
+                "ok",
+                f"{catalogue.embeddings.known:,} of {len(catalogue):,} items have a place in the space of "
+                f"`{catalogue.embeddings.model.name}`",
+            )
+        )
     tuning = catalogue.index.tuning
     if tuning is not None and not tuning.reached:
         yield CheckResult(

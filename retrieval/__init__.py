@@ -12,6 +12,7 @@ from explorank.retrieval.encoder import Encoder
 from explorank.retrieval.errors import (
     AdapterMismatch,
     CorruptArtefact,
+    EmbeddingsUnknown,
     EncoderUnavailable,
     FaissUnavailable,
     FeatureRepositoryError,
@@ -26,6 +27,7 @@ from explorank.retrieval.index_tuning import TradeOff, TunedIndex, Tuning, tune_
 from explorank.retrieval.interest import UserVectors, interest_vector
 from explorank.retrieval.retrievers import (
     FoundRows,
+    LearnedEmbeddings,
     NewItems,
     Popular,
     RetrievalQuery,
@@ -41,6 +43,7 @@ __all__ = [
     "Catalogue",
     "CorruptArtefact",
     "Effort",
+    "EmbeddingsUnknown",
     "Encoder",
     "EncoderUnavailable",
     "FaissIndex",
@@ -51,6 +54,7 @@ __all__ = [
     "InvalidOption",
     "InvalidTable",
     "InvalidVectors",
+    "LearnedEmbeddings",
     "NeighboursUnknown",
     "NewItems",
     "Popular",

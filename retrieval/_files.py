@@ -16,6 +16,17 @@ Checksums: TypeAlias = Mapping[str, str]
 """The SHA-256 in hex of each file, by its name relative to a folder, as somebody has just computed them."""
 
 
+def checksums_within(name: str, checksums: Checksums | None) -> Checksums | None:
+    """Return the checksums of the files in the folder `name`, by their names there."""
+    if checksums is None:
+        return None
+    return {
+        file.removeprefix(f"{name}/"): digest
+        for file, digest in checksums.items()
+        if file.startswith(f"{name}/")
+    }
+
+
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:

@@ -10,7 +10,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from explorank.retrieval._files import Checksums, read_manifest, replace_file, write_manifest
+from explorank.retrieval._files import (
+    Checksums,
+    checksums_within,
+    read_manifest,
+    replace_file,
+    write_manifest,
+)
 from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import INDEX_MANIFEST
@@ -18,6 +24,8 @@ from explorank.retrieval._index_kinds import Device, Kind
 from explorank.retrieval._products import products
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.collaborative._arrays import MANIFEST
+from explorank.retrieval.collaborative.embedding_model import products_with_user
+from explorank.retrieval.collaborative.embedding_space import SPACE_MANIFEST, EmbeddingSpace
 from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
@@ -27,6 +35,7 @@ _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
 _INDEX: Final = "index"
 _BY_USE: Final = "by_use"
+_EMBEDDINGS: Final = "learned_embeddings"
 VECTORS_FILE: Final = "vectors.npy"
 _ARRAYS: Final = ("vectors", "item_ids", "popularity", "first_seen")
 
@@ -46,6 +55,8 @@ class Catalogue:
     """Nearest items by vector."""
     by_use: NeighbourTable | None
     """The items that have the same users as each, by rows of the catalogue; None where it was built without."""
+    embeddings: EmbeddingSpace | None
+    """The space learnt from interactions, in rows of the catalogue; None where it was built without."""
     encoder_name: str
     """The model the vectors come from."""
     encoder_fingerprint: str
@@ -66,6 +77,7 @@ class Catalogue:
         encoder: tuple[str, str],
         version: str,
         by_use: NeighbourTable | None = None,
+        embeddings: EmbeddingSpace | None = None,
     ) -> None:
         """Take checked arrays; use `build` or `load`."""
         self.vectors = arrays["vectors"]
@@ -73,6 +85,7 @@ class Catalogue:
         self.item_ids, self.popularity, self.first_seen = (np.asarray(arrays[name]) for name in _ARRAYS[1:])
         self.index = index
         self.by_use = by_use
+        self.embeddings = embeddings
         self.encoder_name, self.encoder_fingerprint = encoder
         self.version = version
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
@@ -92,6 +105,7 @@ class Catalogue:
         popularity: ArrayLike | None = None,
         first_seen: ArrayLike | None = None,
         by_use: NeighbourTable | None = None,
+        embeddings: EmbeddingSpace | None = None,
         encoder_name: str = "",
         encoder_fingerprint: str = "",
         kind: Literal["auto"] | Kind = "auto",
@@ -106,9 +120,9 @@ class Catalogue:
         """Return the catalogue of `item_ids` (n,) with `vectors` (n, d), and index it.
 
         `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. Of `by_use` the items that are in the
-        catalogue are kept. `vectors` that are unit rows in
-        float32 are kept and not copied: a memory map stays one, and an array must not change afterwards. Raises
-        `InvalidVectors` for ids that are not text or occur twice and for columns that do not fit;
+        catalogue are kept; `embeddings` are in its rows. `vectors` that are unit rows in float32 are kept and not
+        copied: a memory map stays one, and an array must not change afterwards. Raises `InvalidVectors` for ids that
+        are not text or occur twice, for columns that do not fit, and for embeddings of other items;
         `FaissIndex.build` says what the other options mean.
         """
         ids = as_ids(item_ids)
@@ -118,6 +132,12 @@ class Catalogue:
                 "never meet. Pass `map(str, item_ids)`."
             )
         refuse_duplicates(ids)
+        if embeddings is not None and not np.array_equal(embeddings.item_ids, ids):
+            raise InvalidVectors(
+                f"The embeddings are of {len(embeddings.item_ids)} items in an order of their own, and the catalogue "
+                f"has {len(ids)}, so each row would be taken for another item. Bring the model into the rows of the "
+                "catalogue with `in_rows_of(item_ids)`."
+            )
         arrays = {
             "item_ids": ids,
             "vectors": unit_rows(vectors, ids),
@@ -138,13 +158,15 @@ class Catalogue:
         )
         encoder = (encoder_name, encoder_fingerprint)
         placed = None if by_use is None else by_use.in_rows_of(ids)
-        version = _version(arrays, placed, f"{index.kind} {index.effort}", *encoder)
-        return cls(arrays, index, encoder, version, placed)
+        told = arrays | _use_arrays(placed) | ({} if embeddings is None else embeddings.model.arrays)
+        version = _digest(f"{index.kind} {index.effort}\0{encoder_name}\0{encoder_fingerprint}", told)
+        return cls(arrays, index, encoder, version, placed, embeddings)
 
     def with_facts(self, *, popularity: ArrayLike, by_use: NeighbourTable | None) -> Catalogue:
         """Return the same items, vectors and index with another `popularity` (n,) and table by use.
 
-        Nothing is copied or indexed anew. Raises `InvalidVectors` for a popularity that does not fit.
+        Embeddings that were learnt are left out: they know more than what is told here. Nothing is copied or indexed
+        anew. Raises `InvalidVectors` for a popularity that does not fit.
         """
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         arrays["popularity"] = _column("popularity", popularity, self.item_ids, 0.0)
@@ -187,6 +209,15 @@ class Catalogue:
             return np.full(len(rows), np.nan, np.float32)
         return self.by_use.means(self.rows(history), rows)
 
+    def learned_products_at(self, history: Iterable[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the product of the user who took up `history` with the items in `rows` (m,), in the learnt space.
+
+        NaN for -1 and for items without a place, and throughout where no item of the history has one, or none is known.
+        """
+        if self.embeddings is None:
+            return np.full(len(rows), np.nan, np.float32)
+        return products_with_user(self.embeddings.model, self.rows(history), rows)
+
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""
         return self.rows(item_ids) >= 0
@@ -209,6 +240,9 @@ class Catalogue:
         if self.by_use is not None:
             self.by_use.save(folder / _BY_USE)
             files.append(f"{_BY_USE}/{MANIFEST}")
+        if self.embeddings is not None:
+            self.embeddings.save(folder / _EMBEDDINGS)
+            files.append(f"{_EMBEDDINGS}/{SPACE_MANIFEST}")
         facts = {
             "format": _FORMAT,
             "version": self.version,
@@ -216,6 +250,7 @@ class Catalogue:
             "encoder_name": self.encoder_name,
             "encoder_fingerprint": self.encoder_fingerprint,
             "by_use": self.by_use is not None,
+            "learned_embeddings": self.embeddings is not None,
         }
         write_manifest(folder / _MANIFEST, facts, files)
 
@@ -243,31 +278,25 @@ class Catalogue:
         }
         by_use = None
         if facts.get("by_use", False):
-            by_use = NeighbourTable.load(folder / _BY_USE, checksums=_within(_BY_USE, checksums))
+            by_use = NeighbourTable.load(folder / _BY_USE, checksums=checksums_within(_BY_USE, checksums))
+        embeddings = None
+        if facts.get("learned_embeddings", False):
+            within = checksums_within(_EMBEDDINGS, checksums)
+            embeddings = EmbeddingSpace.load(folder / _EMBEDDINGS, checksums=within)
         return cls(
             arrays,
             FaissIndex.load(
                 folder / _INDEX,
                 device,
                 vectors=arrays["vectors"],
-                checksums=_within(_INDEX, checksums),
+                checksums=checksums_within(_INDEX, checksums),
                 gpu=gpu,
             ),
             (facts["encoder_name"], facts["encoder_fingerprint"]),
             facts["version"],
             by_use,
+            embeddings,
         )
-
-
-def _within(name: str, checksums: Checksums | None) -> Checksums | None:
-    """Return the checksums of the files in the folder `name`, by their names there."""
-    if checksums is None:
-        return None
-    return {
-        file.removeprefix(f"{name}/"): digest
-        for file, digest in checksums.items()
-        if file.startswith(f"{name}/")
-    }
 
 
 def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: float) -> NDArray[np.float64]:
@@ -287,13 +316,6 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
             + ("Use NaN for unknown." if np.isnan(default) else "Use a finite number of at least 0.")
         )
     return column
-
-
-def _version(
-    arrays: dict[str, NDArray[Any]], by_use: NeighbourTable | None, index: str, name: str, fingerprint: str
-) -> str:
-    told = {array_name: arrays[array_name] for array_name in _ARRAYS} | _use_arrays(by_use)
-    return _digest(f"{index}\0{name}\0{fingerprint}", told)
 
 
 def _use_arrays(by_use: NeighbourTable | None) -> dict[str, NDArray[Any]]:

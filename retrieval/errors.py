@@ -8,6 +8,7 @@
     ├── InvalidVectors       (ValueError)    vectors, ids or texts that an index or encoder cannot take
     ├── CorruptArtefact      (ValueError)    a saved file that is damaged, missing or foreign
     ├── NeighboursUnknown    (LookupError)   a catalogue that does not know which items have the same users
+    ├── EmbeddingsUnknown    (LookupError)   a catalogue in which no embeddings were learnt from interactions
     ├── InvalidTable         (ValueError)    interactions, items, users or entities out of their stated shape
     └── FeatureRepositoryError (RuntimeError)  a Feast repository that cannot be written, applied or read
 
@@ -45,6 +46,10 @@ class CorruptArtefact(RetrievalError, ValueError):
 
 class NeighboursUnknown(RetrievalError, LookupError):
     """A catalogue that does not know which items have the same users."""
+
+
+class EmbeddingsUnknown(RetrievalError, LookupError):
+    """A catalogue in which no embeddings were learnt from interactions."""
 
 
 class InvalidTable(RetrievalError, ValueError):

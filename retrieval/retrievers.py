@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.catalogue import Catalogue
-from explorank.retrieval.errors import InvalidOption, NeighboursUnknown
+from explorank.retrieval.errors import EmbeddingsUnknown, InvalidOption, NeighboursUnknown
 from explorank.retrieval.interest import interest_vector
 
 Found: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
@@ -145,6 +145,50 @@ class SimilarByUse:
             )
         history = query.history[-self.history :] if query.similar_to is None else (query.similar_to,)
         return catalogue.by_use.best(catalogue.rows(history), k, catalogue.rows(query.exclude))
+
+
+@dataclass(frozen=True)
+class LearnedEmbeddings:
+    """The items nearest to the user in a space learnt from interactions, or to `query.similar_to` if that is asked for.
+
+    The user's vector is computed from the history in the request, so that what happened a moment ago counts. Scores
+    are inner products: cosines with `two_tower`, and with `als` how likely an item is taken up, some 0 to 1. Nothing
+    is found for a user of whom no known item is known; what the user took up is not found again. Raises
+    `EmbeddingsUnknown` for a catalogue that was built without.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "learned_embeddings"
+
+    history: int = 100
+    """How many of the latest items of the history make the user's vector, all alike; 1 or more."""
+
+    def __post_init__(self) -> None:
+        if self.history < 1:
+            raise InvalidOption(
+                f"{self.name}: history={self.history} leaves nothing of what the user took up, so nothing would be "
+                "found. Set 1 or more."
+            )
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items of greatest product, and those products."""
+        rows, products = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], products
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` items of greatest product, and those products."""
+        space = catalogue.embeddings
+        if space is None:
+            raise EmbeddingsUnknown(
+                f"{self.name} asks for a space learnt from interactions, and catalogue {catalogue.version} was built "
+                "without one, so it finds nothing. Set `retrieval.learned_embeddings` and run `explorank build "
+                "--interactions FILE`."
+            )
+        exclude = catalogue.rows(query.exclude)
+        if query.similar_to is not None:
+            return space.like(int(catalogue.rows([query.similar_to])[0]), k, exclude)
+        taken = catalogue.rows(query.history)
+        return space.best(taken[-self.history :], k, np.concatenate([taken, exclude]))
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from explorank.liking import Liking
 from explorank.retrieval import (
     Catalogue,
     FoundRows,
+    LearnedEmbeddings,
     NewItems,
     Popular,
     RetrievalQuery,
@@ -36,13 +37,16 @@ from explorank.retrieval import (
     unite,
 )
 from explorank.services import Services
-from explorank.settings import ByUseSettings, Settings, resolve_component
+from explorank.settings import ByUseSettings, LearnedEmbeddingsSettings, Settings, resolve_component
 
 SIMILARITY: Final = "similarity"
 """The column with the cosine between the user's interest vector and the item's; NaN where one is unknown."""
 
 SIMILARITY_BY_USE: Final = "similarity_by_use"
 """The column with how much each item has the same users as what the user took up; where `retrieval.by_use` is set."""
+
+SIMILARITY_LEARNED: Final = "similarity_learned"
+"""The column with the product of user and item in the learnt space; where `learned_embeddings.column` asks for it."""
 
 
 class RetrievalPlugin:
@@ -54,12 +58,14 @@ class RetrievalPlugin:
         self._interest = LiveInterest(decay=0.9)
         self._by_use: ByUseSettings | None = None
         self._liking = Liking({})
+        self._learned: LearnedEmbeddingsSettings | None = None
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
         """Add the built-in retrievers."""
         registry.retriever("similar_to_history", SimilarToHistory)
         registry.retriever("similar_by_use", SimilarByUse)
+        registry.retriever("learned_embeddings", LearnedEmbeddings)
         registry.retriever("popular", Popular)
         registry.retriever("new_items", NewItems)
 
@@ -69,6 +75,8 @@ class RetrievalPlugin:
         self._interest = LiveInterest(settings.retrieval.decay)
         self._by_use = settings.retrieval.by_use
         self._liking = Liking.of(settings)
+        learned = settings.retrieval.learned_embeddings
+        self._learned = learned if learned is not None and learned.column else None
         self._retrievers = configured_retrievers(settings, services.registry)
         self._catalogue = services.catalogue
 
@@ -99,7 +107,8 @@ class RetrievalPlugin:
     def ranking_enrich(self, request: RankingRequest, candidates: Candidates) -> Features | None:
         """Return how similar each candidate is to what the user took up, or to the item asked for.
 
-        That is the cosine of its text with the user's interest and, where settings ask for it, the mean weight by use.
+        That is the cosine of its text with the user's interest and, where settings ask for them, the mean weight by use
+        and the product in the learnt space.
         """
         catalogue = self._newest()
         if catalogue is None:
@@ -108,12 +117,16 @@ class RetrievalPlugin:
         anchor = self._anchor(request, catalogue)
         unknown = np.full(len(rows), np.nan, np.float32)
         cosines = unknown if anchor is None else catalogue.cosines_at(anchor, rows)
-        if self._by_use is None:
-            return Features((SIMILARITY,), cosines[:, None])
-        history = history_of(request)[-self._by_use.history :]
-        known = history if request.similar_to is None else (request.similar_to,)
-        means = catalogue.means_by_use_at(known, rows)
-        return Features((SIMILARITY, SIMILARITY_BY_USE), np.column_stack([cosines, means]))
+        columns = {SIMILARITY: cosines}
+        if self._by_use is not None or self._learned is not None:
+            known = history_of(request) if request.similar_to is None else (request.similar_to,)
+            if self._by_use is not None:
+                columns[SIMILARITY_BY_USE] = catalogue.means_by_use_at(known[-self._by_use.history :], rows)
+            if self._learned is not None:
+                columns[SIMILARITY_LEARNED] = catalogue.learned_products_at(
+                    known[-self._learned.history :], rows
+                )
+        return Features(tuple(columns), np.column_stack(list(columns.values())))
 
     @hookimpl
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
@@ -135,6 +148,17 @@ class RetrievalPlugin:
             return self._user_vector(request, catalogue)
         row = int(catalogue.rows([request.similar_to])[0])
         return None if row < 0 else catalogue.vectors[row]
+
+
+def similarity_columns(settings: Settings) -> tuple[str, ...]:
+    """Return the columns that compare each item with what the user took up."""
+    retrieval = settings.retrieval
+    columns = [SIMILARITY]
+    if retrieval.by_use is not None:
+        columns.append(SIMILARITY_BY_USE)
+    if retrieval.learned_embeddings is not None and retrieval.learned_embeddings.column:
+        columns.append(SIMILARITY_LEARNED)
+    return tuple(columns)
 
 
 def configured_retrievers(settings: Settings, registry: Registry) -> tuple[tuple[Retriever, int], ...]:

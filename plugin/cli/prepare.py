@@ -118,8 +118,8 @@ def build(
     interactions: Annotated[
         Path | None,
         typer.Option(
-            help="Table with user_id, item_id, timestamp, value: what has the same users, for retrieval.by_use; the "
-            "settings' by default."
+            help="Table with user_id, item_id, timestamp, value that retrieval.by_use and "
+            "retrieval.learned_embeddings learn from; the settings' by default."
         ),
     ] = None,
     config: Config = DEFAULT_CONFIG,
@@ -127,13 +127,13 @@ def build(
     """Embed the items' texts, index them and publish the catalogue; a running server takes it up."""
     from explorank.cli.tables import print_tuning, tell_of_checks
     from explorank.pipeline.build import build_catalogue
-    from explorank.pipeline.by_use import tables_by_use
+    from explorank.pipeline.liked_events import usable_interactions
     from explorank.pipeline.tables import past_interactions
     from explorank.settings import load_settings
 
     settings = load_settings(config)
     events = None
-    tables = tables_by_use(settings, interactions)
+    tables = usable_interactions(settings, interactions)
     if tables is not None and tables.interactions is not None:
         tell_of_checks(tables)
         events = past_interactions(tables.interactions)
@@ -154,6 +154,11 @@ def build(
     )
     if catalogue.by_use is not None:
         output.print(f"{catalogue.by_use.known:,} items have others of the same users")
+    if catalogue.embeddings is not None:
+        space = catalogue.embeddings
+        output.print(
+            f"{space.known:,} items have a place in the space of {space.model.name}, searched by {space.search_kind}"
+        )
 
 
 def adapt(

@@ -15,12 +15,15 @@ from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DataError
 from explorank.pipeline.by_use import table_by_use
+from explorank.pipeline.embeddings import fit_embeddings
 from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.interests import sampled_interests
+from explorank.pipeline.liked_events import events_of_learners
 from explorank.pipeline.tables import read_table
-from explorank.retrieval import Catalogue
+from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
 from explorank.retrieval.catalogue import VECTORS_FILE
+from explorank.retrieval.collaborative import EmbeddingSpace
 from explorank.retrieval.features.tables import text_ids
 from explorank.settings import Settings
 
@@ -39,21 +42,48 @@ def build_catalogue(
     """Return the published version and the catalogue of `items`, or of the feature repository's.
 
     `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
-    `interactions` tell what has the same users, where `retrieval.by_use` is set: what `past_interactions` returns, by
-    default of the table that the settings name. `until` ignores what is known of later times.
+    `retrieval.by_use` and `retrieval.learned_embeddings` learn from `interactions`: what `past_interactions` returns,
+    by default of the table that the settings name. `until` ignores what is known of later times.
 
-    Embeddings are cached by content, so that only
-    new texts are encoded (all of them, where an adapter changed the encoder's layers). They go straight to the file
-    that is published: memory holds the index, and the vectors only as far as the system likes. `recall` and `tune_s`
-    take the place of the settings'. `progress` counts the texts, `begins` is told each step after that. Needs the
-    extra `train`.
+    Embeddings of texts are cached by content, so that only new texts are encoded (all of them, where an adapter changed
+    the encoder's layers). They go straight to the file that is published: memory holds the index, and the vectors only
+    as far as the system likes. `recall` and `tune_s` take the place of the settings'. `progress` counts the texts and
+    then the passes of what is learnt, `begins` is told each step after the texts. Needs the extra `train`.
+
+    Raises `DataError` where nothing names interactions that are asked for, and where they are too few; for
+    `learned_embeddings` only once the catalogue is published without them.
     """
     table = item_table(settings, items, until)
+    item_ids = table["item_id"].to_numpy(np.str_)
     # First, since it may be refused, and encoding takes the longest.
-    by_use = table_by_use(settings, interactions, table["item_id"].to_numpy(np.str_), until=until)
+    events = events_of_learners(settings, interactions, until)
+    wanted = settings.retrieval
+    by_use = None if wanted.by_use is None else table_by_use(wanted.by_use, events["by_use"], item_ids)
     encoder = configured_encoder(settings)
     index = settings.retrieval.index
+    reached = index.recall if recall is None else recall
+    seconds = index.tune_s if tune_s is None else tune_s
     built: list[Catalogue] = []
+    failed: list[Exception] = []
+
+    def learned(vectors: NDArray[np.float32]) -> EmbeddingSpace | None:
+        if wanted.learned_embeddings is None:
+            return None
+        liked = events["learned_embeddings"]
+        try:
+            model = fit_embeddings(
+                wanted.learned_embeddings, liked, item_ids, vectors, progress=progress, begins=begins
+            )
+            return EmbeddingSpace.build(
+                model,
+                recall=reached,
+                neighbours=neighbours(settings, LearnedEmbeddings.name),
+                tune_s=seconds,
+                progress=begins,
+            )
+        except (DataError, RetrievalError) as error:
+            failed.append(error)
+            return None
 
     def write(folder: Path) -> None:
         def allocate(shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -63,19 +93,20 @@ def build_catalogue(
 
         vectors = encoder.encode(table["text"].tolist(), progress, allocate=allocate)
         catalogue = Catalogue.build(
-            table["item_id"].tolist(),
+            item_ids,
             vectors,
             popularity=table["popularity"].to_numpy(),
             first_seen=table["first_seen"].to_numpy(),
             by_use=by_use,
+            embeddings=learned(vectors),
             encoder_name=encoder.name,
             encoder_fingerprint=encoder.fingerprint,
             kind=index.kind,
             device=index.device,
-            recall=index.recall if recall is None else recall,
+            recall=reached,
             neighbours=neighbours(settings),
-            tune_s=index.tune_s if tune_s is None else tune_s,
-            interests=sampled_interests(settings, table["item_id"].to_numpy(np.str_), vectors, until=until),
+            tune_s=seconds,
+            interests=sampled_interests(settings, item_ids, vectors, until=until),
             gpu=gpu_options(settings),
             progress=begins,
         )
@@ -83,6 +114,11 @@ def build_catalogue(
         built.append(catalogue)
 
     version = ArtefactStore(settings.folder_path / "artefacts").publish(CATALOGUE, write)
+    if failed:
+        raise DataError(
+            f"Catalogue {version} is published without `learned_embeddings`, which find nothing until it has them: "
+            f"{failed[0]}"
+        ) from failed[0]
     return version, built[0]
 
 

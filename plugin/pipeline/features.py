@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
-from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
+from explorank.builtin.retrieval import similarity_columns
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.retrieval.features import BuildReport, FeatureAccess, build_features
@@ -30,14 +30,9 @@ def feature_access(settings: Settings) -> FeatureAccess:
     )
 
 
-def similarities(settings: Settings) -> tuple[str, ...]:
-    """Return the columns that compare each item with what the user took up."""
-    return (SIMILARITY,) if settings.retrieval.by_use is None else (SIMILARITY, SIMILARITY_BY_USE)
-
-
 def served_columns(settings: Settings) -> frozenset[str]:
     """Return the columns that the stage serves to a ranker; raise `DataError` for crosses that cannot be made."""
-    served = {*similarities(settings)}
+    served = {*similarity_columns(settings)}
     if settings.features is not None:
         access = feature_access(settings)
         served |= {*access.item_names, *access.user_names}

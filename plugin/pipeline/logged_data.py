@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from explorank.builtin.retrieval import history_of
+from explorank.builtin.retrieval import history_of, similarity_columns
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.model_card import Sampling
-from explorank.pipeline.by_use import block_starts, known_events, past_means, past_tables
-from explorank.pipeline.features import similarities
+from explorank.pipeline.liked_events import known_events
 from explorank.pipeline.logged_outcomes import Settled, settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
+from explorank.pipeline.past_use import PastUse, block_starts
 from explorank.pipeline.queries import interest_vectors
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
@@ -36,7 +36,7 @@ def logged_data(
     Raises `DataError` where there are too few, or nothing was taken up in the earlier or in the later ones.
     """
     crosses = Crosses.of(settings)
-    crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
+    crosses.check((*access.item_names, *access.user_names, *similarity_columns(settings)))
     shown = _shown(settings, options.max_decisions, now)
     split = int(len(shown) * (1 - options.validation_share))
     query = np.repeat(np.arange(len(shown)), [len(outcomes) for _, outcomes, _ in shown])
@@ -72,13 +72,17 @@ def logged_data(
             "event_timestamp": queries["event_timestamp"].take(query).array,
         }
     )
-    by_use = None
-    if settings.retrieval.by_use is not None:
-        starts = block_starts(split, options.blocks)
-        tables = past_tables(settings.retrieval.by_use, known_events(settings), catalogue, queries, starts)
-        by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
+    use = PastUse.of(
+        settings.retrieval,
+        lambda learner: known_events(settings, learner),
+        catalogue,
+        queries,
+        block_starts(split, options.blocks),
+    )
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
+    names, matrix = feature_matrix(
+        access, catalogue, rows, vectors, crosses, use.columns(catalogue, queries, rows)
+    )
     data = RankingData(
         features=matrix,
         feature_names=names,

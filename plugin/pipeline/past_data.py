@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -10,19 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from explorank.builtin.retrieval import SIMILARITY, SIMILARITY_BY_USE
+from explorank.builtin.retrieval import SIMILARITY, similarity_columns
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
 from explorank.model_card import Sampling
-from explorank.pipeline.by_use import block_starts, liked_events, past_means, past_tables
-from explorank.pipeline.features import similarities
+from explorank.pipeline.liked_events import liked_events
 from explorank.pipeline.past_retrieval import past_candidates
+from explorank.pipeline.past_use import PastUse, block_starts
 from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
 from explorank.retrieval import Catalogue, Retriever
-from explorank.retrieval.collaborative import NeighbourTable
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
 
@@ -56,19 +55,22 @@ def past_data(
     would have found then; without any, all are drawn evenly.
     """
     crosses = Crosses.of(settings)
-    crosses.check((*access.item_names, *access.user_names, *similarities(settings)))
+    crosses.check((*access.item_names, *access.user_names, *similarity_columns(settings)))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     starts = block_starts(split, options.blocks)
-    tables: tuple[NeighbourTable | None, ...] = (None,) * len(starts)
-    if settings.retrieval.by_use is not None:
-        events = liked_events(settings, interactions)
-        tables = past_tables(settings.retrieval.by_use, events, catalogue, queries, starts)
+    use = PastUse.of(
+        settings.retrieval,
+        lambda learner: liked_events(settings, learner, interactions),
+        catalogue,
+        queries,
+        starts,
+    )
     candidates = None
     if retrievers and options.retrieved_share > 0:
         limit = settings.retrieval.candidates
         candidates = past_candidates(
-            retrievers, interactions, catalogue, queries, vectors, starts, tables, limit=limit
+            retrievers, interactions, catalogue, queries, vectors, starts, use.tables, limit=limit
         )
     rows = labelled_rows(
         queries,
@@ -78,10 +80,8 @@ def past_data(
         candidates=candidates,
         retrieved_share=options.retrieved_share,
     )
-    by_use = None
-    if settings.retrieval.by_use is not None:
-        by_use = past_means(tables, settings.retrieval.by_use.history, catalogue, queries, rows, starts)
-    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, by_use)
+    learnt = use.columns(catalogue, queries, rows)
+    names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, learnt)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
     users = queries["user_id"].to_numpy().astype(str)
     data = RankingData(
@@ -143,12 +143,12 @@ def feature_matrix(
     rows: pd.DataFrame,
     vectors: NDArray[np.float32],
     crosses: Crosses | None = None,
-    by_use: NDArray[np.float32] | None = None,
+    learnt: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Return the ranker's columns for `rows`, (n, d) float32, as of each row's time: what serving would have seen.
 
     `rows` has `query`, `user_id`, `item_id` and `event_timestamp`; `vectors` (q, d) are the queries' interests,
-    `by_use` (n,) the rows' mean weights by use, where that is a column.
+    `learnt` the columns (n,) that were learnt from use, by name.
     """
     known = access.training_frame(rows[["user_id", "item_id", "event_timestamp"]])
     names = (*access.item_names, *access.user_names)
@@ -158,9 +158,7 @@ def feature_matrix(
     query = rows["query"].to_numpy()
     cosines = np.einsum("nd,nd->n", catalogue.vectors[positions], units[query])
     cosines[(positions < 0) | (norms[query] == 0)] = np.nan
-    columns = {SIMILARITY: cosines.astype(np.float32)} | (
-        {} if by_use is None else {SIMILARITY_BY_USE: by_use}
-    )
+    columns = {SIMILARITY: cosines.astype(np.float32), **(learnt or {})}
     matrix = np.column_stack([known[list(names)].to_numpy(np.float32), *columns.values()])
     features = (crosses or Crosses()).extend(Features((*names, *columns), matrix))
     return features.names, features.values

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from explorank.builtin.retrieval import united
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Fallback
-from explorank.retrieval import Catalogue, RetrievalQuery, Retriever, SimilarByUse
+from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalQuery, Retriever, SimilarByUse
 from explorank.retrieval.collaborative import NeighbourTable
 
 _log: Final = logging.getLogger(__name__)
@@ -35,7 +35,8 @@ def past_candidates(
 
     A query knows its history and interest of `vectors` (q, d). Popularity is how many of `interactions` came before
     the query's block, which begins at one of `starts` (b,), and use is what that block's of `tables` (b,) tells. What
-    the user had met, and what appeared after the query, is not among the rows; texts are those of today.
+    the user had met, and what appeared after the query, is not among the rows; texts are those of today. What
+    `learned_embeddings` would have found is left out: the space that serves knows what happened after the query.
     """
     events = catalogue.rows(interactions["item_id"].tolist())
     happened = interactions["timestamp"]
@@ -48,8 +49,9 @@ def past_candidates(
             before = events[(happened < queries["event_timestamp"].iloc[start]).to_numpy() & (events >= 0)]
             popularity = np.bincount(before, minlength=len(catalogue))
             known = catalogue.with_facts(popularity=popularity, by_use=table)
-            # Without a past there is no table, which is no failure.
-            able = [each for each in retrievers if table is not None or not isinstance(each[0], SimilarByUse)]
+            # Without a past there is no table, which is no failure; nor is there a space of the past.
+            unable = LearnedEmbeddings if table is not None else (LearnedEmbeddings, SimilarByUse)
+            able = [each for each in retrievers if not isinstance(each[0], unable)]
             for query in range(start, end):
                 asked = RetrievalQuery(
                     time=queries["event_timestamp"].iloc[query].timestamp(),

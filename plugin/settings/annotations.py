@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
 from pydantic import AwareDatetime, BaseModel, SecretStr
@@ -69,6 +69,8 @@ def _class_in_words(kind: Any, arguments: tuple[Any, ...]) -> str:
         return "a list" + (f", each {_either([accepted(item) for item in items])}" if items else "")
     if issubclass(kind, BaseModel):
         return str(getattr(kind, "words", "keys and values"))
+    if is_dataclass(kind):
+        return "keys and values"
     return kind.__name__
 
 
@@ -125,6 +127,12 @@ def _step(annotation: Any, part: str | int) -> Any | None:
     if issubclass(kind, BaseModel):
         field = kind.model_fields.get(str(part))
         return field_annotation(field) if field else None
+    if is_dataclass(kind):
+        return get_type_hints(kind, include_extras=True).get(str(part))
+    return _item_of(kind, arguments, part)
+
+
+def _item_of(kind: type, arguments: tuple[Any, ...], part: str | int) -> Any | None:
     if issubclass(kind, Mapping):
         return arguments[1] if len(arguments) == 2 else None
     if issubclass(kind, Sequence | Set) and arguments and isinstance(part, int):
@@ -140,6 +148,13 @@ def field_annotation(field: FieldInfo) -> Any:
 def model_in(annotation: Any) -> type[BaseModel] | None:
     """Return the first settings model that a value of `annotation` may be."""
     return next((kind for kind in _kinds(annotation) if issubclass(kind, BaseModel)), None)
+
+
+def fields_in(annotation: Any) -> list[str]:
+    """Return the names of the fields of the first dataclass that a value of `annotation` may be."""
+    return next(
+        ([field.name for field in fields(kind)] for kind in _kinds(annotation) if is_dataclass(kind)), []
+    )
 
 
 def admits(annotation: Any, kind: type) -> bool:

@@ -23,6 +23,7 @@ from pydantic import (
 
 from explorank.errors import Problem
 from explorank.hooks.registry import ComponentKind
+from explorank.retrieval.collaborative import ImplicitALSOptions, TwoTowerOptions
 from explorank.settings.annotations import Accepts
 from explorank.settings.validation import rule_broken
 from explorank.settings.yaml_file import Document, KeyPath
@@ -236,6 +237,33 @@ class ByUseSettings(_Section):
     """How many of the latest items of a history count for the column, all alike."""
 
 
+class LearnedEmbeddingsSettings(_Section):
+    """A space of items and users that `explorank build` learns from interactions, for `learned_embeddings`.
+
+    See [Learned embeddings](learned-embeddings.md).
+    """
+
+    model: Literal["als", "two_tower"] = "als"
+    """`als` factorises who liked what, in seconds; it knows items that somebody liked by then. `two_tower` trains
+    networks in torch, in minutes or more, reads the items' texts too, and so places items that nobody liked yet."""
+    interactions: Path | None = None
+    """The table that it learns from, relative to the settings file: what users liked, by `features.positive_from`.
+    `null` takes that of `by_use`, or leaves it to `explorank build --interactions FILE`."""
+    log: bool = False
+    """`true` also learns from the decision log: what earned a user's reward above 0."""
+    seed: int = 0
+    """Of the training; the same one gives the same space from the same interactions, on the same machine."""
+    column: bool = False
+    """`true` tells rankers of it by the column `similarity_learned`. `explorank train` then learns the space anew for
+    each block of past requests, which takes `two_tower` long."""
+    history: Positive = 100
+    """How many of the latest items of a history count for the column, all alike."""
+    als: ImplicitALSOptions = ImplicitALSOptions()
+    """How `als` learns."""
+    two_tower: TwoTowerOptions = TwoTowerOptions()
+    """How `two_tower` learns."""
+
+
 class RetrievalSettings(_Section):
     """Where candidates come from."""
 
@@ -254,6 +282,8 @@ class RetrievalSettings(_Section):
     """The weight of each item of the history relative to the next newer one; 1 weighs all alike."""
     by_use: ByUseSettings | None = None
     """What has the same users; `null` leaves it unknown."""
+    learned_embeddings: LearnedEmbeddingsSettings | None = None
+    """A space of items and users learnt from interactions; `null` learns none."""
     candidates: Positive = 300
     """At most this many candidates go to the ranker."""
     retrievers: tuple[RetrieverComponent, ...] = (
@@ -263,6 +293,24 @@ class RetrievalSettings(_Section):
     )
     """The sources of candidates; their answers are united by item id. An empty list is for a host that brings
     its own candidates."""
+
+    @property
+    def interactions(self) -> Path | None:
+        """The table that `by_use` and `learned_embeddings` learn from; None where neither names one."""
+        named = (part.interactions for part in (self.by_use, self.learned_embeddings) if part is not None)
+        return next((path for path in named if path is not None), None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        learned = self.learned_embeddings
+        if learned is not None and learned.interactions not in (None, self.interactions):
+            raise rule_broken(
+                f"`{learned.interactions}` is another table than `by_use.interactions`, and one build reads one. Name "
+                "the same, or leave it out here.",
+                "learned_embeddings",
+                "interactions",
+            )
+        return self
 
 
 class ConservativeSettings(_Section):
@@ -717,6 +765,13 @@ class Settings(_Section):
             raise rule_broken(
                 "`similar_by_use` asks for interactions, which tell what has the same users, and nothing names any, "
                 "so it would find nothing. Set `retrieval.by_use: {interactions: FILE}`.",
+                "retrieval",
+                "retrievers",
+            )
+        if "learned_embeddings" in by_name and self.retrieval.learned_embeddings is None:
+            raise rule_broken(
+                "`learned_embeddings` asks for a space learnt from interactions, and nothing names any, so it would "
+                "find nothing. Set `retrieval.learned_embeddings: {interactions: FILE}`.",
                 "retrieval",
                 "retrievers",
             )

@@ -5,6 +5,7 @@ Use: `python -m explorank.settings.reference > docs/settings.md`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import inspect
 import json
@@ -77,9 +78,12 @@ def builtin_registry() -> Registry:
     return registry
 
 
-def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[Any]]]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
+        if dataclasses.is_dataclass(field.annotation) and isinstance(field.annotation, type):
+            yield path, field.annotation
+            continue
         section = model_in(field.annotation)
         if section is None:
             path = f"{path}.NAME"
@@ -92,9 +96,16 @@ def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[B
             yield from _sections(section, f"{path}.")
 
 
-def _fields(model: type[BaseModel]) -> Iterator[tuple[str, str, str, str]]:
+def _fields(model: type[Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Return the keys of a section: a settings model, or a library's dataclass of options."""
+    if not issubclass(model, BaseModel):
+        for option in options_of("retriever", model):
+            yield option.name, accepted(option.annotation), _default(option.default), option.description
+        return
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else _default(field.default)
+        if dataclasses.is_dataclass(field.default):
+            default = "see below"
         yield name, accepted(field_annotation(field)), default, field.description or ""
 
 
@@ -139,7 +150,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _documentation(model: type[BaseModel]) -> str:
+def _documentation(model: type[Any]) -> str:
     return inspect.cleandoc(model.__doc__ or "")
 
 

@@ -17,7 +17,7 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from explorank.errors import Problem, SettingsError
-from explorank.settings.annotations import accepted, admits, annotation_at, choices_in, model_in
+from explorank.settings.annotations import accepted, admits, annotation_at, choices_in, fields_in, model_in
 from explorank.settings.yaml_file import Document, KeyPath, read_scalar
 
 _RULE: Final = "settings_rule"
@@ -111,6 +111,10 @@ def _problem(
             message = str(error.get("ctx", {})["message"])
         case "extra_forbidden":
             message = unknown_key(str(path[-1]), annotation_at(annotation, path[:-1]), annotation)
+        case "unexpected_keyword_argument":
+            message = unknown_name(str(path[-1]), fields_in(annotation_at(annotation, path[:-1])))
+        case "value_error":  # a library's options refuse in words of their own
+            message = str(error.get("ctx", {})["error"])
         case "missing":
             message = f"is missing; it has no default. Accepted: {accepted(wanted)}."
         case _ if wanted is None:

@@ -5,6 +5,8 @@ Importing this package imports no torch; only `TwoTower.fit` needs it.
 
 from explorank.retrieval.collaborative.content_mapping import ContentMapping
 from explorank.retrieval.collaborative.ease import EASE, EASEOptions
+from explorank.retrieval.collaborative.embedding_model import EmbeddingModel, products_with_user
+from explorank.retrieval.collaborative.embedding_space import EmbeddingSpace
 from explorank.retrieval.collaborative.first_stage import (
     FirstStage,
     FirstStageOptions,
@@ -25,6 +27,8 @@ __all__ = [
     "CollaborativeModel",
     "ContentMapping",
     "EASEOptions",
+    "EmbeddingModel",
+    "EmbeddingSpace",
     "FirstStage",
     "FirstStageOptions",
     "Fold",
@@ -40,5 +44,6 @@ __all__ = [
     "TwoTowerOptions",
     "cuts_in_time",
     "folds_by_user",
+    "products_with_user",
     "training_rows",
 ]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+from explorank.retrieval._files import Checksums
+from explorank.retrieval._ids import IdTable
 from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
 from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
 from explorank.retrieval.errors import InvalidOption
@@ -22,6 +25,9 @@ _FIRST_SD: Final = 0.05
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImplicitALSOptions:
     """How factors are learnt."""
+
+    # Read by pydantic where settings are checked; this package itself does not need pydantic.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
     factors: int = 24
     """Numbers per item and user."""
@@ -49,34 +55,60 @@ class ImplicitALS:
     """
 
     Options: ClassVar = ImplicitALSOptions
+    name: ClassVar[str] = "als"
 
     def __init__(
         self, item_ids: NDArray[np.str_], factors: NDArray[np.float64], options: ImplicitALSOptions
     ) -> None:
         """Take the items (n,) and their factors (n, f); use `fit` or `load`."""
-        self._item_ids = item_ids
-        self.factors = factors
+        # Plain arrays where they are mapped: the class of a memory map slows every use.
+        self._item_ids, self.factors = np.asarray(item_ids), np.asarray(factors)
         self._options = options
-        self._gram = factors.T @ factors + options.l2 * np.eye(factors.shape[1])
-        self._rows = ItemRows(item_ids)
+        self._gram = self.factors.T @ self.factors + options.l2 * np.eye(factors.shape[1])
 
     @property
     def item_ids(self) -> NDArray[np.str_]:
         """(n,) the items, in the order of the scores."""
         return self._item_ids
 
+    @property
+    def item_vectors(self) -> NDArray[np.float64]:
+        """(n, f) the factors; zeros for an item that nobody took up, of which they tell nothing."""
+        return self.factors
+
+    @cached_property
+    def places(self) -> NDArray[np.bool_]:
+        """(n,) which items have a vector other than 0."""
+        places: NDArray[np.bool_] = (self.item_vectors != 0).any(axis=1)
+        return places
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What scoring needs, by name."""
+        return {"factors": self.factors}
+
     @classmethod
     def fit(
-        cls, interactions: Interactions, *, options: ImplicitALSOptions | None = None, seed: int = 0
+        cls,
+        interactions: Interactions,
+        *,
+        options: ImplicitALSOptions | None = None,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """Return the factors after `iterations`; `seed` draws the first."""
+        """Return the factors after `iterations`; `seed` draws the first.
+
+        `progress` is told after each iteration how many are done, and of how many.
+        """
         options = options or ImplicitALSOptions()
         by_user = interactions.matrix
         by_item = by_user.T.tocsr()
         generator = np.random.default_rng(seed)
         items = generator.normal(0.0, _FIRST_SD, (len(interactions.item_ids), options.factors))
-        for _ in range(options.iterations):
+        for done in range(1, options.iterations + 1):
             items = _solved(by_item, _solved(by_user, items, options), options)
+            if progress is not None:
+                progress(done, options.iterations)
         return cls(interactions.item_ids, items, options)
 
     def with_factors(self, items: NDArray[np.bool_], factors: NDArray[np.float64]) -> Self:
@@ -85,11 +117,20 @@ class ImplicitALS:
         changed[items] = factors
         return type(self)(self._item_ids, changed, self._options)
 
+    def in_rows_of(self, item_ids: NDArray[np.str_], content: ArrayLike | None = None) -> Self:  # noqa: ARG002 - none is read
+        """Return the same model for `item_ids` (n,), in their order; those it does not know have factors of 0."""
+        rows = IdTable(self._item_ids).find(item_ids)
+        factors = np.zeros((len(item_ids), self.factors.shape[1]))
+        factors[rows >= 0] = self.factors[rows[rows >= 0]]
+        return type(self)(item_ids, factors, self._options)
+
     def scores(self, history: Sequence[str]) -> NDArray[np.float32]:
         """Return (n,) scores, the higher the better; unknown items of the history are passed over."""
-        taken = self._rows.known(history)
-        user = _one(self.factors[taken], self._gram, self._options.confidence)
-        return (self.factors @ user).astype(np.float32)
+        return (self.factors @ self.user_vector_at(self._rows.known(history))).astype(np.float32)
+
+    def user_vector_at(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the factors (f,) of somebody who took up the items in `rows` (h,), each once: the fold-in."""
+        return _one(self.factors[rows], self._gram, self._options.confidence)
 
     def scores_of_many(self, histories: csr_matrix) -> NDArray[np.float32]:
         """Return (m, n) scores for histories (m, n) with 1 where an item was taken up."""
@@ -101,10 +142,19 @@ class ImplicitALS:
         save_arrays(folder, _FORMAT, facts, {"item_ids": self._item_ids, "factors": self.factors})
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact."""
-        facts, arrays = load_arrays(folder, _FORMAT, "item_ids", "factors")
+    def load(cls, folder: str | Path, *, mapped: bool = False, checksums: Checksums | None = None) -> Self:
+        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact.
+
+        `load_arrays` says what `mapped` and `checksums` mean.
+        """
+        facts, arrays = load_arrays(
+            folder, _FORMAT, "item_ids", "factors", mapped=mapped, checksums=checksums
+        )
         return cls(arrays["item_ids"], arrays["factors"], ImplicitALSOptions(**facts))
+
+    @cached_property
+    def _rows(self) -> ItemRows:
+        return ItemRows(self._item_ids)
 
 
 def _solved(

@@ -57,7 +57,9 @@ def test_the_code_of_a_policy_runs(policy: str, work_through: Any) -> None:
     assert work_through(f"docs/policies/{policy}.md").ran == ["yaml", "python"]
 
 
-@pytest.mark.parametrize("page", ["by-use", "columnar-store", "howto-plugin", "operations", "training"])
+@pytest.mark.parametrize(
+    "page", ["by-use", "columnar-store", "howto-plugin", "learned-embeddings", "operations", "training"]
+)
 def test_the_code_runs_in_an_installation(
     page: str, work_through: Any, installation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

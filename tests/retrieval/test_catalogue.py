@@ -8,11 +8,23 @@ import numpy as np
 import pytest
 
 from explorank.retrieval import Catalogue, CorruptArtefact, InvalidVectors
-from explorank.retrieval.collaborative import NeighbourTable
+from explorank.retrieval.collaborative import (
+    EmbeddingSpace,
+    ImplicitALS,
+    ImplicitALSOptions,
+    NeighbourTable,
+)
 
 # Beside "a" and "c", "gone" is in no catalogue below.
 BY_USE = NeighbourTable.of(
     np.array(["gone", "c", "a"]), np.array([[0, 1, 1], [1, 0, 0.5], [1, 0.25, 0]], np.float32), 2
+)
+SPACE = EmbeddingSpace.build(
+    ImplicitALS(
+        np.array(["a", "b", "c", "d"]),
+        np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0], [0.0, 0.0]]),
+        ImplicitALSOptions(factors=2),
+    )
 )
 
 
@@ -69,6 +81,21 @@ def test_what_has_the_same_users_is_saved_with_it_and_mapped(tmp_path: Path) -> 
     assert Catalogue.load(tmp_path).by_use is None
 
 
+def test_a_learnt_space_is_saved_with_it_and_mapped(tmp_path: Path) -> None:
+    catalogue(embeddings=SPACE).save(tmp_path)
+    after = Catalogue.load(tmp_path)
+
+    assert after.embeddings is not None
+    assert after.embeddings.item_ids.tolist() == after.item_ids.tolist()
+    assert after.embeddings.like(0, 9)[0].tolist() == [2, 1]
+    assert isinstance(after.embeddings.model.item_vectors.base, np.memmap)
+    assert after.with_facts(popularity=after.popularity, by_use=None).embeddings is None
+    with pytest.raises(InvalidVectors, match="each row would be taken for another item"):
+        catalogue(item_ids=["b", "a", "c", "d"], embeddings=SPACE)
+    catalogue().save(tmp_path)
+    assert Catalogue.load(tmp_path).embeddings is None
+
+
 def test_other_facts_of_the_same_items() -> None:
     catalogue = Catalogue.build(["a", "b", "c"], np.eye(3), popularity=[3, 2, 1], first_seen=[1, 2, 3])
     weights = np.array([[0, 1], [0, 0]], np.float32)
@@ -108,6 +135,7 @@ def test_an_empty_catalogue(tmp_path: Path) -> None:
         {"encoder_fingerprint": "abd"},
         {"kind": "hnsw"},
         {"by_use": BY_USE},
+        {"embeddings": SPACE},
     ],
 )
 def test_the_version_tells_every_change(changes: dict[str, object]) -> None:
@@ -126,10 +154,12 @@ FILES = ["vectors.npy", "item_ids.npy", "popularity.npy", "first_seen.npy", "cat
         "index/ids.npy",
         "by_use/manifest.json",
         "by_use/weights.npy",
+        "learned_embeddings/space.json",
+        "learned_embeddings/scan/vectors.npy",
     ],
 )
 def test_a_damaged_file_is_named_and_refused(name: str, tmp_path: Path) -> None:
-    catalogue(by_use=BY_USE).save(tmp_path)
+    catalogue(by_use=BY_USE, embeddings=SPACE).save(tmp_path)
     file = tmp_path / name
     content = bytearray(file.read_bytes())
     content[-9] ^= 4

@@ -12,7 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from explorank.retrieval import (
     Catalogue,
+    EmbeddingsUnknown,
     InvalidOption,
+    LearnedEmbeddings,
     NeighboursUnknown,
     NewItems,
     Popular,
@@ -22,7 +24,12 @@ from explorank.retrieval import (
     SimilarByUse,
     SimilarToHistory,
 )
-from explorank.retrieval.collaborative import NeighbourTable
+from explorank.retrieval.collaborative import (
+    EmbeddingSpace,
+    ImplicitALS,
+    ImplicitALSOptions,
+    NeighbourTable,
+)
 
 DAY = 86_400.0
 NOW = 100 * DAY
@@ -33,6 +40,8 @@ BY_USE = {  # who takes up the first takes up the others too; "gone" is in no ca
     "gone": {"north": 1.0},
 }
 ALL_IDS = np.array([*IDS, "gone"])
+FACTORS = {"east": [2, 0], "north": [0, 1], "west": [1, 1], "north-east": [0, 0], "south": [0.5, 0]}
+"""Nobody took up "north-east"."""
 ITEMS = Catalogue.build(
     IDS,
     [[1, 0], [0, 1], [-1, 0], [1, 1], [0, -1]],
@@ -40,6 +49,13 @@ ITEMS = Catalogue.build(
         ALL_IDS,
         np.array([[BY_USE.get(one, {}).get(other, 0) for other in ALL_IDS] for one in ALL_IDS], np.float32),
         3,
+    ),
+    embeddings=EmbeddingSpace.build(
+        ImplicitALS(
+            np.array(IDS),
+            np.array([FACTORS[item] for item in IDS], np.float64),
+            ImplicitALSOptions(factors=2, l2=1.0, confidence=2.0),
+        )
     ),
     popularity=[10, 40, 0, 20, 5],
     first_seen=[NOW - 15 * DAY, NOW - 30 * DAY, NOW - 31 * DAY, NOW + 1, np.nan],
@@ -109,6 +125,38 @@ def test_without_a_table_of_neighbours_the_way_out_is_named() -> None:
     assert np.isnan(bare.means_by_use(["a"], ["a"])).all()
 
 
+def test_learned_embeddings() -> None:
+    # Σyy' + λI = [[6.25, 1], [1, 3]]. With "east", 2·yy' = [[8, 0], [0, 0]] is added to it, and x solves
+    # [[14.25, 1], [1, 3]] x = 3·(2, 0): x = (18, -6) / 41.75.
+    assert found(LearnedEmbeddings(), history=("gone", "east")) == [
+        ("west", round(12 / 41.75, 4)),
+        ("south", round(9 / 41.75, 4)),
+        ("north", round(-6 / 41.75, 4)),
+    ]
+    assert found(LearnedEmbeddings(), 1, history=("east",), exclude=frozenset({"west"})) == [
+        ("south", round(9 / 41.75, 4))
+    ]
+    # The latest alone makes the vector, and none of the history is found again.
+    assert found(LearnedEmbeddings(history=1), history=("west", "east"))[0] == ("south", round(9 / 41.75, 4))
+    assert found(LearnedEmbeddings(), history=("north-east", "nobody")) == []
+
+
+def test_learned_embeddings_of_an_item() -> None:
+    # Products with (1, 1), whose product with itself is 2.
+    answer = [("east", 1.0), ("north", 0.5), ("south", 0.25)]
+    assert found(LearnedEmbeddings(), similar_to="west", history=("north",)) == answer
+    assert found(LearnedEmbeddings(), similar_to="north-east", history=("north",)) == []
+    assert found(LearnedEmbeddings(), similar_to="nobody", history=("north",)) == []
+
+
+def test_without_a_learnt_space_the_way_out_is_named() -> None:
+    bare = Catalogue.build(["a"], [[1.0]])
+    with pytest.raises(
+        EmbeddingsUnknown, match=r"Set `retrieval\.learned_embeddings` and run `explorank build"
+    ):
+        LearnedEmbeddings().retrieve(bare, RetrievalQuery(time=NOW, history=("a",)), 3)
+
+
 def test_popular() -> None:
     expected = [("north", 1.0), ("north-east", 0.5), ("east", 0.25), ("south", 0.125), ("west", 0.0)]
     assert found(Popular()) == expected
@@ -139,7 +187,9 @@ ids = st.sampled_from([*ITEMS.item_ids.tolist(), "nobody"])
 
 @settings(max_examples=150)
 @given(
-    retriever=st.sampled_from([SimilarToHistory(), SimilarByUse(), Popular(), NewItems(max_age_days=60)]),
+    retriever=st.sampled_from(
+        [SimilarToHistory(), SimilarByUse(), LearnedEmbeddings(), Popular(), NewItems(max_age_days=60)]
+    ),
     k=st.integers(0, 8),
     exclude=st.frozensets(ids),
     history=st.lists(ids).map(tuple),
@@ -178,6 +228,7 @@ def test_once_the_index_was_added_to_rows_are_not_told() -> None:
     [
         (SimilarToHistory, "similar_to_history"),
         (SimilarByUse, "similar_by_use"),
+        (LearnedEmbeddings, "learned_embeddings"),
         (Popular, "popular"),
         (NewItems, "new_items"),
     ],
@@ -198,3 +249,5 @@ def test_options_outside_their_range() -> None:
         NewItems(max_age_days=0)
     with pytest.raises(InvalidOption, match="history=0"):
         SimilarByUse(history=0)
+    with pytest.raises(InvalidOption, match="learned_embeddings: history=0"):
+        LearnedEmbeddings(history=0)

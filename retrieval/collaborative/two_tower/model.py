@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
@@ -12,12 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_matrix
 
+from explorank.retrieval._files import Checksums
+from explorank.retrieval._ids import IdTable
 from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
 from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
 from explorank.retrieval.errors import EncoderUnavailable, InvalidTable, InvalidVectors
 
-_FORMAT: Final = "explorank.two_tower/1"
+_FORMAT: Final = "explorank.two_tower/2"
+_ROWS_AT_ONCE: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,8 @@ class TowerArrays:
     """(d,)"""
     history_vectors: NDArray[np.float32]
     """(n, d) what having taken up an item adds to a history's mean."""
+    history_content: NDArray[np.float32]
+    """(c, d) of the user tower: what an item that training never saw adds, by its content."""
     hidden_weights: NDArray[np.float32]
     """(d + g, h) of the user tower."""
     hidden_bias: NDArray[np.float32]
@@ -54,12 +60,15 @@ class TwoTower:
     """
 
     Options: ClassVar = TwoTowerOptions
+    name: ClassVar[str] = "two_tower"
 
     def __init__(self, item_ids: NDArray[np.str_], arrays: TowerArrays, metrics: dict[str, float]) -> None:
         """Take the items (n,), what serving needs, and how training went; use `fit` or `load`."""
-        self._item_ids = item_ids
-        self._arrays = arrays
-        self._rows = ItemRows(item_ids)
+        # Plain arrays where they are mapped: the class of a memory map slows every use.
+        self._item_ids = np.asarray(item_ids)
+        self._arrays = TowerArrays(
+            **{part.name: np.asarray(getattr(arrays, part.name)) for part in fields(TowerArrays)}
+        )
         self.metrics = metrics
         """Epochs trained, the best one, and the recall@100 it had on the validation cut."""
 
@@ -70,8 +79,22 @@ class TwoTower:
 
     @property
     def item_vectors(self) -> NDArray[np.float32]:
-        """(n, d) of length 1; an index over them answers for `user_vector`."""
+        """(n, d) of length 1; an index over them answers for `user_vector`.
+
+        Of a model for other items than it was trained on (`in_rows_of`), those that it cannot place are rows of zeros.
+        """
         return self._arrays.item_vectors
+
+    @cached_property
+    def places(self) -> NDArray[np.bool_]:
+        """(n,) which items have a vector other than 0."""
+        places: NDArray[np.bool_] = (self.item_vectors != 0).any(axis=1)
+        return places
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What scoring needs, by name."""
+        return {part.name: getattr(self._arrays, part.name) for part in fields(TowerArrays)}
 
     @property
     def user_columns(self) -> int:
@@ -87,11 +110,13 @@ class TwoTower:
         seed: int = 0,
         content: ArrayLike | None = None,
         user_features: ArrayLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Train on `interactions`; the same ones, options and seed give the same towers on the same machine.
 
         `content` (n, c) are numbers of the items, text embeddings or any columns, `user_features` (u, g) of the users,
-        both in the order of the interactions' ids, finite and scaled. Raises `InvalidVectors` where they do not fit,
+        both in the order of the interactions' ids, finite and scaled. `progress` is told after each epoch how many are
+        done, and of how many at most. Raises `InvalidVectors` where they do not fit,
         and `InvalidTable` for fewer than ten interactions.
         """
         options = options or TwoTowerOptions()
@@ -109,7 +134,7 @@ class TwoTower:
                 f"Towers cannot be trained: {error}. Serving works without torch, training does not. Install it with "
                 "`pip install 'explorank[train]'`."
             ) from error
-        arrays, metrics = training.train(interactions, items, users, options, seed)
+        arrays, metrics = training.train(interactions, items, users, options, seed, progress)
         return cls(interactions.item_ids, arrays, metrics)
 
     def scores(self, history: Sequence[str], user_features: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -128,17 +153,29 @@ class TwoTower:
         self, history: Sequence[str], user_features: ArrayLike | None = None
     ) -> NDArray[np.float32]:
         """Return the user tower's output (d,), of length 1."""
-        rows = self._rows.known(history)
-        one = csr_matrix((np.ones(len(rows), np.float32), rows, [0, len(rows)]), (1, len(self._item_ids)))
+        return self.user_vector_at(self._rows.known(history), user_features)
+
+    def user_vector_at(
+        self, rows: NDArray[np.int64], user_features: ArrayLike | None = None
+    ) -> NDArray[np.float32]:
+        """Return the user tower's output (d,) for somebody who took up the items in `rows` (h,), each once."""
+        sums = self._arrays.history_vectors[rows].sum(axis=0, keepdims=True)
         given = None if user_features is None else np.atleast_2d(np.asarray(user_features, np.float32))
-        vector: NDArray[np.float32] = self.user_vectors(one, given)[0]
+        vector: NDArray[np.float32] = self._outputs(sums, np.array([len(rows)]), given)[0]
         return vector
 
     def user_vectors(
         self, histories: csr_matrix, user_features: ArrayLike | None = None
     ) -> NDArray[np.float32]:
         """Return the user tower's outputs (m, d) for histories (m, n), of length 1."""
-        arrays, count = self._arrays, histories.shape[0]
+        sums = np.asarray(histories @ self._arrays.history_vectors)
+        return self._outputs(sums, np.diff(histories.indptr), user_features)
+
+    def _outputs(
+        self, sums: NDArray[np.float32], lengths: NDArray[Any], user_features: ArrayLike | None
+    ) -> NDArray[np.float32]:
+        """Return the user tower's outputs (m, d) for the summed history vectors (m, d) of so many items (m,)."""
+        arrays, count = self._arrays, len(sums)
         if user_features is None:
             given = np.zeros((count, self.user_columns), np.float32)
         else:
@@ -148,8 +185,8 @@ class TwoTower:
                 f"User columns of shape {given.shape}, and the model takes ({count}, {self.user_columns}); columns "
                 "would be mixed up. Pass those that it was trained on."
             )
-        lengths = np.maximum(np.diff(histories.indptr), 1)[:, None].astype(np.float32)
-        read = np.concatenate([np.asarray(histories @ arrays.history_vectors) / lengths, given], axis=1)
+        means = sums / np.maximum(lengths, 1)[:, None].astype(np.float32)
+        read = np.concatenate([means, given], axis=1)
         hidden = np.maximum(read @ arrays.hidden_weights + arrays.hidden_bias, 0.0)
         output = hidden @ arrays.output_weights + read @ arrays.skip_weights + arrays.output_bias
         return _unit(output)
@@ -165,17 +202,49 @@ class TwoTower:
             )
         return _unit(vectors @ arrays.content_weights + arrays.content_bias)
 
+    def in_rows_of(self, item_ids: NDArray[np.str_], content: ArrayLike | None = None) -> Self:
+        """Return the same towers for `item_ids` (n,), in their order.
+
+        Items that training never saw have what their `content` (n, c) tells of them, on both sides; it is read in
+        parts and may be a memory map. Without content, or in towers that were trained without, their vectors are 0.
+        """
+        arrays = self._arrays
+        rows = IdTable(self._item_ids).find(item_ids)
+        dim = arrays.item_vectors.shape[1]
+        items, histories = (np.zeros((len(item_ids), dim), np.float32) for _ in range(2))
+        known = rows >= 0
+        items[known], histories[known] = (
+            arrays.item_vectors[rows[known]],
+            arrays.history_vectors[rows[known]],
+        )
+        new = np.flatnonzero(~known)
+        if content is not None and len(arrays.content_weights):
+            told = np.asanyarray(content)
+            for start in range(0, len(new), _ROWS_AT_ONCE):
+                those = new[start : start + _ROWS_AT_ONCE]
+                part = _columns("content", told[those], len(those))
+                items[those], histories[those] = self.place(part), part @ arrays.history_content
+        return type(self)(
+            item_ids, replace(arrays, item_vectors=items, history_vectors=histories), self.metrics
+        )
+
     def save(self, folder: str | Path) -> None:
         """Write arrays and a manifest with their checksums into `folder`; loading it needs no torch."""
-        arrays = {part.name: getattr(self._arrays, part.name) for part in fields(TowerArrays)}
-        save_arrays(folder, _FORMAT, self.metrics, {"item_ids": self._item_ids, **arrays})
+        save_arrays(folder, _FORMAT, self.metrics, {"item_ids": self._item_ids, **self.arrays})
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact."""
+    def load(cls, folder: str | Path, *, mapped: bool = False, checksums: Checksums | None = None) -> Self:
+        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact.
+
+        `load_arrays` says what `mapped` and `checksums` mean.
+        """
         names = tuple(part.name for part in fields(TowerArrays))
-        metrics, arrays = load_arrays(folder, _FORMAT, "item_ids", *names)
+        metrics, arrays = load_arrays(folder, _FORMAT, "item_ids", *names, mapped=mapped, checksums=checksums)
         return cls(arrays["item_ids"], TowerArrays(**{name: arrays[name] for name in names}), metrics)
+
+    @cached_property
+    def _rows(self) -> ItemRows:
+        return ItemRows(self._item_ids)
 
 
 def _columns(what: str, values: ArrayLike | None, rows: int | None) -> NDArray[np.float32]:

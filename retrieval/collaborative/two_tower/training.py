@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +18,8 @@ from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
 _FIRST_SD: Final = 0.05
 _CUTOFF: Final = 100
 _VALIDATION_USERS: Final = 2_000
+_USERS_AT_ONCE: Final = 128
+"""So many are scored at once, or a million items would take 8 GB for them all."""
 
 
 class Towers(nn.Module):
@@ -68,6 +71,7 @@ class Towers(nn.Module):
                 content_weights=_numpy(self.content_weights),
                 content_bias=_numpy(self.content_bias),
                 history_vectors=_numpy(self.histories(every)),
+                history_content=_numpy(self.history_content),
                 hidden_weights=_numpy(self.hidden.weight.T),
                 hidden_bias=_numpy(self.hidden.bias),
                 output_weights=_numpy(self.output.weight.T),
@@ -82,12 +86,16 @@ def train(
     user_features: NDArray[np.float32],
     options: TwoTowerOptions,
     seed: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[TowerArrays, dict[str, float]]:
-    """Return the towers of the best epoch, and how training went."""
+    """Return the towers of the best epoch, and how training went.
+
+    `progress` is told after each epoch how many are done, and of how many at most.
+    """
     # The draws of whoever calls are left as they were.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _trained(interactions, content, user_features, options, np.random.default_rng(seed))
+        return _trained(interactions, content, user_features, options, np.random.default_rng(seed), progress)
 
 
 def _trained(
@@ -96,6 +104,7 @@ def _trained(
     user_features: NDArray[np.float32],
     options: TwoTowerOptions,
     generator: np.random.Generator,
+    progress: Callable[[int, int], None] | None,
 ) -> tuple[TowerArrays, dict[str, float]]:
     known, held_out = _cut(interactions, options.validation_share, generator)
     towers = Towers(content, len(interactions.item_ids), user_features.shape[1], options)
@@ -109,6 +118,8 @@ def _trained(
             optimiser.zero_grad(set_to_none=True)
             _loss(towers, batch, options).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
+        if progress is not None:
+            progress(epoch, options.epochs)
         arrays = towers.arrays()
         recall = _recall(TwoTower(interactions.item_ids, arrays, {}), known, held_out, user_features)
         if recall > best_recall or not len(held_out):
@@ -216,14 +227,18 @@ def _recall(
     users = np.unique(held_out.users)[:_VALIDATION_USERS]
     if not len(users):
         return 0.0
-    histories = known.matrix[users]
-    scores = model.scores_of_many(histories, user_features[users])
-    scores[histories.nonzero()] = -np.inf
-    wanted = held_out.matrix[users].toarray() > 0
-    k = min(_CUTOFF, max(scores.shape[1] // 10, 1))
-    best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
-    return float((hits / np.minimum(wanted.sum(axis=1), k)).mean())
+    k = min(_CUTOFF, max(len(model.item_ids) // 10, 1))
+    shares = []
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        part = users[start : start + _USERS_AT_ONCE]
+        histories = known.matrix[part]
+        scores = model.scores_of_many(histories, user_features[part])
+        scores[histories.nonzero()] = -np.inf
+        wanted = held_out.matrix[part].toarray() > 0
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
+        shares.append(hits / np.minimum(wanted.sum(axis=1), k))
+    return float(np.concatenate(shares).mean())
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

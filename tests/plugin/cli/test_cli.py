@@ -337,12 +337,15 @@ def test_the_whole_preparation(run: Run, books: Path) -> None:
     )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "1,200 interactions of 40 users with 60 items, 2026-01-01 to 2026-03-01" in ran.out
-    change(books / "explorank.yaml", "version: 1", "version: 1\nretrieval: {by_use: {}}")
+    change(
+        books / "explorank.yaml", "version: 1", "version: 1\nretrieval: {by_use: {}, learned_embeddings: {}}"
+    )
     # The texts' embeddings are remembered.
     ran = run("build", "--items", "items.parquet", "--interactions", "interactions.parquet")
     assert ran.code == 0, ran.err
     assert "60 items, index flat, packaged" in ran.out
     assert "60 items have others of the same users" in ran.out
+    assert "60 items have a place in the space of als, searched by scan" in ran.out
     ran = run("train", "--interactions", "interactions.parquet", "--until", "2026-02-20")
     assert ran.code == 0, ran.err
     assert re.search(r"ranker \S+: lightgbm, \d+ queries .* NDCG@10 0\.\d+", ran.out)

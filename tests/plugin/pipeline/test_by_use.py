@@ -13,19 +13,28 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from explorank import load
-from explorank.builtin.retrieval import SIMILARITY_BY_USE
+from explorank.builtin.retrieval import SIMILARITY_BY_USE, SIMILARITY_LEARNED
 from explorank.errors import DataError, SettingsError
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
-from explorank.pipeline.by_use import fit_table, past_means, past_tables
+from explorank.pipeline.by_use import fit_table
+from explorank.pipeline.past_use import PastUse
 from explorank.pipeline.queries import QueryOptions, labelled_rows, ranking_queries
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
 from explorank.retrieval import Catalogue
-from explorank.retrieval.collaborative import EASE, Interactions
-from explorank.settings import ByUseSettings, RankerComponent, Settings, load_settings, parse_settings
+from explorank.retrieval.collaborative import EASE, ImplicitALSOptions, Interactions
+from explorank.settings import (
+    ByUseSettings,
+    LearnedEmbeddingsSettings,
+    RankerComponent,
+    RetrievalSettings,
+    Settings,
+    load_settings,
+    parse_settings,
+)
 
 ITEMS = [f"i{number:02}" for number in range(40)]
 CATALOGUE = Catalogue.build(ITEMS, np.eye(40, dtype=np.float32))
@@ -58,6 +67,21 @@ def training(events: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, pd.DataFram
     return queries, rows, np.arange(BLOCKS) * len(queries) // BLOCKS
 
 
+LEARNED = RetrievalSettings(
+    learned_embeddings=LearnedEmbeddingsSettings(
+        column=True, als=ImplicitALSOptions(factors=8, l2=5.0, iterations=3)
+    )
+)
+
+
+def told_of_learned(
+    events: pd.DataFrame, queries: pd.DataFrame, rows: pd.DataFrame, starts: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the column by spaces of the past."""
+    use = PastUse.of(LEARNED, lambda _: events, CATALOGUE, queries, starts)
+    return use.columns(CATALOGUE, queries, rows)[SIMILARITY_LEARNED]
+
+
 def told_of(
     by_use: ByUseSettings,
     events: pd.DataFrame,
@@ -67,8 +91,8 @@ def told_of(
     starts: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Return the column by the tables of the past."""
-    tables = past_tables(by_use, events, catalogue, queries, starts)
-    return past_means(tables, by_use.history, catalogue, queries, rows, starts)
+    use = PastUse.of(RetrievalSettings(by_use=by_use), lambda _: events, catalogue, queries, starts)
+    return use.columns(catalogue, queries, rows)[SIMILARITY_BY_USE]
 
 
 def auc(labels: NDArray[Any], values: NDArray[np.float32], queries: NDArray[Any]) -> float:
@@ -86,22 +110,25 @@ def auc(labels: NDArray[Any], values: NDArray[np.float32], queries: NDArray[Any]
 # ---- nothing of what is to be foreseen ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["ease", "item_knn"])
+@pytest.mark.parametrize("model", ["ease", "item_knn", "als"])
 def test_where_nothing_can_be_learnt_the_column_tells_nothing(model: Any) -> None:
-    """By chance alone a table that knew the labels would look like a good one, and a ranker would lean on it."""
+    """By chance alone a fit that knew the labels would look like a good one, and a ranker would lean on it."""
     events = taken_up(1, users=150, each=24)
     queries, rows, starts = training(events, 1)
-    by_use = ByUseSettings(model=model, neighbours=40)
 
-    told = told_of(by_use, events, CATALOGUE, queries, rows, starts)
+    def told_by(known: pd.DataFrame) -> NDArray[np.float32]:
+        if model == "als":
+            return told_of_learned(known, queries, rows, starts)
+        return told_of(ByUseSettings(model=model, neighbours=40), known, CATALOGUE, queries, rows, starts)
+
+    told = told_by(events)
 
     labels, query = rows["label"].to_numpy(), rows["query"].to_numpy()
     known = ~np.isnan(told)
     assert known.mean() > 0.7
     assert auc(labels[known], told[known], query[known]) == pytest.approx(0.5, abs=0.02)
-    # The same with a table that has seen all: what the first assertion keeps out.
-    leaking = events.assign(timestamp=BEGIN - pd.Timedelta(days=1))
-    leaked = told_of(by_use, leaking, CATALOGUE, queries, rows, starts)
+    # The same with a fit that has seen all: what the first assertion keeps out.
+    leaked = told_by(events.assign(timestamp=BEGIN - pd.Timedelta(days=1)))
     assert auc(labels, leaked, query) > 0.55
 
 
@@ -109,11 +136,13 @@ def test_where_clubs_can_be_learnt_the_column_tells_them() -> None:
     events = taken_up(2, users=60, each=10, clubs=2)
     queries, rows, starts = training(events, 2)
 
-    told = told_of(BY_USE, events, CATALOGUE, queries, rows, starts)
-
     later = rows["query"].to_numpy() >= starts[1]
-    assert not np.isnan(told[later]).any()
-    assert auc(rows["label"].to_numpy()[later], told[later], rows["query"].to_numpy()[later]) > 0.75
+    for told in (
+        told_of(BY_USE, events, CATALOGUE, queries, rows, starts),
+        told_of_learned(events, queries, rows, starts),
+    ):
+        assert not np.isnan(told[later]).any()
+        assert auc(rows["label"].to_numpy()[later], told[later], rows["query"].to_numpy()[later]) > 0.75
 
 
 @settings(max_examples=15)
@@ -121,17 +150,24 @@ def test_where_clubs_can_be_learnt_the_column_tells_them() -> None:
 def test_what_comes_after_a_block_begins_changes_nothing_in_it(seed: int, block: int) -> None:
     events = taken_up(seed, users=20, each=20)
     queries, rows, starts = training(events, 0)
-    told = told_of(BY_USE, events, CATALOGUE, queries, rows, starts)
+    told = [
+        told_of(BY_USE, events, CATALOGUE, queries, rows, starts),
+        told_of_learned(events, queries, rows, starts),
+    ]
     random = np.random.default_rng(seed)
     later = (events["timestamp"] >= queries["event_timestamp"].iloc[starts[block]]).to_numpy()
 
     other = events.copy()
     other.loc[later, "item_id"] = random.choice(ITEMS, int(later.sum()))
-    changed = told_of(BY_USE, other, CATALOGUE, queries, rows, starts)
+    changed = [
+        told_of(BY_USE, other, CATALOGUE, queries, rows, starts),
+        told_of_learned(other, queries, rows, starts),
+    ]
 
     end = starts[block + 1] if block + 1 < BLOCKS else len(queries)
     until = rows["query"].to_numpy() < end
-    np.testing.assert_array_equal(changed[until], told[until])
+    for before, after in zip(told, changed, strict=True):
+        np.testing.assert_array_equal(after[until], before[until])
 
 
 def test_a_block_without_a_past_is_told_nothing() -> None:
@@ -178,9 +214,10 @@ def written(installation: Path) -> Settings:
     return load_settings(installation / "explorank.yaml")
 
 
-def with_by_use(written: Settings, **by_use: Any) -> Settings:
+def with_by_use(written: Settings, learned: dict[str, Any] | None = None, **by_use: Any) -> Settings:
     retrieval = {
         "by_use": by_use,
+        "learned_embeddings": learned,
         "retrievers": [{"use": "similar_by_use", "k": 30}, {"use": "popular", "k": 30}],
     }
     plain = written.model_dump(mode="json", include={"version", "features", "exploration", "ranker"})
@@ -286,7 +323,8 @@ class Spy:
 def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, installation: Path) -> None:
     events = past_interactions(pd.read_parquet(installation / "interactions.parquet"))
     asked = events["timestamp"].max() + pd.Timedelta(seconds=1)
-    wanted = with_by_use(written, interactions="interactions.parquet")
+    learned = {"column": True, "als": {"factors": 4, "l2": 1.0}}
+    wanted = with_by_use(written, learned, interactions="interactions.parquet")
     _, catalogue = build_catalogue(wanted)
     _, report = train_ranker(
         wanted,
@@ -296,7 +334,7 @@ def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, inst
             queries=QueryOptions(positive_from=4.0), max_queries=40, negatives=20, promote="always"
         ),
     )
-    assert SIMILARITY_BY_USE in report.features
+    assert {SIMILARITY_BY_USE, SIMILARITY_LEARNED} < set(report.features)
     spy = Spy()
 
     with load(wanted, plugins=[spy]) as stage:
@@ -311,11 +349,13 @@ def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, inst
     queries = pd.DataFrame({"liked": [tuple(own["item_id"])], "event_timestamp": [asked]})
     (item_ids, served), (_, of_nobody), (like, anchored) = spy.seen
     rows = pd.DataFrame({"query": 0, "item_id": item_ids})
-    assert wanted.retrieval.by_use is not None
-    trained = told_of(
-        wanted.retrieval.by_use, events[events["value"] >= 4.0], catalogue, queries, rows, np.array([0])
-    )
-    np.testing.assert_allclose(served.column(SIMILARITY_BY_USE), trained, rtol=1e-6)
-    assert (trained > 0).any()
-    assert np.isnan(of_nobody.column(SIMILARITY_BY_USE)).all()
+    liked = events[events["value"] >= 4.0]
+    use = PastUse.of(wanted.retrieval, lambda _: liked, catalogue, queries, np.array([0]))
+    trained = use.columns(catalogue, queries, rows)
+    for column in (SIMILARITY_BY_USE, SIMILARITY_LEARNED):
+        np.testing.assert_allclose(served.column(column), trained[column], rtol=1e-6)
+        assert (trained[column] > 0).any()
+        assert np.isnan(of_nobody.column(column)).all()
+    products = catalogue.learned_products_at(["sea-3"], catalogue.rows(like))
+    np.testing.assert_array_equal(anchored.column(SIMILARITY_LEARNED), products)
     np.testing.assert_array_equal(anchored.column(SIMILARITY_BY_USE), catalogue.means_by_use(["sea-3"], like))

@@ -17,16 +17,17 @@ from numpy.typing import NDArray
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE
 from explorank.errors import DataError
-from explorank.pipeline.by_use import past_tables
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.past_data import past_data
 from explorank.pipeline.past_retrieval import past_candidates
+from explorank.pipeline.past_use import PastUse
 from explorank.pipeline.queries import QueryOptions, interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
 from explorank.retrieval import (
     Catalogue,
+    LearnedEmbeddings,
     NewItems,
     Popular,
     RetrievalQuery,
@@ -34,9 +35,14 @@ from explorank.retrieval import (
     SimilarByUse,
     SimilarToHistory,
 )
-from explorank.retrieval.collaborative import NeighbourTable
+from explorank.retrieval.collaborative import (
+    EmbeddingSpace,
+    ImplicitALS,
+    ImplicitALSOptions,
+    NeighbourTable,
+)
 from explorank.retrieval.retrievers import Found
-from explorank.settings import ByUseSettings, load_settings
+from explorank.settings import ByUseSettings, RetrievalSettings, load_settings
 
 BEGIN = pd.Timestamp("2026-03-01", tz="UTC")
 IDS = [f"i{number}" for number in range(12)]
@@ -133,6 +139,18 @@ def test_each_block_asks_its_own_table_of_use_and_one_without_a_past_asks_none(
     )
 
     assert answered == [[], ["i4"], ["i9"]]
+    assert not caplog.records
+
+
+def test_a_space_that_knows_what_came_later_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
+    space = EmbeddingSpace.build(ImplicitALS(np.array(IDS), np.eye(12), ImplicitALSOptions(factors=12)))
+    items = Catalogue.build(IDS, np.eye(12), embeddings=space)
+
+    answered = found(
+        [(LearnedEmbeddings(), 5), (Popular(), 1)], events(i1=[0]), items, asked(1, liked=("i2",))
+    )
+
+    assert answered == [["i1"]]
     assert not caplog.records
 
 
@@ -233,7 +251,8 @@ def test_no_negative_was_liked_or_met_and_nothing_later_changes_what_is_found(
 
     def candidates(known: pd.DataFrame) -> list[NDArray[np.int64]]:
         liked = known[known["value"] >= 4.0]
-        tables = past_tables(ByUseSettings(model="item_knn"), liked, items, queries, starts)
+        wanted = RetrievalSettings(by_use=ByUseSettings(model="item_knn"))
+        tables = PastUse.of(wanted, lambda _: liked, items, queries, starts).tables
         vectors = interest_vectors(queries, items, 0.9)
         return past_candidates(retrievers, known, items, queries, vectors, starts, tables, limit=9)
 

@@ -66,6 +66,27 @@ def test_an_item_nobody_took_up_is_placed_by_its_content(fitted: TwoTower) -> No
     assert np.argmax([user @ placed for user in users]) == 0
 
 
+def test_items_that_came_later_have_a_place_on_both_sides(fitted: TwoTower) -> None:
+    _, content, columns = clubs()
+    ids = np.array(["late", "i12", "unknown", "i30"])
+    told = np.concatenate([np.eye(CLUBS)[[2]], content[[12, 5, 30]]])
+
+    model = fitted.in_rows_of(ids, told)
+
+    np.testing.assert_array_equal(model.item_vectors[[1, 3]], fitted.item_vectors[[12, 30]])
+    np.testing.assert_allclose(model.item_vectors[[0, 2]], fitted.place(told[[0, 2]]), rtol=1e-6)
+    of_third_club = model.user_vector(["late"])
+    assert of_third_club @ fitted.item_vectors[24:].T.mean(axis=1) > 0.5
+    assert of_third_club @ fitted.item_vectors[:24].T.mean(axis=1) < 0
+    nothing = fitted.in_rows_of(ids)
+    assert not nothing.item_vectors[[0, 2]].any()
+    np.testing.assert_array_equal(
+        nothing.scores(["i12"], columns[1])[1], fitted.scores(["i12"], columns[1])[12]
+    )
+    with pytest.raises(InvalidVectors, match="content of shape"):
+        fitted.in_rows_of(ids, told * np.nan)
+
+
 def test_outputs_are_of_length_1_and_scores_their_products(fitted: TwoTower) -> None:
     interactions, _, columns = clubs()
     histories = interactions.matrix[:4]

@@ -1,0 +1,56 @@
+"""The space of items and users that `learned_embeddings` searches: fitted to what users liked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explorank.errors import DataError
+from explorank.retrieval.collaborative import EmbeddingModel, ImplicitALS, Interactions, TwoTower
+from explorank.settings import LearnedEmbeddingsSettings
+
+_MODEL_NAMES: Final = {"als": "factors of items and users", "two_tower": "two towers"}
+
+
+def fit_embeddings(
+    wanted: LearnedEmbeddingsSettings,
+    events: pd.DataFrame,
+    item_ids: NDArray[np.str_],
+    vectors: NDArray[np.float32],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    begins: Callable[[str], None] | None = None,
+) -> EmbeddingModel:
+    """Return the model of the liked `events`, in the rows of `item_ids` (n,) with text `vectors` (n, c).
+
+    `events` is what `liked_events` returns. `progress` is told how many passes are done, and of how many. Raises
+    `DataError` where no user liked two items, `InvalidTable` where towers have too few interactions to learn from, and
+    `EncoderUnavailable` where towers are wanted and torch is missing.
+    """
+    known = events[events["item_id"].isin(item_ids)]
+    pairs = known.drop_duplicates(["user_id", "item_id"])
+    if not pairs["user_id"].duplicated().any():
+        raise DataError(
+            f"No user liked two items of the catalogue ({len(events):,} liked interactions), so nothing tells which "
+            "lie together. Bring more interactions, lower `features.positive_from`, or remove "
+            "`retrieval.learned_embeddings`."
+        )
+    if begins is not None:
+        begins(f"learning {_MODEL_NAMES[wanted.model]}")
+    seconds = known["timestamp"].to_numpy("datetime64[us]").astype(np.int64) / 1e6
+    interactions = Interactions.of(known["user_id"], known["item_id"], times=seconds)
+    if wanted.model == "als":
+        factors = ImplicitALS.fit(interactions, options=wanted.als, seed=wanted.seed, progress=progress)
+        return factors.in_rows_of(item_ids)
+    towers = TwoTower.fit(
+        interactions,
+        options=wanted.two_tower,
+        seed=wanted.seed,
+        content=vectors[pd.Index(item_ids).get_indexer(pd.Index(interactions.item_ids))],
+        progress=progress,
+    )
+    return towers.in_rows_of(item_ids, vectors)

@@ -1,0 +1,79 @@
+"""What a model is whose scores are products of two vectors: one of the user, made of any history, one of the item."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from explorank.retrieval._files import Checksums
+
+
+class EmbeddingModel(Protocol):
+    """Puts items and users into one space, where what is near in the sense of the inner product is taken up; immutable.
+
+    The user's vector is computed from a history when somebody asks, so that an event of a moment ago counts.
+    """
+
+    name: ClassVar[str]
+    """What settings and files call it."""
+
+    @property
+    def item_ids(self) -> NDArray[np.str_]:
+        """(n,) the items, whose rows are how the methods below know them."""
+
+    @property
+    def item_vectors(self) -> NDArray[Any]:
+        """(n, d) float32 or float64; a row of zeros for an item that the model cannot place."""
+
+    @property
+    def places(self) -> NDArray[np.bool_]:
+        """(n,) whether the model has a place for each item."""
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What scoring needs, by name."""
+
+    def user_vector_at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the vector (d,) of who took up the items in `rows` (h,), h ≥ 1, which differ and have a place."""
+
+    def in_rows_of(self, item_ids: NDArray[np.str_], content: ArrayLike | None = None) -> Self:
+        """Return the same model for `item_ids` (n,), in their order.
+
+        Items that training never saw are placed by their `content` (n, c) where the model reads content.
+        """
+
+    def save(self, folder: str | Path) -> None:
+        """Write arrays and a manifest with their checksums into `folder`."""
+
+    @classmethod
+    def load(cls, folder: str | Path, *, mapped: bool = False, checksums: Checksums | None = None) -> Self:
+        """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact."""
+
+
+def user_vector(model: EmbeddingModel, history: NDArray[np.int64]) -> NDArray[Any] | None:
+    """Return the vector (d,) of who took up the rows of `history` (h,); None where none of them has a place.
+
+    A row of -1 stands for an unknown item and is passed over; one that stands twice counts once.
+    """
+    taken = np.unique(history)
+    taken = taken[np.searchsorted(taken, 0) :]
+    taken = taken[model.places[taken]]
+    return model.user_vector_at(taken) if len(taken) else None
+
+
+def products_with_user(
+    model: EmbeddingModel, history: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the product (m,) of who took up the rows of `history` (h,) with each row of `wanted` (m,).
+
+    NaN for a row of -1 and for an item without a place, and throughout where no item of the history has one.
+    """
+    user = user_vector(model, history)
+    if user is None:
+        return np.full(len(wanted), np.nan, np.float32)
+    products: NDArray[np.float32] = (model.item_vectors[wanted] @ user).astype(np.float32)
+    products[(wanted < 0) | ~model.places[wanted]] = np.nan
+    return products
