@@ -57,6 +57,9 @@ class Measured:
     """Items per history, the mean."""
 
 
+_TUNING_USERS: Final = 128
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Directions of items, and who takes up which."""
@@ -74,9 +77,9 @@ class World:
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         return cls(directions, clusters, random.pareto(1.2, items) + 1.0)
 
-    def histories(self, count: int) -> list[NDArray[np.int64]]:
-        """Return the rows that each of `count` users took up."""
-        random = np.random.default_rng(1)
+    def histories(self, count: int, seed: int = 1) -> list[NDArray[np.int64]]:
+        """Return the rows that each of `count` users took up; those of another `seed` are others'."""
+        random = np.random.default_rng(seed)
         reach = np.cumsum(self.popularity) / self.popularity.sum()
         taken = []
         for _ in range(count):
@@ -166,7 +169,7 @@ def measure(items: int, requests: int) -> Iterator[Measured]:
         yield measured(name, model, space_search(EmbeddingSpace(model, scan)), histories)
     yield measured("als, augmented and indexed", factors, augmented_search(factors), histories)
     towers = tower_model(World.of(items, 64).directions)
-    space = EmbeddingSpace.build(towers)
+    space = EmbeddingSpace.build(towers, histories=world.histories(_TUNING_USERS, seed=2))
     yield measured(f"two_tower, {space.search_kind}", towers, space_search(space), histories)
 
 

@@ -15,7 +15,7 @@ from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DataError
 from explorank.pipeline.by_use import table_by_use
-from explorank.pipeline.embeddings import fit_embeddings
+from explorank.pipeline.embeddings import fit_embeddings, sampled_histories
 from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.interests import sampled_interests
@@ -79,6 +79,7 @@ def build_catalogue(
                 recall=reached,
                 neighbours=neighbours(settings, LearnedEmbeddings.name),
                 tune_s=seconds,
+                histories=sampled_histories(liked, item_ids),
                 progress=begins,
             )
         except (DataError, RetrievalError) as error:

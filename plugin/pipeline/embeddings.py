@@ -13,6 +13,7 @@ from explorank.errors import DataError
 from explorank.retrieval.collaborative import EmbeddingModel, ImplicitALS, Interactions, TwoTower
 from explorank.settings import LearnedEmbeddingsSettings
 
+_HISTORIES: Final = 256
 _MODEL_NAMES: Final = {"als": "factors of items and users", "two_tower": "two towers"}
 
 
@@ -54,3 +55,12 @@ def fit_embeddings(
         progress=progress,
     )
     return towers.in_rows_of(item_ids, vectors)
+
+
+def sampled_histories(events: pd.DataFrame, item_ids: NDArray[np.str_]) -> list[NDArray[np.int64]]:
+    """Return what some users liked by `events`, each as rows (h,) of `item_ids` (n,), which differ from each other."""
+    users = pd.Series(events["user_id"].unique())
+    drawn = users.sample(min(_HISTORIES, len(users)), random_state=0)
+    theirs = events[events["user_id"].isin(drawn)]
+    rows = pd.Series(pd.Index(item_ids).get_indexer(pd.Index(theirs["item_id"])), theirs["user_id"].array)
+    return [known.to_numpy(np.int64) for _, known in rows[rows >= 0].groupby(level=0)]

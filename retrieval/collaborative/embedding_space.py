@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -35,8 +36,8 @@ class EmbeddingSpace:
     """Items and users of an `EmbeddingModel` in one space; immutable, and safe for use from many threads.
 
     A user's best items have the greatest inner product with the user's vector. Where all items are of length 1, as
-    those of two towers are, these are the nearest by cosine, and a FAISS index tuned on the items finds them; else a
-    `LengthOrderedScan` does, exactly.
+    those of two towers are, these are the nearest by cosine, and a FAISS index tuned on items and users finds them;
+    else a `LengthOrderedScan` does, exactly.
     """
 
     model: EmbeddingModel
@@ -55,10 +56,12 @@ class EmbeddingSpace:
         recall: float = 0.99,
         neighbours: int = 100,
         tune_s: float = 60.0,
+        histories: Sequence[NDArray[np.int64]] = (),
         progress: Progress | None = None,
     ) -> Self:
         """Make the items that `model` places ready to be searched; `FaissIndex.build` says what the options mean.
 
+        `histories` are the rows that some users took up, each (h,): an index is tuned by these users' vectors.
         Raises `InvalidVectors` where it places none.
         """
         vectors = model.item_vectors
@@ -72,6 +75,8 @@ class EmbeddingSpace:
         squares = np.einsum("md,md->m", placed, placed, dtype=np.float64)
         if np.abs(squares - 1.0).max() > _UNIT:
             return cls(model, LengthOrderedScan.build(placed, rows))
+        users = (user_vector(model, history) for history in histories)
+        interests = [user for user in users if user is not None and user.any()]
         index = FaissIndex.build(
             placed,
             rows,
@@ -79,6 +84,7 @@ class EmbeddingSpace:
             recall=recall,
             neighbours=neighbours,
             tune_s=tune_s,
+            interests=np.stack(interests) if interests else None,
             progress=progress,
         )
         return cls(model, index)
