@@ -102,7 +102,7 @@ class Host:
 def test_every_hook_answers_beside_the_hosts_own(make_plugin: MakePlugin) -> None:
     manager = manager_with(Host(), make_plugin(guards=[{"use": "block_list", "items": ["i2"]}]))
     request = request_of("d1")
-    assert manager.hook.ranking_enrich_request(request=request) == [{"recent": ()}]
+    assert manager.hook.ranking_enrich_request(request=request) == [{"recent": (), "recent_disliked": ()}]
     ours, hosts = manager.hook.ranking_retrieve(request=request, k=4)
     assert (len(ours), len(hosts)) == (0, 4)
     candidates = Candidates.union([ours, hosts])
