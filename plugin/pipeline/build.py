@@ -20,6 +20,7 @@ from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.interests import sampled_interests
 from explorank.pipeline.liked_events import events_of_learners
+from explorank.pipeline.modalities import JoinedEncoder, modalities_of
 from explorank.pipeline.tables import read_table
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
 from explorank.retrieval.catalogue import VECTORS_FILE
@@ -43,23 +44,26 @@ def build_catalogue(
 
     `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
     `retrieval.by_use` and `retrieval.learned_embeddings` learn from `interactions`: what `past_interactions` returns,
-    by default of the table that the settings name. `until` ignores what is known of later times.
+    by default of the table that the settings name. `until` ignores what is known of later times. The vectors that
+    `retrieval.modalities` names are columns of that table, or array features of the repository.
 
     Embeddings of texts are cached by content, so that only new texts are encoded (all of them, where an adapter changed
-    the encoder's layers). They go straight to the file that is published: memory holds the index, and the vectors only
-    as far as the system likes. `recall` and `tune_s` take the place of the settings'. `progress` counts the texts and
-    then the passes of what is learnt, `begins` is told each step after the texts. Needs the extra `train`.
+    the encoder's layers). They go straight to the file that is published: memory holds the index and the modalities'
+    own vectors, and the catalogue's only as far as the system likes. `recall` and `tune_s` take the place of the
+    settings'. `progress` counts the texts and then the passes of what is learnt, `begins` is told each step after the
+    texts. Needs the extra `train`.
 
     Raises `DataError` where nothing names interactions that are asked for, and where they are too few; for
     `learned_embeddings` only once the catalogue is published without them.
     """
     table = item_table(settings, items, until)
     item_ids = table["item_id"].to_numpy(np.str_)
-    # First, since it may be refused, and encoding takes the longest.
+    # First, since both may be refused, and encoding takes the longest.
+    modalities = modalities_of(settings, item_ids, items, until=until)
     events = events_of_learners(settings, interactions, until)
     wanted = settings.retrieval
     by_use = None if wanted.by_use is None else table_by_use(wanted.by_use, events["by_use"], item_ids)
-    encoder = configured_encoder(settings)
+    encoder = JoinedEncoder(configured_encoder(settings), modalities)
     index = settings.retrieval.index
     reached = index.recall if recall is None else recall
     seconds = index.tune_s if tune_s is None else tune_s

@@ -264,6 +264,19 @@ class LearnedEmbeddingsSettings(_Section):
     """How `two_tower` learns."""
 
 
+class ModalitySettings(_Section):
+    """Vectors of the items that you computed elsewhere, of images or sound say, beside those of their texts."""
+
+    words: ClassVar[str] = "a modality such as `{feature: item_images:vector, weight: 0.3}`"
+    """How messages and the reference describe it."""
+
+    feature: Name
+    """The array feature that holds an item's vector, as Feast writes it: `VIEW:FEATURE`. Where `explorank build
+    --items` is given a table with a column of that name, or of the part after the colon, it is read from there."""
+    weight: Fraction
+    """The share of the items' likeness that it makes up. What all modalities leave is the text's."""
+
+
 class RetrievalSettings(_Section):
     """Where candidates come from."""
 
@@ -276,6 +289,9 @@ class RetrievalSettings(_Section):
     truncate_dim: Positive | None = None
     """Keep the first dimensions of each vector alone: smaller and faster to search. A model or an adapter that was
     trained for such a size loses little. `null` keeps all."""
+    modalities: tuple[ModalitySettings, ...] = ()
+    """What joins the texts' vectors, so that a cosine of two items is the weighted mean of theirs by each. Where an
+    item has no vector of a kind, the rest speaks for it. Takes effect with `explorank build`."""
     index: IndexSettings = IndexSettings()
     """The index over the embeddings."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -309,6 +325,16 @@ class RetrievalSettings(_Section):
                 "the same, or leave it out here.",
                 "learned_embeddings",
                 "interactions",
+            )
+        features = [modality.feature for modality in self.modalities]
+        if len(set(features)) < len(features):
+            raise rule_broken(
+                "names a feature twice, so that its weight is not clear. Name each once.", "modalities"
+            )
+        if not sum(modality.weight for modality in self.modalities) < 1:
+            raise rule_broken(
+                "has weights that leave the text no share. Lower them: together they must stay below 1.",
+                "modalities",
             )
         return self
 

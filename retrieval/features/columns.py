@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,8 +47,9 @@ class FeatureColumns:
 def feature_columns(frame: pd.DataFrame, prefix: str) -> FeatureColumns:
     """Return the columns of `frame` as features named `{prefix}_{column}`.
 
-    Numbers and booleans become numbers; datetimes stay times; lists become 0/1 columns of their most
-    frequent values; texts are numbers if most of them are, categories if they are few, else left out.
+    Numbers and booleans become numbers; datetimes stay times; lists become 0/1 columns of their most frequent values,
+    unless they hold fractions, as vectors do; texts are numbers if most of them are, categories if they are few, else
+    left out.
     """
     result = FeatureColumns()
     for column in frame.columns:
@@ -113,12 +115,15 @@ def _add_texts(result: FeatureColumns, column: str, values: pd.Series[Any], name
 
 
 def _add_lists(result: FeatureColumns, column: str, values: pd.Series[Any], name: str) -> None:
-    rows = [
-        {text for text in map(str, value) if text}
-        if isinstance(value, (list, tuple, set, frozenset, np.ndarray))
-        else None
-        for value in values
+    lists = [
+        value if isinstance(value, (list, tuple, set, frozenset, np.ndarray)) else None for value in values
     ]
+    if any(_is_fraction(value) for known in lists if known is not None for value in known):
+        result.left_out[column] = (
+            "its lists hold fractions, as vectors do; `retrieval.modalities` takes those from a view of their own"
+        )
+        return
+    rows = [None if known is None else {text for text in map(str, known) if text} for known in lists]
     counts = Counter(text for row in rows if row for text in row)
     ranked = sorted(counts, key=lambda text: (-counts[text], text))
     if not ranked:
@@ -138,3 +143,7 @@ def _add_lists(result: FeatureColumns, column: str, values: pd.Series[Any], name
         result.add(
             f"{name}_{slug}", pa.array(flags, pa.float32()), f"1 where column {column!r} holds {meaning}."
         )
+
+
+def _is_fraction(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and math.isfinite(value) and not float(value).is_integer()

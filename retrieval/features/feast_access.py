@@ -22,7 +22,7 @@ from explorank.retrieval.features.feast_session import (
     open_store,
     quiet,
 )
-from explorank.retrieval.features.historical import historical_lists, historical_numbers
+from explorank.retrieval.features.historical import historical_lists, historical_numbers, newest_arrays
 from explorank.retrieval.features.online import read_views
 from explorank.retrieval.features.served import (
     ServedFeatures,
@@ -30,10 +30,11 @@ from explorank.retrieval.features.served import (
     refuse_equal_names,
     served_features,
 )
-from explorank.retrieval.features.tables import microseconds, require_columns, text_ids
+from explorank.retrieval.features.tables import MICROSECONDS, microseconds, require_columns, text_ids
 from explorank.retrieval.features.vocabulary import Vocabularies
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from feast import FeatureStore
 
     from explorank.retrieval.columnar_store import KnownKeys
@@ -293,6 +294,20 @@ class FeatureAccess:
         frame = pd.DataFrame(columns, index=entities.index)
         frame["history"] = pd.Series(lists, index=entities.index, dtype=object)
         return frame
+
+    def item_arrays(
+        self, reference: str, until: datetime | None = None
+    ) -> tuple[NDArray[Any], pa.ChunkedArray]:
+        """Return the ids of the items that have the array feature `VIEW:FEATURE`, (m,) text, and their lists (m,).
+
+        Each item's newest row not later than `until` (now, by default) counts, while its view's ttl has not passed.
+        The rows come from Feast's offline store, and memory holds them all. Raises `FeatureRepositoryError` where Feast
+        fails, and, naming those there are, where items have no such array of numbers.
+        """
+        opened = self._open
+        time = self._now if until is None else until.timestamp()
+        with quiet("reading arrays from", self.repository):
+            return newest_arrays(opened.store, opened.items.join_key, reference, round(time * MICROSECONDS))
 
     @property
     def _now(self) -> float:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _ROWS_PER_JOIN: Final = 10_000  # Feast's join holds all earlier rows of every asked entity at once
 _ROW: Final = "explorank_row"
+_ARRAYS_OF_NUMBERS: Final = {f"Array({number})" for number in ("Float32", "Float64", "Int32", "Int64")}
+"""As Feast writes the types."""
 
 
 def historical_numbers(
@@ -126,6 +128,39 @@ def historical_lists(
         names[positions[offsets[row] : offsets[row + 1]]].tolist() if is_known else []
         for row, is_known in zip(found.tolist(), known.tolist(), strict=True)
     ]
+
+
+def newest_arrays(
+    store: FeatureStore, join_key: str, reference: str, time: int
+) -> tuple[NDArray[Any], pa.ChunkedArray]:
+    """Return who has a row of the array feature `VIEW:FEATURE` at `time` (µs), (m,) text, and each one's lists (m,).
+
+    Which row that is follows the rule of `historical_lists`; a list may be null. Raises `FeatureRepositoryError`,
+    naming those there are, where no view with that join key has such an array of numbers.
+    """
+    views = {view.name: view for view in store.list_feature_views() if view.join_keys == [join_key]}
+    known = sorted(
+        f"{view.name}:{field.name}"
+        for view in views.values()
+        for field in view.features
+        if str(field.dtype) in _ARRAYS_OF_NUMBERS
+    )
+    if reference not in known:
+        raise FeatureRepositoryError(
+            f"The repository {store.repo_path} has no array of numbers {reference!r} by {join_key!r}, so there are no "
+            f"vectors to read. Registered are: {', '.join(known) or 'none'}. Name one of those, as VIEW:FEATURE, or "
+            "define it and apply the repository."
+        )
+    view_name, _, feature = reference.partition(":")
+    rows = _pull(store, view_name, feature, np.array([time]))
+    keys, times = rows["key"].to_numpy(), rows["time"].to_numpy()
+    codes, _ = pd.factorize(keys)
+    order = np.lexsort((rows["created"].to_numpy(), times, codes))
+    newest = order[np.append(codes[order][1:] != codes[order][:-1], True)[: len(order)]]
+    ttl = views[view_name].ttl
+    if ttl:
+        newest = newest[time - times[newest] <= ttl.total_seconds() * MICROSECONDS]
+    return keys[newest], rows["lists"].take(pa.array(newest))
 
 
 def _pull(store: FeatureStore, view_name: str, feature: str, times: NDArray[np.int64]) -> pa.Table:

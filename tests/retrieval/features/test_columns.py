@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -45,6 +46,18 @@ def test_lists_become_flags_of_their_values() -> None:
         "item_genres_comedy": [1.0, 0.0, 0.0, None],
     }
     assert {array.type for array in result.arrays.values()} == {pa.float32()}
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64])
+def test_vectors_become_no_flags(number: type[np.floating[Any]]) -> None:
+    result = columns(image=[np.array([0.0, 1.0], number), None, np.array([0.5, 1.0], number)])
+    assert list(result.left_out) == ["image"]
+    assert "`retrieval.modalities`" in result.left_out["image"]
+    assert list(columns(grades=[[1.0, np.nan], [2.0]]).arrays) == [
+        "item_grades_1_0",
+        "item_grades_2_0",
+        "item_grades_nan",
+    ]
 
 
 def test_only_the_most_frequent_list_values_become_flags() -> None:
