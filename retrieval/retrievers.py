@@ -124,11 +124,7 @@ class SimilarByUse:
     """How many of the latest items of the history count, all alike; 1 or more."""
 
     def __post_init__(self) -> None:
-        if self.history < 1:
-            raise InvalidOption(
-                f"{self.name}: history={self.history} leaves nothing of what the user took up, so nothing would be "
-                "found. Set 1 or more."
-            )
+        _check_history(self.name, self.history)
 
     def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
         """Return up to `k` items of greatest mean weight, and those means."""
@@ -164,11 +160,7 @@ class LearnedEmbeddings:
     """How many of the latest items of the history make the user's vector, all alike; 1 or more."""
 
     def __post_init__(self) -> None:
-        if self.history < 1:
-            raise InvalidOption(
-                f"{self.name}: history={self.history} leaves nothing of what the user took up, so nothing would be "
-                "found. Set 1 or more."
-            )
+        _check_history(self.name, self.history)
 
     def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
         """Return up to `k` items of greatest product, and those products."""
@@ -270,6 +262,14 @@ def _first_allowed(
 def _unwanted(query: RetrievalQuery) -> frozenset[str]:
     """Return what must not be answered; an item is no answer to the question what else is like it."""
     return query.exclude if query.similar_to is None else query.exclude | {query.similar_to}
+
+
+def _check_history(name: str, history: int) -> None:
+    if history < 1:
+        raise InvalidOption(
+            f"{name}: history={history} leaves nothing of what the user took up, so nothing would be found. Set 1 or "
+            "more."
+        )
 
 
 def _nothing(catalogue: Catalogue) -> Found:

@@ -102,8 +102,6 @@ def logged_data(
     return PastData(
         replace(data.take(np.arange(split)), window=(float(times[0]), float(times[split - 1]))),
         later,
-        users[:split],
-        users[split:],
         np.array([len(history) for history in histories[split:]], np.int64),
         np.asarray(displayed.reindex(later.item_ids, fill_value=0), np.int64),
         Sampling(rows="log", requests={"max_decisions": options.max_decisions, "blocks": options.blocks}),

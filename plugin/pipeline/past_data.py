@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,17 +27,30 @@ from explorank.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class PastData:
-    """Past requests, the earlier to train on and the later to stop and judge on."""
+    """Past requests with their users, the earlier to train on and the later to stop and judge on."""
 
     training: RankingData
     later: RankingData
-    training_users: NDArray[Any]  # (g,)
-    later_users: NDArray[Any]  # (h,)
     activity: NDArray[np.int64]  # (h,) how many events the user of each later request had before
     popularity: NDArray[np.int64]  # (n,)
     """How many events the item of each later row had before the later slice; displays, of a log."""
     sampling: Sampling
     """How the rows of both were made."""
+
+    @property
+    def training_users(self) -> NDArray[np.str_]:
+        """(g,) whose each earlier request is."""
+        return _users_of(self.training)
+
+    @property
+    def later_users(self) -> NDArray[np.str_]:
+        """(h,) whose each later request is."""
+        return _users_of(self.later)
+
+
+def _users_of(data: RankingData) -> NDArray[np.str_]:
+    assert data.user_ids is not None  # noqa: S101 - past requests know whose they are, for the type checker
+    return data.user_ids
 
 
 def past_data(
@@ -101,8 +113,6 @@ def past_data(
     return PastData(
         replace(data.take(np.arange(split)), window=(times[0], times[split - 1])),
         later,
-        users[:split],
-        users[split:],
         np.array([len(seen) for seen in queries["seen"][split:]], np.int64),
         events.reindex(later.item_ids, fill_value=0).to_numpy(np.int64),
         Sampling(

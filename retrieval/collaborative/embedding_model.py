@@ -53,6 +53,12 @@ class EmbeddingModel(Protocol):
         """Return the model that `save` wrote; raise `CorruptArtefact` naming the file that is not intact."""
 
 
+def has_place(item_vectors: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which of `item_vectors` (n, d) is other than 0, (n,): what a model's `places` are."""
+    places: NDArray[np.bool_] = (item_vectors != 0).any(axis=1)
+    return places
+
+
 def user_vector(model: EmbeddingModel, history: NDArray[np.int64]) -> NDArray[Any] | None:
     """Return the vector (d,) of who took up the rows of `history` (h,); None where none of them has a place.
 

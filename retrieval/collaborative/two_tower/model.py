@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from explorank.retrieval._files import Checksums
 from explorank.retrieval._ids import IdTable
 from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
+from explorank.retrieval.collaborative.embedding_model import has_place
 from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
 from explorank.retrieval.errors import EncoderUnavailable, InvalidTable, InvalidVectors
@@ -88,8 +89,7 @@ class TwoTower:
     @cached_property
     def places(self) -> NDArray[np.bool_]:
         """(n,) which items have a vector other than 0."""
-        places: NDArray[np.bool_] = (self.item_vectors != 0).any(axis=1)
-        return places
+        return has_place(self.item_vectors)
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
