@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from explorank.rankers._checkpoint import run_identity
 from explorank.rankers.applying import (
     features_for,
     id_columns_of,
@@ -123,6 +124,7 @@ __all__ = [
     "register_ranker",
     "reliability_curve",
     "report_metrics",
+    "run_identity",
     "score_data",
     "search_lightgbm",
 ]

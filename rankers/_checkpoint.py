@@ -19,7 +19,7 @@ from explorank.rankers.manifest import seal
 _FILE: Final = "checkpoint.json"
 
 
-def identity(*parts: Any) -> str:
+def run_identity(*parts: Any) -> str:
     """Return 32 hex digits that are the same for the same parts: data, options, a seed, versions of libraries."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -56,7 +56,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, run: str, *, format: str, unit: str, suffix: str) -> None:  # noqa: A002 - its name in the file
-        """Take a folder, and what tells this run from others (see `identity`); `unit` is what steps are called."""
+        """Take a folder, and what tells this run from others (see `run_identity`); `unit` is what steps are called."""
         self._folder = folder
         self._run = run
         self._format = format

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._checkpoint import identity
+from explorank.rankers._checkpoint import run_identity
 from explorank.rankers._folds import folds_of
 from explorank.rankers.applying import score_data
 from explorank.rankers.data import RankingData
@@ -51,7 +51,7 @@ class Fits:
         if valid is not None:
             data.check_same_features(valid)
         if checkpoint is not None:
-            _claim(checkpoint, identity(data, valid, options, seed))
+            _claim(checkpoint, run_identity(data, valid, options, seed))
 
     def randomness(self, *purpose: int) -> np.random.Generator:
         """Return a generator of this run for one purpose, whatever else is drawn."""

@@ -12,7 +12,7 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.rankers._checkpoint import identity
+from explorank.rankers._checkpoint import run_identity
 from explorank.rankers._lightgbm_rounds import can_go_on, checkpoint_of, train
 from explorank.rankers._training import (
     Objective,
@@ -232,7 +232,7 @@ class LightGBMRanker:
             watched = _dataset(_seen(valid, options), training)
         saves = None
         if checkpoint is not None and resumable:
-            run = identity(data, valid, options, seed, lightgbm.__version__)
+            run = run_identity(data, valid, options, seed, lightgbm.__version__)
             saves = checkpoint_of(checkpoint, run)
         text, best = train(
             params, training, options.rounds,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,32 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from explorank.pipeline.libraries import library_versions
-from explorank.rankers import RankingData
+from explorank.rankers import RankingData, run_identity
 
 _ABANDONED_AFTER_S: Final = 7 * 86_400.0
 
 
 def fingerprint(name: str, data: Sequence[RankingData], options: Any, seed: int) -> str:
     """Return 16 hex digits that are the same for the same ranker, data, options, seed and libraries."""
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(f"{name}\0{options!r}\0{seed}\0{sorted(library_versions().items())}".encode())
-    for part in data:
-        digest.update(f"\0{part.feature_names}\0{part.categorical}\0{part.histories}".encode())
-        columns = {
-            "item_ids": part.item_ids,
-            "groups": part.groups,
-            "user_ids": part.user_ids,
-            "weights": part.weights,
-        }
-        columns |= {"positions": part.positions, **part.outcomes}
-        for key, values in {"features": part.features, "labels": part.labels, **columns}.items():
-            digest.update(f"\0{key}\0".encode())
-            if values is not None:
-                digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
+    return run_identity(name, *data, options, seed, sorted(library_versions().items()))[:16]
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class NetworkCheckpoint:
     """The last complete state of a network's training, tensors as safetensors; see `Checkpoint`."""
 
     def __init__(self, folder: Path, run: str) -> None:
-        """Take a folder, and what tells this run from others: see `identity`."""
+        """Take a folder, and what tells this run from others: see `run_identity`."""
         self._checkpoint = Checkpoint(folder, run, format=_FORMAT, unit="epoch", suffix=".safetensors")
 
     def save(self, state: Progressed) -> None:

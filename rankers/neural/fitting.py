@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from explorank.rankers._checkpoint import identity
+from explorank.rankers._checkpoint import run_identity
 from explorank.rankers.data import RankingData
 from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
 from explorank.rankers.neural.artefact import VOCABULARY, WEIGHTS, Artefact, digest, pack_vocabulary
@@ -64,7 +64,7 @@ def new_training(
     saves = None
     if checkpoint is not None:
         former = None if start is None else start.version
-        run = identity(data, valid, plan.options, seed, former, torch.__version__)
+        run = run_identity(data, valid, plan.options, seed, former, torch.__version__)
         saves = NetworkCheckpoint(checkpoint, run)
     return Training(
         network,
