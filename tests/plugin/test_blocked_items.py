@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -148,7 +147,8 @@ class Stages:
         stage = self._closing.enter_context(load(parse_settings(data, self._folder), plugins=[villain]))
         if log == "broken":
             place = stage.installation.log.folder
-            shutil.rmtree(place)
+            # Moved rather than deleted: the learner reads it meanwhile, and SQLite then makes files in it.
+            place.rename(place.with_name("moved"))
             place.write_text("not a folder", encoding="utf-8")
         return stage, villain
 
