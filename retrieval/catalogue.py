@@ -21,6 +21,7 @@ from explorank.retrieval._gpu import GpuOptions
 from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval._index_kinds import Device, Kind
+from explorank.retrieval._mapped_pages import map_pages
 from explorank.retrieval._products import products
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.collaborative._arrays import MANIFEST
@@ -265,9 +266,9 @@ class Catalogue:
     ) -> Catalogue:
         """Return the catalogue that `save` wrote; its vectors and its index are memory-mapped.
 
-        Processes that load the same folder share what they map. `checksums`, where the files were read just before,
-        spare reading them again. Raises `CorruptArtefact`, naming the file, where one is damaged, missing or of
-        another format.
+        Processes that load the same folder share what they map, and where memory has the room, the first request
+        finds it there. `checksums`, where the files were read just before, spare reading them again. Raises
+        `CorruptArtefact`, naming the file, where one is damaged, missing or of another format.
         """
         folder = Path(folder)
         facts = read_manifest(folder / _MANIFEST, _FORMAT, checksums)
@@ -283,7 +284,7 @@ class Catalogue:
         if facts.get("learned_embeddings", False):
             within = checksums_within(_EMBEDDINGS, checksums)
             embeddings = EmbeddingSpace.load(folder / _EMBEDDINGS, checksums=within)
-        return cls(
+        catalogue = cls(
             arrays,
             FaissIndex.load(
                 folder / _INDEX,
@@ -297,6 +298,8 @@ class Catalogue:
             by_use,
             embeddings,
         )
+        map_pages(folder)
+        return catalogue
 
 
 def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: float) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ from benchmarks import environment
 from benchmarks.report import tell_facts
 from benchmarks.request_path import over_http, table
 from benchmarks.request_path.floors import Floors
-from benchmarks.request_path.installation import EXPLORED, StepTimes, TimedStage, policy_columns, prepare
+from benchmarks.request_path.installation import EXPLORED, TimedStage, policy_columns, prepare
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
 from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
@@ -83,7 +83,6 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
         "naive, flat": NaivePeer(world, repository, flat(world.vectors)),
         "naive, chosen index": NaivePeer(world, repository, nearest),
     }
-    steps = StepTimes()
 
     def ask(peer: NaivePeer) -> Request:
         def request(user: int, laps: Laps) -> str:
@@ -95,8 +94,8 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
         return request
 
     rng = np.random.default_rng(0)
-    with load(settings, plugins=[steps]) as stage:
-        timed = TimedStage(stage, steps, world.size.slots)
+    with load(settings) as stage:
+        timed = TimedStage(stage, world.size.slots)
         timed.settle(world.user_ids[0])
         timed.learn(world.user_ids[:100])
         k = world.size.candidates

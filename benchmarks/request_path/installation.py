@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,6 @@ from explorank import Stage
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER
 from explorank.catalogues import neighbours
-from explorank.hooks import hookimpl
 from explorank.rankers import CorruptRanker, LightGBMRanker
 from explorank.retrieval import Catalogue, CorruptArtefact
 from explorank.settings import Settings, load_settings
@@ -32,6 +31,16 @@ _INTERESTS: Final = 128
 """So many users' interests tune the index; those that requests come from are drawn from all."""
 _LEAST_APART: Final = 100
 """A small catalogue has fewer blocked items: one in a hundred."""
+_STEPS: Final = {
+    "enrich_request": "features",
+    "retrieve": "retrieve",
+    "filter": "guards",
+    "enrich": "features",
+    "score": "score",
+    "explore": "explore",
+    "log": "log",
+}
+"""What the steps of a stage are called in the tables: the user's features and the items' are one."""
 
 
 def policy_columns(world: World) -> list[str]:
@@ -103,56 +112,12 @@ def _catalogue(world: World, settings: Settings) -> Catalogue:
     )
 
 
-class StepTimes:
-    """A plugin around the others: each hook's time, from call to result, all implementations together."""
-
-    def __init__(self) -> None:
-        """Wait for the first request."""
-        self.laps = Laps()
-
-    def _around(self, step: str) -> Generator[None, Any, Any]:
-        self.laps.lap("rest")
-        result = yield
-        self.laps.lap(step)
-        return result
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_enrich_request(self) -> Generator[None, Any, Any]:
-        """Time the user's features and history."""
-        return (yield from self._around("features"))
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_retrieve(self) -> Generator[None, Any, Any]:
-        """Time the candidates."""
-        return (yield from self._around("retrieve"))
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_filter(self) -> Generator[None, Any, Any]:
-        """Time the guards that look at single items."""
-        return (yield from self._around("guards"))
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_enrich(self) -> Generator[None, Any, Any]:
-        """Time the items' features."""
-        return (yield from self._around("features"))
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_score(self) -> Generator[None, Any, Any]:
-        """Time the ranker."""
-        return (yield from self._around("score"))
-
-    @hookimpl(wrapper=True, tryfirst=True)
-    def ranking_explore(self) -> Generator[None, Any, Any]:
-        """Time the slate."""
-        return (yield from self._around("explore"))
-
-
 class TimedStage:
     """A stage whose requests tell how long each step took."""
 
-    def __init__(self, stage: Stage, steps: StepTimes, slots: int) -> None:
-        """Time `stage`, of which `steps` is a plugin."""
-        self._stage, self._steps, self._slots = stage, steps, slots
+    def __init__(self, stage: Stage, slots: int) -> None:
+        """Take the stage and how many slots a request asks for."""
+        self._stage, self._slots = stage, slots
         catalogue = stage.installation.catalogue.get()
         if catalogue is None:
             raise RuntimeError("No catalogue is published, so that nothing can be retrieved.")
@@ -160,9 +125,8 @@ class TimedStage:
 
     def rank(self, user_id: str, laps: Laps) -> bytes:
         """Answer one request; raise `RuntimeError` where something was fallen back to or left out."""
-        self._steps.laps = laps
         decision = self._stage.rank(user_id=user_id, slots=self._slots)
-        laps.lap("rest")
+        laps.split(((_STEPS[step], us) for step, us in decision.timings_us.items()), "rest")
         answer = orjson.dumps(decision.to_dict())
         laps.lap("serialise")
         if decision.fallbacks or not decision.logged or len(decision.items) < self._slots:
@@ -173,7 +137,6 @@ class TimedStage:
 
     def settle(self, user_id: str) -> None:
         """Ask once, and wait until nothing works in the background."""
-        self._steps.laps = Laps()
         self._stage.rank(user_id=user_id, slots=self._slots)
         until_idle(time.process_time)
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.report import markdown_table
 
-STEPS: Final = ("retrieve", "features", "score", "explore", "serialise", "guards", "rest")
+STEPS: Final = ("retrieve", "features", "score", "explore", "serialise", "guards", "log", "rest")
 Steps = Mapping[str, NDArray[np.float64]]
 """Seconds of each request by step, (requests,)."""
 
