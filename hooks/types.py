@@ -33,6 +33,9 @@ OFFSETS: Final = "offsets"
 REPRESENTATION: Final = "representation"
 """Under this name, among its versions, a record keeps whose last layer the features hold."""
 
+Settled: TypeAlias = tuple[tuple[object, ...], BoolArray]
+"""What static guards said of candidates, (n,), after whom was asked and what about; `static_mask` keeps it."""
+
 Mode: TypeAlias = Literal["off", "shadow", "apprentice", "live"]
 Arm: TypeAlias = Literal["explore", "baseline", "holdout"]
 SlotMethod: TypeAlias = Literal["score", "explore"]
@@ -108,6 +111,7 @@ class Candidates:
     """Where the items stand in the table that they were found in, if they all were found in one."""
     _id_list: list[Any] | None = field(default=None, init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, where they are known already."""
+    settled: Settled | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, item_ids: ArrayLike, source: str, scores: ArrayLike | None = None) -> Candidates:
@@ -162,6 +166,11 @@ class Candidates:
             self._listed(known)
         return known
 
+    def settle(self, settled: Settled | None) -> Candidates:
+        """Keep what static guards said, for the ranking that is made of these candidates."""
+        object.__setattr__(self, "settled", settled)
+        return self
+
     def _listed(self, id_list: list[Any] | None) -> Candidates:
         object.__setattr__(self, "_id_list", id_list)
         return self
@@ -205,13 +214,14 @@ class Candidates:
                 return self
             listed = self._id_list and list(compress(self._id_list, rows.tolist()))
         places = self.places and Places(self.places.table, self.places.rows[rows])
-        return Candidates(
+        taken = Candidates(
             self.item_ids[rows],
             self.source_names,
             self.source_bits[rows],
             self.retrieval_scores[rows],
             places,
-        )._listed(listed)
+        )
+        return taken._listed(listed).settle(self.settled and (self.settled[0], self.settled[1][rows]))
 
     def head(self, limit: int) -> Candidates:
         """Return the first `limit` candidates, all where there are no more."""
@@ -360,16 +370,13 @@ class RankingBatch:
     A policy that learns residuals adds its own expectation to it; others leave it alone."""
     representation: str = ""
     """The version of the network whose last layer `features` hold; empty where they hold none."""
-    known_ids: InitVar[Sequence[Any] | None] = None
-    """`item_ids` as plain Python values, where the caller has them anyway."""
+    candidates: InitVar[Candidates | None] = None
+    """Those that `item_ids` are the ids of, where the caller has them: what is known of them is not found out again."""
     id_list: Sequence[Any] = field(init=False, repr=False, compare=False)
     """`item_ids` as plain Python values, for whoever looks them up one by one."""
-    settled: tuple[tuple[object, ...], BoolArray] | None = field(
-        default=None, init=False, repr=False, compare=False
-    )
-    """What static guards said of these candidates, and to whom; `static_mask` keeps it."""
+    settled: Settled | None = field(default=None, init=False, repr=False, compare=False)
 
-    def __post_init__(self, known_ids: Sequence[Any] | None) -> None:
+    def __post_init__(self, candidates: Candidates | None) -> None:
         """Bring the arrays to their dtypes and check them."""
         ids = np.asarray(self.item_ids)
         if ids.ndim != 1:
@@ -381,8 +388,10 @@ class RankingBatch:
             raise InvalidBatch(f"`scores` has shape {scores.shape} for {n} items; it must be ({n},).")
         if features is not None and (features.ndim != 2 or len(features) != n):
             raise InvalidBatch(f"`features` has shape {features.shape} for {n} items; it must be ({n}, d).")
-        id_list = ids.tolist() if known_ids is None else known_ids
-        if n != len(set(id_list)):
+        id_list = ids.tolist() if candidates is None else candidates.id_list
+        if candidates is not None:
+            object.__setattr__(self, "settled", candidates.settled)
+        if (candidates is None or candidates.places is None) and n != len(set(id_list)):
             raise InvalidBatch(
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "
                 "Deduplicate candidates before scoring (`Candidates.union` does)."

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from explorank.baseline import Baseline
 from explorank.budgets import NOTHING, Budgets, Reserved, explored_slots
 from explorank.engine import Engine
 from explorank.fallbacks import note_guard_error
 from explorank.hooks.errors import InvalidBatch, LogUnavailable
-from explorank.hooks.exploration import Greedy, Policy, build_slate
+from explorank.hooks.exploration import Greedy, Policy, best_by_score, build_slate
 from explorank.hooks.feedback import KillSwitch, traffic
 from explorank.hooks.guards import Guard, guard_mask, is_static, static_mask, with_snapshots
 from explorank.hooks.limits import Gate, refusal
@@ -38,11 +39,11 @@ _BASELINE_STATE = _BASELINE.initial_state()
 class Explored:
     """What is shown, and what was decided about it."""
 
-    slate: Slate
+    baseline: Baseline
     mode: Mode
     arm: Arm
-    baseline: Slate
-    """The best by score that the guards allow."""
+    drawn: Slate | None = None
+    """What is shown instead of the baseline."""
     shadow: Slate | None = None
     """What exploration would have shown, where it was computed and kept back."""
     propensity_known: bool = True
@@ -54,9 +55,14 @@ class Explored:
     repeats: DecisionRecord | None = None
     """The earlier decision that `slate` is, in rows of the request's own candidates."""
 
+    @property
+    def slate(self) -> Slate:
+        """What is shown."""
+        return self.baseline.slate if self.drawn is None else self.drawn
+
     def kept_back(self) -> Explored:
         """Return the same decision with the baseline shown."""
-        return replace(self, slate=self.baseline, shadow=None)
+        return replace(self, drawn=None, shadow=None)
 
 
 class Explorer:
@@ -114,7 +120,7 @@ class Explorer:
         arm = self.arm_of(request) if mode == "live" else "baseline"
         baseline = self._baseline(request, ranking, n_slots, seed)
         explores = mode in {"shadow", "apprentice"} or (mode == "live" and arm == "explore")
-        decided = Explored(baseline, mode, arm, baseline)
+        decided = Explored(baseline, mode, arm)
         if not explores or not len(ranking) or n_slots == 0:
             return decided
         if mode == "live" and (settled := self._settled(decided, request, ranking, n_slots)) is not None:
@@ -135,7 +141,7 @@ class Explorer:
             kept = self._kept(request, ranking, n_slots)
         except LogUnavailable as error:
             return replace(decided, held_back=str(error))
-        return None if kept is None else replace(decided, slate=kept[1], repeats=kept[0])
+        return None if kept is None else replace(decided, drawn=kept[1], repeats=kept[0])
 
     def _drawn(
         self,
@@ -166,7 +172,7 @@ class Explorer:
         )
         if slate is None:
             return replace(decided, propensity_known=not live)
-        return replace(decided, slate=slate) if live else replace(decided, shadow=slate)
+        return replace(decided, drawn=slate) if live else replace(decided, shadow=slate)
 
     def _kept(
         self, request: RankingRequest, ranking: RankingBatch, n_slots: int
@@ -201,18 +207,24 @@ class Explorer:
             return "the warm start has no calibration of the ranker that scored; run `explorank calibrate`"
         return None
 
-    def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Slate:
-        return build_slate(
-            _BASELINE,
-            _BASELINE_STATE,
-            ranking,
-            n_slots,
-            explore_slots=(),
-            guards=self._guards,
-            request=request,
-            seed=seed,
-            on_guard_error=note_guard_error,
-        )
+    def _baseline(self, request: RankingRequest, ranking: RankingBatch, n_slots: int, seed: int) -> Baseline:
+        def build() -> Slate:
+            return build_slate(
+                _BASELINE,
+                _BASELINE_STATE,
+                ranking,
+                n_slots,
+                explore_slots=(),
+                guards=self._guards,
+                request=request,
+                seed=seed,
+                on_guard_error=note_guard_error,
+            )
+
+        if self._varying:
+            return Baseline.of(build())
+        possible = static_mask(self._guards, request, ranking, note_guard_error)
+        return Baseline(best_by_score(ranking, possible, n_slots, seed), build)
 
     def _check(self, slate: Slate, request: RankingRequest, ranking: RankingBatch, n_slots: int) -> None:
         """Raise `InvalidBatch` for a slate that breaks the contract or holds what a guard forbids."""

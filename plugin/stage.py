@@ -380,7 +380,7 @@ class Stage:
             features=matrix,
             columns=Columns(columns, {"source_bits": candidates.source_bits}),
             feature_names=installation.exploration_features.names_of(matrix),
-            known_ids=candidates.id_list,
+            candidates=candidates,
             representation="" if scores.representation is None else scores.version,
         )
         decided = installation.decider.decide(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval._faiss import gpu_count, load_faiss
+from explorank.retrieval._list_finder import assigning, find_lists_by_codes, pays
 from explorank.retrieval.errors import FaissUnavailable, InvalidOption
 
 Kind: TypeAlias = Literal["flat", "sq8", "hnsw", "ivf_pq", "ivf_sq8", "ivf_flat"]
@@ -147,6 +148,8 @@ def make(kind: Kind, vectors: Vectors, centroids: Vectors | None = None) -> Any:
             index.quantizer.add(centroids)
         index.cp.max_points_per_centroid = _MOST_POINTS_PER_LIST
         index.train(_sample(vectors, lists * _MOST_POINTS_PER_LIST))
+        if kind == "ivf_pq" and pays(lists, dim):
+            find_lists_by_codes(index)
     else:
         index = faiss.index_factory(dim, "IDMap,Flat" if kind == "flat" else "IDMap,SQ8", inner_product)
         if kind == "sq8":
@@ -166,6 +169,9 @@ def add(index: Any, kind: Kind, rows: Vectors, labels: NDArray[np.int64]) -> Non
     """Add `rows` (m, d) under `labels` (m,); a graph numbers its rows itself, in the order they come."""
     if kind == "hnsw":
         index.add(rows)
+    elif kind == "ivf_pq":
+        with assigning(index):
+            index.add_with_ids(rows, labels)
     else:
         index.add_with_ids(rows, labels)
 

@@ -23,7 +23,7 @@ from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval._index_kinds import Device, Kind
 from explorank.retrieval._mapped_pages import map_pages
 from explorank.retrieval._products import products
-from explorank.retrieval._vectors import unit_rows
+from explorank.retrieval._vectors import unit_query, unit_rows
 from explorank.retrieval.collaborative._arrays import MANIFEST
 from explorank.retrieval.collaborative.embedding_model import products_with_user
 from explorank.retrieval.collaborative.embedding_space import SPACE_MANIFEST, EmbeddingSpace
@@ -193,8 +193,9 @@ class Catalogue:
     def cosines_at(self, vector: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Do what `cosines` does for the items in `rows` (m,); NaN for -1."""
         found = np.empty(len(rows), np.float32)
-        norm = float(np.linalg.norm(vector)) or 1.0
-        products(self._rows, rows, np.ascontiguousarray(vector / norm, np.float32), found)
+        # As the index does it, so that both give the same bits.
+        unit = unit_query(vector)[0] if vector.any() else np.zeros(len(vector), np.float32)
+        products(self._rows, rows, unit, found)
         return found
 
     def means_by_use(self, history: Iterable[str], item_ids: Iterable[str]) -> NDArray[np.float32]:

@@ -171,6 +171,11 @@ class FaissIndex:
         return self._mapped is not None
 
     @property
+    def compares_again(self) -> bool:
+        """Whether the similarities that `search` tells are to the last bit those of `Catalogue.cosines`."""
+        return self._full is not None
+
+    @property
     def changed_share(self) -> float:
         """How many rows were added or removed since the index was built, relative to how many it was built from."""
         return self._changed / max(1, self._trained_on)

@@ -15,6 +15,7 @@ from explorank.hooks.exploration.linear_thompson import LinearThompson
 from explorank.hooks.exploration.logistic_thompson import LogisticThompson
 from explorank.hooks.exploration.marginals import PositionPropensities, position_propensities
 from explorank.hooks.exploration.neural_linear import NeuralLinear
+from explorank.hooks.exploration.order import best_by_score
 from explorank.hooks.exploration.per_representation import PerRepresentation
 from explorank.hooks.exploration.plackett_luce import PlackettLuce
 from explorank.hooks.exploration.policy import Contest, Policy
@@ -59,6 +60,7 @@ __all__ = [
     "Softmax",
     "SquareCB",
     "Uniform",
+    "best_by_score",
     "build_slate",
     "position_propensities",
     "slate_log_propensity",

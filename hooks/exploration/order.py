@@ -17,8 +17,8 @@ from explorank.hooks.exploration.compiled import (
     inlined,
     kernel,
 )
-from explorank.hooks.exploration.randomness import tie_key
-from explorank.hooks.types import BoolArray, FloatArray, IndexArray
+from explorank.hooks.exploration.randomness import tie_key, tie_seed
+from explorank.hooks.types import BoolArray, FloatArray, IndexArray, RankingBatch
 
 
 @kernel((VECTOR, ROWS, INTEGER, WORD), (SINGLE_VECTOR, ROWS, INTEGER, WORD))
@@ -87,6 +87,15 @@ def in_key_order(rows: IndexArray, seed: np.uint64) -> IndexArray:
     for position in range(len(rows)):
         keys[position] = tie_key(rows[position], seed)
     return rows[np.argsort(keys)]
+
+
+def best_by_score(batch: RankingBatch, possible: BoolArray, n_slots: int, seed: int) -> IndexArray:
+    """Return the rows of the best `n_slots` of those `possible` (n,), the best first; fewer where there are fewer.
+
+    It is the order of the slate with this seed in which no slot explores and no guard looks at the slots above.
+    """
+    rows: IndexArray = BestByScore(batch.score_values, tie_seed(seed), possible, n_slots).head
+    return rows[:n_slots]
 
 
 class BestByScore:

@@ -26,5 +26,7 @@ class GuardsPlugin:
             return None
         guards, on_error = self._services.guards, self._services.on_guard_error
         request = with_snapshots(guards, request, on_error)
-        batch = RankingBatch(candidates.item_ids, known_ids=candidates.id_list)
-        return static_mask(guards, request, batch, on_error)
+        batch = RankingBatch(candidates.item_ids, candidates=candidates)
+        allowed = static_mask(guards, request, batch, on_error)
+        candidates.settle(batch.settled)
+        return allowed

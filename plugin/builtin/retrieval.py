@@ -14,6 +14,7 @@ from explorank.hooks import hookimpl
 from explorank.hooks.errors import InvalidBatch
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import (
+    BoolArray,
     Candidates,
     Fallback,
     FeatureArray,
@@ -114,10 +115,7 @@ class RetrievalPlugin:
         if catalogue is None:
             return None
         rows = _rows_of(candidates, catalogue)
-        anchor = self._anchor(request, catalogue)
-        unknown = np.full(len(rows), np.nan, np.float32)
-        cosines = unknown if anchor is None else catalogue.cosines_at(anchor, rows)
-        columns = {SIMILARITY: cosines}
+        columns = {SIMILARITY: self._cosines(request, candidates, catalogue, rows)}
         if self._by_use is not None or self._learned is not None:
             known = history_of(request) if request.similar_to is None else (request.similar_to,)
             if self._by_use is not None:
@@ -142,6 +140,23 @@ class RetrievalPlugin:
 
     def _user_vector(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
         return self._interest.vector(request.user_id, liked_items(request), catalogue)
+
+    def _cosines(
+        self, request: RankingRequest, candidates: Candidates, catalogue: Catalogue, rows: IndexArray
+    ) -> FeatureArray:
+        """Return the cosine of each item in `rows` (m,) with what the request is about, NaN where one is unknown."""
+        anchor = self._anchor(request, catalogue)
+        if anchor is None:
+            return np.full(len(rows), np.nan, np.float32)
+        if not catalogue.index.compares_again or candidates.places is None:
+            return catalogue.cosines_at(anchor, rows)
+        # What the search of a moment ago compared need not be read from memory once more.
+        told = _found_alone(candidates, SimilarToHistory.name)
+        if told.all():
+            return candidates.retrieval_scores
+        cosines = catalogue.cosines_at(anchor, np.where(told, -1, rows))
+        cosines[told] = candidates.retrieval_scores[told]
+        return cosines
 
     def _anchor(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
         if request.similar_to is None:
@@ -192,6 +207,14 @@ def _rows_of(candidates: Candidates, catalogue: Catalogue) -> IndexArray:
     if places is not None and places.table is catalogue:
         return places.rows
     return catalogue.rows(candidates.id_list)
+
+
+def _found_alone(candidates: Candidates, retriever: str) -> BoolArray:
+    """Return whom `retriever` found and no other, (n,), whose retrieval scores are therefore its own."""
+    if retriever not in candidates.source_names:
+        return np.zeros(len(candidates), np.bool_)
+    alone: BoolArray = candidates.source_bits == np.uint64(1 << candidates.source_names.index(retriever))
+    return alone
 
 
 def _found(

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from explorank.baseline import Baseline
 from explorank.explorer import Explored
 from explorank.hooks.evaluation import replay, target_propensities
 from explorank.hooks.exploration import Greedy, build_slate
@@ -42,7 +43,7 @@ class ReplayTests(PolicyCases):
                 )
                 for by, of in ((policy, state), (Greedy(), Greedy().initial_state()))
             )
-            decided = Explored(slate, "live", "explore", baseline)
+            decided = Explored(Baseline.of(baseline), "live", "explore", slate)
             record = decode(encode(record_of(request, batch, decided, (), {})))
             again = replay(record, policy, state)
             for field in fields(slate):

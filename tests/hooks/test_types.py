@@ -123,8 +123,19 @@ def test_replaced_ids_are_not_mixed_up_with_the_old_ones():
     candidates = Candidates.of([1, 2], "near")
     assert candidates.id_list == [1, 2]
     assert replace(candidates, item_ids=np.array(["1", "2"])).id_list == ["1", "2"]
-    batch = RankingBatch(np.array(["a", "b"]), known_ids=["a", "b"])
+    batch = RankingBatch(np.array(["a", "b"]), candidates=Candidates.of(["a", "b"], "near"))
+    assert batch.id_list == ["a", "b"]
     assert replace(batch, item_ids=np.array(["c", "d"])).id_list == ["c", "d"]
+
+
+def test_what_guards_said_goes_with_the_candidates_that_are_left():
+    candidates = Candidates.of(["a", "b", "c"], "near").settle((("a guard",), np.array([True, False, True])))
+    for rows in (np.array([True, True, False]), np.array([0, 1])):
+        left = candidates.take(rows)
+        batch = RankingBatch(left.item_ids, candidates=left)
+        assert batch.settled[0] == ("a guard",)
+        assert batch.settled[1].tolist() == [True, False]
+    assert replace(candidates, item_ids=np.array(["d", "e", "f"])).settled is None
 
 
 def test_columns_are_found_by_name_and_the_further_ones_count():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from explorank import recorder as recorder_module
+from explorank.baseline import Baseline
 from explorank.errors import InvalidFeedback, UnknownDecision
 from explorank.explorer import Explored
 from explorank.hooks.feedback import DecisionLog
@@ -33,7 +34,7 @@ def slate_of(order: list[int], support: list[list[int]], probability: float = 0.
     )  # fmt: skip
 
 
-BASELINE = slate_of([0, 1], [[0], [1]], 1.0)
+BASELINE = Baseline.of(slate_of([0, 1], [[0], [1]], 1.0))
 EXPLORED = slate_of([2, 0], [[2, 3], [0, 3]])
 
 
@@ -46,7 +47,7 @@ def record(
     return record_of(
         RankingRequest(decision_id=decision_id, slots=2, user_id="u", time=1.0),
         ranking or RankingBatch(ITEMS, FEATURES, np.arange(5.0), feature_names=("x", "y")),
-        explored or Explored(EXPLORED, "live", "explore", BASELINE),
+        explored or Explored(BASELINE, "live", "explore", EXPLORED),
         [Fallback("score", "p", "late", "retrieval order")],
         {"ranker": "v1"},
         candidates,
@@ -67,7 +68,7 @@ def test_features_are_kept_of_all_that_could_have_been_shown() -> None:
 
 
 def test_features_are_kept_for_the_shadow_too() -> None:
-    kept = record(explored=Explored(BASELINE, "shadow", "baseline", BASELINE, shadow=EXPLORED))
+    kept = record(explored=Explored(BASELINE, "shadow", "baseline", shadow=EXPLORED))
     assert kept.feature_rows.tolist() == [0, 1, 2, 3]
     assert kept.shadow is EXPLORED
 
@@ -84,8 +85,8 @@ def test_sources_are_those_of_the_shown_items() -> None:
 
 
 def test_what_is_kept_back_shows_the_baseline() -> None:
-    shown = Explored(EXPLORED, "live", "explore", BASELINE, shadow=EXPLORED).kept_back()
-    assert shown.slate is BASELINE
+    shown = Explored(BASELINE, "live", "explore", EXPLORED, shadow=EXPLORED).kept_back()
+    assert shown.slate is BASELINE.slate
     assert shown.shadow is None
 
 
@@ -103,7 +104,7 @@ def test_what_cannot_be_written_is_answered_without_exploration(
 ) -> None:
     recorder = Recorder(log)
     log.close()
-    baseline = record(explored=Explored(BASELINE, "live", "explore", BASELINE))
+    baseline = record(explored=Explored(BASELINE, "live", "explore"))
     with caplog.at_level(logging.CRITICAL):
         answer, logged = recorder.write(record(), lambda: baseline)
     assert not logged

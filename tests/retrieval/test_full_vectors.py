@@ -113,3 +113,18 @@ def test_a_catalogue_and_its_index_have_one_file_of_vectors(vectors: np.ndarray,
 def test_codes_are_of_two_dimensions_each() -> None:
     with pytest.raises(InvalidOption, match="every two dimensions, and 15 is odd"):
         FaissIndex.build(unit(COUNT, seed=1)[:, :15], np.arange(COUNT), "ivf_pq", device="cpu")
+
+
+def test_a_catalogue_computes_the_same_bits_as_the_search_of_its_index() -> None:
+    """For any dimension and length of the query, and wherever among others an item stands."""
+    rng = np.random.default_rng(4)
+    for dim in (16, 30, 384):
+        items = [f"item-{row}" for row in range(1_000)]
+        catalogue = Catalogue.build(items, rng.standard_normal((1_000, dim)), kind="ivf_pq", device="cpu")
+        assert catalogue.index.compares_again
+        for length in (1e-3, 1.0, 7.0):
+            query = (rng.standard_normal(dim) * length).astype(np.float32)
+            found, similarities = catalogue.index.search(query, 37)
+            moved = rng.permutation(37)
+            np.testing.assert_array_equal(catalogue.cosines(query, found[moved]), similarities[moved])
+    assert not Catalogue.build(items, rng.standard_normal((1_000, 8)), kind="flat").index.compares_again

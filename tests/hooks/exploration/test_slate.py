@@ -25,7 +25,7 @@ from explorank.hooks.exploration import (
     slate_log_propensity,
 )
 from explorank.hooks.exploration.distributions import Distribution
-from explorank.hooks.exploration.order import BestByScore, best, in_key_order
+from explorank.hooks.exploration.order import BestByScore, best, best_by_score, in_key_order
 from explorank.hooks.exploration.randomness import Uniforms, tie_key, tie_seed
 from explorank.hooks.exploration.stateless import StatelessPolicy
 from explorank.hooks.guards import AlreadySeen, BlockList
@@ -68,6 +68,7 @@ def test_public_names():
         "SquareCB",
         "UCB1",
         "Uniform",
+        "best_by_score",
         "build_slate",
         "position_propensities",
         "slate_log_propensity",
@@ -400,6 +401,23 @@ def test_the_best_come_in_order_with_ties_by_key(values, count, seed, single):
             values = values.astype(np.float32)
     expected = falling(values, rows, np.uint64(seed))[:count]
     assert best(values, rows, count, np.uint64(seed)).tolist() == expected.tolist()
+
+
+@given(
+    scores=st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=1, max_size=12),
+    data=st.data(),
+    n_slots=st.integers(0, 14),
+    seed=st.integers(0, 2**40),
+)
+def test_the_best_by_score_are_the_slate_that_does_not_explore(scores, data, n_slots, seed):
+    ids = [f"i{row}" for row in range(len(scores))]
+    blocked = data.draw(st.sets(st.sampled_from(ids)))
+    batch = RankingBatch(ids, scores=scores)
+    possible = np.array([item not in blocked for item in ids])
+    slate = build_slate(
+        Greedy(), Greedy().initial_state(), batch, n_slots, (), [BlockList(items=sorted(blocked))], seed=seed
+    )
+    assert best_by_score(batch, possible, n_slots, seed).tolist() == slate.order.tolist()
 
 
 def test_the_best_by_score_are_found_beyond_the_head_that_is_sorted_first():

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 
 from explorank import Stage
+from explorank.artefacts import ArtefactStore, Watched
+from explorank.assembly import CATALOGUE
 from explorank.builtin.rankers import RankersPlugin
-from explorank.builtin.retrieval import history_of
+from explorank.builtin.retrieval import RetrievalPlugin, history_of, united
 from explorank.effort import Effort
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest, Scores
@@ -22,7 +25,7 @@ from explorank.rankers import (
     RankerManifest,
     RankingData,
 )
-from explorank.retrieval import Popular
+from explorank.retrieval import Catalogue, Popular, RetrievalQuery, SimilarToHistory
 from explorank.settings import parse_settings
 
 OpenStage = Callable[..., Stage]
@@ -514,3 +517,63 @@ def test_a_hurried_request_is_scored_by_fewer_trees_and_says_so(stage: Stage) ->
     record = stage.decision(cheap.decision_id)
     assert record.fallbacks == cheap.fallbacks
     assert not np.array_equal(record.scores, stage.decision(whole.decision_id).scores)
+
+
+class Counting:
+    """A guard on single items that counts how often it is asked; it forbids one."""
+
+    name = "counting"
+    static = True
+    asked = 0
+
+    def eligible(self, request, batch, placed, slot):
+        Counting.asked += 1
+        return batch.item_ids != "sea-3"
+
+
+class CountingPlugin:
+    @hookimpl
+    def ranking_register_components(self, registry):
+        registry.guard("counting", Counting)
+
+
+def test_a_guard_on_single_items_is_asked_once_in_a_request(open_books: OpenStage) -> None:
+    for mode in ("off", "shadow", "live"):
+        changes = {"guards": [{"use": "counting"}], "exploration": {"mode": mode, "holdout": 0.0}}
+        stage = open_books(changes, plugins=[CountingPlugin()])
+        Counting.asked = 0
+        decision = stage.rank(user_id="reader-1", slots=30)
+        assert Counting.asked == 1
+        assert decision.fallbacks == ()
+        assert "sea-3" not in decision.items
+        assert "sea-3" not in stage.decision(decision.decision_id).item_ids
+
+
+def test_similarities_that_the_search_told_are_those_that_would_be_computed(tmp_path: Path) -> None:
+    """Of items that other retrievers found as well, and of those that none did, too."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1_000, 16)).astype(np.float32)
+    catalogue = Catalogue.build([f"i{row}" for row in range(1_000)], vectors, kind="ivf_pq", device="cpu")
+    store = ArtefactStore(tmp_path)
+    store.publish(CATALOGUE, catalogue.save)
+    plugin = RetrievalPlugin()
+    plugin._catalogue = Watched(store, CATALOGUE, Catalogue.load)
+    published = plugin._catalogue.get()
+    request = RankingRequest(decision_id="d", slots=3, similar_to="i7")
+    query = RetrievalQuery(time=0.0, similar_to="i7")
+    for others in ([], [(Shuffled(), 30)]):
+        found = united([(SimilarToHistory(), 40), *others], published, query, 40)
+        for candidates in (found, found.take(np.arange(5, len(found)))):
+            assert candidates.places is not None
+            features = plugin.ranking_enrich(request, candidates)
+            expected = catalogue.cosines(catalogue.vectors[7], candidates.item_ids)
+            np.testing.assert_array_equal(features.values[:, 0], expected)
+
+
+class Shuffled:
+    """A retriever whose scores are above all cosines."""
+
+    name = "shuffled"
+
+    def retrieve_rows(self, catalogue, query, k):
+        return np.random.default_rng(1).permutation(len(catalogue))[:k], np.full(k, 2.0, np.float32)
