@@ -56,6 +56,9 @@ def one_thread() -> Iterator[None]:
     """
     faiss = load_faiss()
     before = faiss.omp_get_max_threads()
+    if before == 1:  # as where a process only serves
+        yield
+        return
     faiss.omp_set_num_threads(1)
     try:
         yield

@@ -26,8 +26,11 @@ def unite(parts: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Uni
     """Return the union of up to 64 parts, each of them rows (m,) and their scores (m,)."""
     if not parts:
         return United(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.float32))
-    rows = np.concatenate([part[0] for part in parts])
-    scores = np.concatenate([part[1] for part in parts])
+    if len(parts) == 1:
+        rows, scores = parts[0]
+    else:
+        rows = np.concatenate([part[0] for part in parts])
+        scores = np.concatenate([part[1] for part in parts])
     united = United(np.empty(len(rows), np.int64), np.zeros(len(rows), np.uint64), np.empty_like(scores))
     ends = np.cumsum([len(part[0]) for part in parts])
     n = kernels.unite(rows, scores, ends, united.rows, united.sources, united.scores)
