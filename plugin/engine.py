@@ -138,7 +138,7 @@ class Engine:
             hidden = scores.representation
             if hidden is not None and (hidden.ndim != 2 or len(hidden) != n):
                 raise InvalidBatch(f"the ranker returned a representation {hidden.shape} of {n} candidates")
-            return replace(scores, values=values)
+            return scores if values is scores.values else replace(scores, values=values)
 
         return self._first(
             "ranking_score",

@@ -296,7 +296,7 @@ def _features(
     if len(anchors):
         decay = installation.settings.retrieval.decay
         vector = (
-            interest_vector(catalogue.vectors[anchors], decay)
+            interest_vector(catalogue.vectors_at(anchors), decay)
             if similar_to is None
             else catalogue.vectors[anchors[0]]
         )

@@ -158,10 +158,11 @@ class Explorer:
             return decided
         live = decided.mode == "live"
         reserved = self._budgets.reserve(request, ranking, n_slots, live=live)
-        decided = replace(decided, held_back=reserved.held_back, reserved=reserved)
-        if not reserved.explores:
-            return decided
-        request = replace(request, allowance=reserved.allowance)
+        if reserved is not NOTHING:
+            decided = replace(decided, held_back=reserved.held_back, reserved=reserved)
+            if not reserved.explores:
+                return decided
+            request = replace(request, allowance=reserved.allowance)
         slate = self._engine.explore(
             request,
             ranking,

@@ -183,6 +183,10 @@ class Catalogue:
         """Return the row of each id, (m,), and -1 for ids that are not in the catalogue."""
         return self._table.find(item_ids)
 
+    def vectors_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors of the items in `rows` (m,), (m, d), as an array of their own."""
+        return self._rows[rows]  # not of `vectors`, which may be a memory map: its class slows every use
+
     def cosines(self, vector: NDArray[np.float32], item_ids: Iterable[str]) -> NDArray[np.float32]:
         """Return the cosine of each item's vector with `vector` (d,), as (m,), NaN for ids that are not here.
 

@@ -104,7 +104,7 @@ class SimilarToHistory:
         vector = query.user_vector
         if vector is None:
             rows = catalogue.rows(query.history)
-            vector = interest_vector(catalogue.vectors[rows[rows >= 0]], self.decay)
+            vector = interest_vector(catalogue.vectors_at(rows[rows >= 0]), self.decay)
         return vector if vector.any() else None
 
 

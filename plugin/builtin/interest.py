@@ -119,4 +119,4 @@ class LiveInterest:
     def _compute(self, liked: Sequence[str], catalogue: Catalogue) -> FeatureArray | None:
         rows = catalogue.rows(liked)
         rows = rows[rows >= 0]
-        return interest_vector(catalogue.vectors[rows], self._decay) if len(rows) else None
+        return interest_vector(catalogue.vectors_at(rows), self._decay) if len(rows) else None

@@ -84,7 +84,7 @@ def interest_vectors(queries: pd.DataFrame, catalogue: Catalogue, decay: float) 
     for position, liked in enumerate(queries["liked"]):
         rows = catalogue.rows(liked)
         if (rows >= 0).any():
-            vectors[position] = interest_vector(catalogue.vectors[rows[rows >= 0]], decay)
+            vectors[position] = interest_vector(catalogue.vectors_at(rows[rows >= 0]), decay)
     return vectors
 
 
