@@ -16,6 +16,8 @@ from explorank.retrieval._faiss import load_faiss
 
 _LEAST_WORK: Final = 1 << 18
 """Lists times dimensions: less is compared in full as fast."""
+_LEAST_LISTS: Final = 640
+"""FAISS calls fewer too few to learn codes from."""
 _DIMS_PER_CODE: Final = 2
 _COMPARED_AGAIN: Final = 2.0
 """So many times the wanted lists: among a million vectors and for 112 lists, 99.97 % of the right ones."""
@@ -25,7 +27,7 @@ _COMPARED_TO_ASSIGN: Final = 64.0
 
 def pays(lists: int, dim: int) -> bool:
     """Return whether finding some of so many lists by codes takes less time than comparing them all."""
-    return lists * dim >= _LEAST_WORK
+    return lists >= _LEAST_LISTS and lists * dim >= _LEAST_WORK
 
 
 def find_lists_by_codes(index: Any) -> None:

@@ -12,7 +12,7 @@ from explorank.retrieval import FaissIndex
 from explorank.retrieval import _list_finder as list_finder
 from explorank.retrieval._index_kinds import make
 
-COUNT, DIM = 22_000, 64
+COUNT, DIM = 40_000, 64
 
 
 def unit(count: int, seed: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def vectors() -> np.ndarray:
 def saved(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(list_finder, "_LEAST_WORK", 500 * DIM)
+        patch.setattr(list_finder, "_LEAST_WORK", 1_000 * DIM)
         FaissIndex.build(vectors, np.arange(COUNT), "ivf_pq", device="cpu", neighbours=20).save(folder)
     return folder
 
@@ -61,11 +61,14 @@ def test_each_vector_lies_in_the_list_of_its_nearest_centroid(saved: Path, vecto
     assert (list_of(index) == nearest).mean() > 0.999
 
 
-def test_almost_all_lists_are_the_nearest(saved: Path) -> None:
+def test_the_nearest_lists_are_found(saved: Path) -> None:
+    """Of those that are wanted, the farthest may give way to others that are as far."""
     index, queries = of(saved), unit(200, seed=2)
     _, found = index.quantizer.search(queries, 60)
-    right = np.argsort(-queries @ centroids_of(index).T, axis=1)[:, :60]
-    assert np.mean([np.isin(*pair).mean() for pair in zip(found, right, strict=True)]) > 0.97
+    right = np.argsort(-queries @ centroids_of(index).T, axis=1)
+    for least, count in ((0.99, 20), (0.93, 60)):
+        hits = [np.isin(wanted[:count], lists).mean() for wanted, lists in zip(right, found, strict=True)]
+        assert np.mean(hits) > least
 
 
 def test_what_is_added_later_lies_where_it_would_have_lain_from_the_start(saved: Path) -> None:
@@ -82,3 +85,4 @@ def test_few_lists_are_compared_one_by_one() -> None:
     assert isinstance(faiss.downcast_index(make("ivf_pq", unit(1_000, seed=0)).quantizer), faiss.IndexFlat)
     assert list_finder.pays(4_096, 384)
     assert not list_finder.pays(25, 384)
+    assert not list_finder.pays(512, 768)
