@@ -391,7 +391,9 @@ class RankingBatch:
         id_list = ids.tolist() if candidates is None else candidates.id_list
         if candidates is not None:
             object.__setattr__(self, "settled", candidates.settled)
-        if (candidates is None or candidates.places is None) and n != len(set(id_list)):
+        # Guards were asked about a batch of these candidates, or of more, which was checked.
+        checked = candidates is not None and candidates.settled is not None
+        if not checked and n != len(set(id_list)):
             raise InvalidBatch(
                 "`item_ids` holds an item twice; its propensity would be split between two rows. "
                 "Deduplicate candidates before scoring (`Candidates.union` does)."

@@ -128,6 +128,15 @@ def test_replaced_ids_are_not_mixed_up_with_the_old_ones():
     assert replace(batch, item_ids=np.array(["c", "d"])).id_list == ["c", "d"]
 
 
+def test_items_that_stand_twice_are_refused_wherever_they_were_found():
+    class Table:
+        item_ids = np.array(["a", "b"])
+
+    twice = Candidates(np.array(["a", "a"]), places=Places(Table(), np.array([0, 0])))
+    with pytest.raises(InvalidBatch, match="twice"):
+        RankingBatch(twice.item_ids, candidates=twice)
+
+
 def test_what_guards_said_goes_with_the_candidates_that_are_left():
     candidates = Candidates.of(["a", "b", "c"], "near").settle((("a guard",), np.array([True, False, True])))
     for rows in (np.array([True, True, False]), np.array([0, 1])):
