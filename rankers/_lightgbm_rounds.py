@@ -95,7 +95,7 @@ def train(
                 best.round, best.value, best.metrics = this, value, measured
             elif this - best.round >= patience:
                 raise EarlyStopException(best.round - 1, [])
-        if this % _SAVED_EVERY == 0 and this < rounds:
+        if checkpoint is not None and this % _SAVED_EVERY == 0 and this < rounds:
             save(_text_of(env.model, rounds), this, finished=False)
 
     callbacks: list[Callable[[CallbackEnv], None]] = [after_round]

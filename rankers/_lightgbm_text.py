@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from explorank.rankers.errors import UnsupportedModel
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Number = TypeVar("Number", np.int64, np.float64, np.uint32)
+
+_TREE: Final = "\nTree="
+"""What stands before each tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class ModelText:
     @classmethod
     def of(cls, text: str) -> ModelText:
         """Read a model; raise `UnsupportedModel` for linear trees and for what does not fit together."""
-        header, *sections = text.split("\nTree=")
+        header, *sections = text.split(_TREE)
         facts = _pairs(header.splitlines())
         trees = [_pairs(section.partition("\n\n")[0].splitlines()) for section in sections]
         if any(tree.get("is_linear", "0").strip() != "0" for tree in trees):
@@ -117,6 +120,11 @@ class ModelText:
                 f"A split asks for a feature that is none of the model's {self.features}, so nobody knows what "
                 "it reads."
             )
+
+
+def trees_in(text: str) -> int:
+    """Return how many trees a model's text holds."""
+    return text.count(_TREE)
 
 
 def _pairs(lines: Sequence[str]) -> dict[str, str]:

@@ -113,11 +113,11 @@ def check_enough(data: RankingData, min_data_in_leaf: int) -> None:
             f"{len(data)} training rows, and a first split needs {2 * min_data_in_leaf} "
             f"(min_data_in_leaf={min_data_in_leaf} on each side). Gather more, or lower min_data_in_leaf."
         )
-    with_values = ~np.isnan(data.features)
-    lowest = np.where(with_values, data.features, np.inf).min(axis=0)
-    highest = np.where(with_values, data.features, -np.inf).max(axis=0)
-    partly_missing = with_values.any(axis=0) & ~with_values.all(axis=0)
-    if not ((lowest < highest) | partly_missing).any():
+    lowest, highest = np.fmin.reduce(data.features, axis=0), np.fmax.reduce(data.features, axis=0)
+    if (lowest < highest).any():
+        return
+    missing = np.isnan(data.features)
+    if not (missing.any(axis=0) & ~missing.all(axis=0)).any():
         raise InvalidTraining(
             f"Each of the {data.features.shape[1]} features is constant over all rows, so they tell no row "
             "from another. Check the join that filled them: they may all be missing."

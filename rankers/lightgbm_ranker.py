@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from explorank.rankers._checkpoint import run_identity
 from explorank.rankers._lightgbm_rounds import can_go_on, checkpoint_of, train
+from explorank.rankers._lightgbm_text import trees_in
 from explorank.rankers._training import (
     Objective,
     check_enough,
@@ -219,7 +220,7 @@ class LightGBMRanker:
             "seed": seed,
             "num_threads": options.num_threads,
             "deterministic": True,
-            "force_row_wise": True,
+            "force_col_wise": True,
             "verbosity": -1,
         }
         if options.monotone:
@@ -239,8 +240,7 @@ class LightGBMRanker:
             valid=watched, patience=options.early_stopping_rounds, progress=progress, checkpoint=saves,
         )  # fmt: skip
         mean, std = column_scales(data.features)
-        trees = lightgbm.Booster(model_str=text).current_iteration()
-        metrics = {"rows": float(len(data)), "trees": float(trees), **best.metrics}
+        metrics = {"rows": float(len(data)), "trees": float(trees_in(text)), **best.metrics}
         ranker = cls(
             text,
             RankerManifest.of(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -28,48 +25,16 @@ from benchmarks.request_path.installation import EXPLORED, TimedStage, policy_co
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
 from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
-from benchmarks.request_path.redis_server import redis_server
-from benchmarks.request_path.repository import fill, is_filled, serving_store, write_repository
-from benchmarks.request_path.world import Size, World
+from benchmarks.request_path.options import add_world_options, world_of
+from benchmarks.request_path.repository import fill, is_filled, serving_store, shared_store, write_repository
+from benchmarks.request_path.turns import Request, drawn_users, measure
+from benchmarks.request_path.world import World
 from explorank import load
 
-_DATA: Final = Path(__file__).parents[2] / "build" / "request_path"
 _CLIENTS: Final = 16
-_TURN: Final = 12
-_SETTLING: Final = 2
 _WARM: Final = 20
 _QUERIES: Final = 64
 """Users whose nearest items say what an index finds."""
-
-Request = Callable[[int, Laps], object]
-"""Does the work of one request of the user in a row."""
-
-
-def measure(contestants: Mapping[str, Request], users: Sequence[int]) -> dict[str, table.Steps]:
-    """Return each contestant's seconds by step.
-
-    They take turns of twelve requests, all for the same users, in the opposite order every other turn. The first
-    two of a turn find caches that hold another's data and are not counted; neither is the garbage of others.
-    """
-    order = list(contestants.items())
-    found: dict[str, list[dict[str, int]]] = {name: [] for name in contestants}
-    gc.collect()
-    gc.freeze()
-    for begin in range(0, len(users), _TURN):
-        for name, request in order if begin // _TURN % 2 == 0 else reversed(order):
-            gc.collect()
-            for number, user in enumerate(users[begin : begin + _TURN]):
-                laps = Laps()
-                request(user, laps)
-                if number >= _SETTLING:
-                    found[name].append(laps.ns)
-    gc.unfreeze()
-    return {name: _by_step(requests) for name, requests in found.items()}
-
-
-def _by_step(requests: Sequence[Mapping[str, int]]) -> dict[str, NDArray[np.float64]]:
-    steps = dict.fromkeys(step for request in requests for step in request)
-    return {step: np.array([request.get(step, 0) for request in requests]) * 1e-9 for step in steps}
 
 
 def in_process(world: World, settings: Path, rounds: int, console: Console) -> dict[str, Any]:
@@ -93,7 +58,6 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
 
         return request
 
-    rng = np.random.default_rng(0)
     with load(settings) as stage:
         timed = TimedStage(stage, world.size.slots)
         timed.settle(world.user_ids[0])
@@ -109,9 +73,7 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
             "explorank": lambda user, laps: timed.rank(world.user_ids[user], laps),
             **{name: ask(peer) for name, peer in peers.items()},
         }
-        turns = math.ceil(rounds / (_TURN - _SETTLING))
-        users = rng.integers(world.size.users, size=turns * _TURN).tolist()
-        found = measure(contestants, users)
+        found = measure(contestants, drawn_users(world.size.users, rounds))
     for name, value in facts.items():
         console.print(f"- {name}: {value}", highlight=False)
     told = table.steps_table(found["floors"], found["explorank"], {name: found[name] for name in peers})
@@ -160,22 +122,12 @@ def _us(seconds: NDArray[np.float64]) -> list[float]:
     return microseconds
 
 
-@contextmanager
-def online_store(world: World, kind: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the `online_store` section that both sides share, while its server runs."""
-    if kind == "sqlite":
-        yield {"type": "sqlite", "path": str(world.folder / "online_store.db")}
-        return
-    with redis_server(world.folder / "redis") as port:
-        yield {"type": "redis", "connection_string": f"localhost:{port}"}
-
-
 def run(world: World, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prepare what is missing, measure and print; return the numbers."""
     begin = time.perf_counter()
     written: dict[str, Any] = {}
     (world.folder / SIZE_FILE).write_text(json.dumps(asdict(world.size)), encoding="utf-8")
-    with online_store(world, options.online_store) as section:
+    with shared_store(world, options.online_store) as section:
         access = write_repository(world, world.folder / "naive", section)
         settings = prepare(
             world, world.folder / f"explorank-{options.index}", serving_store(section), kind=options.index
@@ -193,23 +145,13 @@ def run(world: World, options: argparse.Namespace, console: Console) -> dict[str
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write JSON where asked to."""
-    usual = Size()
     parser = argparse.ArgumentParser(prog="benchmarks.request_path", description=__doc__)
-    for name, value in asdict(usual).items():
-        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=f"by default {value}")
-    parser.add_argument(
-        "--online-store", choices=("redis", "sqlite"), default="redis", help="Feast's, for both"
-    )
-    parser.add_argument("--index", default="auto", help="Explorank's kind of index")
-    parser.add_argument("--rounds", type=int, default=300, metavar="N", help="requests of each, in process")
+    add_world_options(parser)
     parser.add_argument("--requests", type=int, default=500, metavar="N", help="requests of each, over HTTP")
     parser.add_argument("--http", action="store_true", help="also measure over HTTP")
-    parser.add_argument("--quick", action="store_true", help="few repetitions, to see that it runs")
-    parser.add_argument("--folder", type=Path, default=_DATA, help="where data is kept between runs")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the results to PATH")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
-    world = World(Size(**{name: getattr(options, name) for name in asdict(usual)}), options.folder)
+    world = world_of(options)
     console = Console(width=None if sys.stdout.isatty() else 140)
     facts = environment.describe() | {
         "faiss": faiss.__version__,

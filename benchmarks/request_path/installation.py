@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from explorank import Stage
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE, RANKER
 from explorank.catalogues import neighbours
-from explorank.rankers import CorruptRanker, LightGBMRanker
+from explorank.rankers import CorruptRanker, LightGBMRanker, TrainableRanker
 from explorank.retrieval import Catalogue, CorruptArtefact
 from explorank.settings import Settings, load_settings
 
@@ -48,25 +50,51 @@ def policy_columns(world: World) -> list[str]:
     return ["score", *world.item_names, *world.user_names][:32]
 
 
-def prepare(world: World, folder: Path, online_store: Mapping[str, Any], *, kind: str) -> Path:
+def prepare(
+    world: World,
+    folder: Path,
+    online_store: Mapping[str, Any],
+    *,
+    kind: str,
+    ranker: TrainableRanker | None = None,
+    catalogue_of: Path | None = None,
+) -> Path:
     """Publish everything in `folder`, with an index of `kind`, and return the settings file.
 
-    Artefacts that are there already are kept, unless this version of Explorank cannot read them.
+    Artefacts that are there already are kept, unless this version of Explorank cannot read them. A `ranker` takes the
+    place of the world's own model; `catalogue_of` is a prepared folder whose index is copied rather than built again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "explorank.yaml"
-    path.write_text(yaml.safe_dump(_settings(world, kind)), encoding="utf-8")
+    written = _settings(world, kind)
+    if ranker is not None:
+        written["ranker"] = {"use": ranker.manifest.name}
+    path.write_text(yaml.safe_dump(written), encoding="utf-8")
     blocked = world.item_ids[:: max(_LEAST_APART, world.size.items // _BLOCKED)]
     (folder / "blocked.txt").write_text("\n".join(blocked), encoding="utf-8")
     write_repository(world, folder / "feature_repo", online_store)
     settings = load_settings(path)
     store = ArtefactStore(settings.folder_path / "artefacts")
-    if not _readable(store, RANKER, LightGBMRanker.load):
+    if ranker is not None:
+        store.publish(RANKER, ranker.save)
+    elif not _readable(store, RANKER, LightGBMRanker.load):
         booster = lightgbm.Booster(model_str=world.model)
         store.publish(RANKER, LightGBMRanker.from_booster(booster, features=world.training_rows).save)
     if not _readable(store, CATALOGUE, Catalogue.load):
-        store.publish(CATALOGUE, _catalogue(world, settings).save)
+        store.publish(CATALOGUE, _copied(catalogue_of) or _catalogue(world, settings).save)
     return path
+
+
+def _copied(folder: Path | None) -> Callable[[Path], object] | None:
+    if folder is None:
+        return None
+    settings = load_settings(folder / "explorank.yaml")
+    current = ArtefactStore(settings.folder_path / "artefacts").current(CATALOGUE)
+    if current is None:
+        return None
+    return partial(
+        shutil.copytree, current[1], dirs_exist_ok=True, ignore=shutil.ignore_patterns("checksums.json")
+    )
 
 
 def _readable(store: ArtefactStore, kind: str, load: Callable[[Path], object]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
+from benchmarks.request_path.redis_server import redis_server
 from benchmarks.request_path.world import World
 from explorank.retrieval.features import FeatureAccess
 
@@ -58,6 +60,16 @@ user_history_v1 = FeatureService(name="user_history_v1", features=[histories])
 def serving_store(backing: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the `online_store` section of Explorank's own repository, over the store that both share."""
     return {"type": _COLUMNAR, "backing": dict(backing)}
+
+
+@contextmanager
+def shared_store(world: World, kind: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the `online_store` section that all contestants share, while its server runs."""
+    if kind == "sqlite":
+        yield {"type": "sqlite", "path": str(world.folder / "online_store.db")}
+        return
+    with redis_server(world.folder / "redis") as port:
+        yield {"type": "redis", "connection_string": f"localhost:{port}"}
 
 
 def write_repository(world: World, folder: Path, online_store: Mapping[str, Any]) -> FeatureAccess:

@@ -154,11 +154,7 @@ class World:
         path = self.folder / "model.txt"
         if not path.exists():
             rng, rows = np.random.default_rng((self.seed, 7)), self.training_rows
-            known = np.nan_to_num(rows).clip(-5.0, 5.0)
-            half = self.item_features.shape[1]
-            outcome = known @ (rng.standard_normal(rows.shape[1]) / np.sqrt(rows.shape[1]))
-            outcome += np.sin(2.0 * known[:, 0]) * known[:, half] + known[:, 1] * known[:, half + 1]
-            labels = rng.random(len(rows)) < 1.0 / (1.0 + np.exp(-outcome))
+            labels = self.taken_up(rows, rng)
             options: dict[str, Any] = {
                 "objective": "binary", "num_leaves": _LEAVES, "verbosity": -1, "num_threads": 1, "seed": 5,
             }  # fmt: skip
@@ -168,6 +164,15 @@ class World:
             )
             path.write_text(booster.model_to_string(), encoding="utf-8")
         return path.read_text(encoding="utf-8")
+
+    def taken_up(self, rows: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Return for pairs of item and user (n, features), in the model's order, whether he takes it up, (n,)."""
+        known = np.nan_to_num(rows).clip(-5.0, 5.0)
+        half = len(self.item_names)
+        appeal = known @ (rng.standard_normal(rows.shape[1]) / np.sqrt(rows.shape[1]))
+        appeal += np.sin(2.0 * known[:, 0]) * known[:, half] + known[:, 1] * known[:, half + 1]
+        taken: NDArray[np.bool_] = rng.random(len(rows)) < 1.0 / (1.0 + np.exp(-appeal))
+        return taken
 
     @cached_property
     def _centres(self) -> NDArray[np.float32]:

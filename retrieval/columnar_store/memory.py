@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -210,20 +211,19 @@ class Memory:
                 space, [table] = self._tables((view,))
             return space, table
 
-    def stored_times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
-        """Return the event times of rows in store, in microseconds; `None` for what anything may replace."""
+    @contextlib.contextmanager
+    def using_source(self) -> Iterator[None]:
+        """Keep the source for the caller alone."""
         with self._lock:
-            return self.source.times(view, keys)
+            yield
 
     def prepare(self, views: Sequence[StoredView]) -> None:
         """Set up the notice of changes to views that were applied."""
         with self._lock:
             self.source.prepare(views)
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
-        """Take up rows that this process has just written, and tell others."""
-        with self._lock:
-            self.source.wrote(view, keys, times)
+    def wrote(self, view: StoredView) -> None:
+        """Take up rows of a view that this process has just written."""
         if not self._spaces:
             return
         try:

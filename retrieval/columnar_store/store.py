@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 from feast import Entity, FeatureService, FeatureView, metrics, utils
 from feast.infra.infra_object import InfraObject
@@ -29,15 +29,17 @@ from pydantic import Field, field_validator
 from explorank.retrieval.columnar_store.cells import NOT_FOUND
 from explorank.retrieval.columnar_store.columns import FIRST
 from explorank.retrieval.columnar_store.documents import Documents
-from explorank.retrieval.columnar_store.keys import stored_key
 from explorank.retrieval.columnar_store.matrix import FeatureMatrix, MatrixView, TextCodes
 from explorank.retrieval.columnar_store.memory import Memory, MemoryReport
 from explorank.retrieval.columnar_store.requests import FOREVER, Plan, plan_of, rows_of, stored_view, ttl_of
 from explorank.retrieval.columnar_store.responses import Answer, ColumnarResponse, answer
 from explorank.retrieval.columnar_store.rows import RowReader
 from explorank.retrieval.columnar_store.sources.other import OtherSource
-from explorank.retrieval.columnar_store.sources.source import Source, StoredView
-from explorank.retrieval.columnar_store.sources.sqlite import SqliteSource, make_room
+from explorank.retrieval.columnar_store.sources.source import Source, StoredView, ToldSource
+from explorank.retrieval.columnar_store.sources.sqlite import SqliteSource
+from explorank.retrieval.columnar_store.writers.sqlite import SqliteWriter
+from explorank.retrieval.columnar_store.writers.told import TellingWriter
+from explorank.retrieval.columnar_store.writers.writer import Row, WriteProgress, Writer, newest_rows
 from explorank.retrieval.errors import FeatureRepositoryError
 
 _CLASS_PATH: Final = "explorank.retrieval.columnar_store.ColumnarOnlineStore"
@@ -45,8 +47,6 @@ _PRECOMPUTED: Final = "__precomputed__"  # the views in which Feast keeps what i
 _PLANS: Final = 256
 _MEGABYTE: Final = 1_000_000
 _MICROSECONDS: Final = 1_000_000
-_Row: TypeAlias = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ColumnarOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):  # type: ignore[misc]  # Feast has no types
@@ -94,7 +94,7 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
     def __init__(self) -> None:
         self._opening = threading.RLock()
         self._writing = threading.Lock()
-        self._memory: Memory | None = None
+        self._opened: tuple[Memory, Writer] | None = None
         self._backing: OnlineStore | None = None
         self._read_config: tuple[RepoConfig, RepoConfig] | None = None
         self._write_config: tuple[RepoConfig, RepoConfig] | None = None
@@ -243,8 +243,8 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
+        data: list[Row],
+        progress: WriteProgress | None,
     ) -> None:
         """Write to the backing store, then show the rows here and to other processes.
 
@@ -255,30 +255,28 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
                 self._store(config).online_write_batch(self._for_writing(config), table, data, progress)
             return
         stored = self._stored(config, table)
-        newest = _newest(data)
-        memory = self._columns(config)
+        newest = newest_rows(data)
+        memory, writer = self._open(config)
+        written = 0
+
+        def count(rows: int) -> None:
+            nonlocal written
+            written += rows
+            if progress is not None:
+                progress(rows)
+
         with self._writing:
-            stored_times = memory.stored_times(stored, list(newest))
-            chosen = {
-                key: (moment, row)
-                for (key, (moment, row)), time_ in zip(newest.items(), stored_times, strict=True)
-                if time_ is None or moment >= time_
-            }
-            backing = self._store(config)
-            if isinstance(backing, SqliteOnlineStore):
-                make_room(backing, self._for_writing(config))
-            rows = [row for _, row in chosen.values()]
-            backing.online_write_batch(self._for_writing(config), table, rows, progress)
-            memory.wrote(stored, list(chosen), [moment for moment, _ in chosen.values()])
-        if progress is not None and len(chosen) < len(data):
-            progress(len(data) - len(chosen))
+            writer.write(stored, newest, count)
+            memory.wrote(stored)
+        if progress is not None and written < len(data):
+            progress(len(data) - written)
 
     async def online_write_batch_async(
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[_Row],
-        progress: Callable[[int], Any] | None,
+        data: list[Row],
+        progress: WriteProgress | None,
     ) -> None:
         """Do what `online_write_batch` does, in a thread."""
         await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
@@ -319,11 +317,12 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         """Delete everything, in the backing store and in memory."""
         self._plans.clear()
         with self._writing:
-            memory = self._columns(config)
+            memory, writer = self._open(config)
             backing = self._store(config)
             if not isinstance(backing, SqliteOnlineStore):
                 memory.dropped([self._stored(config, view).name for view in tables])
             memory.close()
+            writer.close()
             backing.teardown(self._for_reading(config), tables, entities)
             if isinstance(backing, SqliteOnlineStore):
                 path = Path(backing._get_db_path(self._for_reading(config)))
@@ -336,8 +335,11 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
 
     async def close(self) -> None:
         """Stop following the backing store and close it; the next use opens it anew."""
-        if self._memory is not None:
-            await asyncio.to_thread(self._memory.close)
+        if self._opened is not None:
+            memory, writer = self._opened
+            await asyncio.to_thread(memory.close)
+            with self._writing:
+                writer.close()
         if self._backing is not None:
             await self._backing.close()
 
@@ -507,37 +509,45 @@ class ColumnarOnlineStore(OnlineStore):  # type: ignore[misc]  # Feast has no ty
         return stored_view(view, config.project, versioned=_versioned(config))
 
     def _columns(self, config: RepoConfig) -> Memory:
-        memory = self._memory
-        if memory is None:
+        return self._open(config)[0]
+
+    def _open(self, config: RepoConfig) -> tuple[Memory, Writer]:
+        if self._opened is None:
             with self._opening:
-                memory = self._memory
-                if memory is None:
-                    settings = config.online_store
+                if self._opened is None:
                     if config.entity_key_serialization_version < 3:
                         raise FeatureRepositoryError(
                             "The columnar store reads entity keys of serialization version 3, and the "
                             f"repository has {config.entity_key_serialization_version}; its rows could not be "
                             "listed. Set `entity_key_serialization_version: 3` and materialize anew."
                         )
-                    memory = self._memory = Memory(
-                        self._source(config),
-                        freshness_s=settings.freshness_s,
-                        sweep_s=settings.sweep_s,
-                        limit_nbytes=round(settings.memory_limit_mb * _MEGABYTE),
-                    )
-        return memory
+                    self._opened = self._memory_and_writer(config)
+        return self._opened
 
-    def _source(self, config: RepoConfig) -> Source:
-        backing = self._store(config)
-        derived = self._for_reading(config)
+    def _memory_and_writer(self, config: RepoConfig) -> tuple[Memory, Writer]:
+        settings = config.online_store
+
+        def over(source: Source) -> Memory:
+            return Memory(
+                source,
+                freshness_s=settings.freshness_s,
+                sweep_s=settings.sweep_s,
+                limit_nbytes=round(settings.memory_limit_mb * _MEGABYTE),
+            )
+
+        backing, derived = self._store(config), self._for_reading(config)
         if isinstance(backing, SqliteOnlineStore):
-            return SqliteSource(derived)
+            return over(SqliteSource(derived)), SqliteWriter(derived)
+        source: ToldSource
         if type(backing).__module__ == "feast.infra.online_stores.redis":
             from explorank.retrieval.columnar_store.sources.redis import RedisSource  # noqa: PLC0415 - an extra
 
-            return RedisSource(derived)
-        # Stores may be made for one thread: reading and writing each have their own.
-        return OtherSource(derived, get_online_store_from_config(derived.online_store))
+            source = RedisSource(derived)
+        else:
+            # Stores may be made for one thread: reading and writing each have their own.
+            source = OtherSource(derived, get_online_store_from_config(derived.online_store))
+        memory = over(source)
+        return memory, TellingWriter(backing, self._for_writing(config), source, memory)
 
     def _store(self, config: RepoConfig) -> OnlineStore:
         if self._backing is None:
@@ -567,22 +577,6 @@ def _derived(config: RepoConfig, online_store: Any) -> RepoConfig:
     derived.online_config = online_store
     derived._online_store = online_store
     return derived
-
-
-def _newest(data: Sequence[_Row]) -> dict[bytes, tuple[int, _Row]]:
-    """Return the newest row of each entity by its stored key, with its event time in microseconds."""
-    newest: dict[bytes, tuple[int, _Row]] = {}
-    for row in data:
-        key, moment = stored_key(row[0]), _microseconds(row[2])
-        other = newest.get(key)
-        if other is None or moment >= other[0]:
-            newest[key] = (moment, row)
-    return newest
-
-
-def _microseconds(moment: datetime) -> int:
-    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH
-    return (since.days * 86_400 + since.seconds) * _MICROSECONDS + since.microseconds
 
 
 def _now() -> int:

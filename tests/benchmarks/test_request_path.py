@@ -50,7 +50,7 @@ def test_it_runs(tmp_path: Path) -> None:
     assert (
         times["floors"].keys() == times["naive, flat"].keys() == times["naive, chosen index"].keys() == steps
     )
-    assert times["explorank"].keys() == steps | {"guards", "rest"}
+    assert times["explorank"].keys() == steps | {"guards", "log", "rest"}
     assert all(min(each) >= 0 for contestant in times.values() for each in contestant.values())
     assert results["http"].keys() == {"bare Starlette", "Explorank", "naive, flat"}
     for line in ("retrieve", "whole, p50", "whole, p99", "bare Starlette"):

@@ -169,6 +169,14 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     np.testing.assert_array_equal(fit(num_threads=2).score(rows), fit(num_threads=1).score(rows))
 
 
+def test_the_number_of_threads_does_not_change_the_trees(tmp_path: Path) -> None:
+    texts = []
+    for threads in (1, 3):
+        fit(num_threads=threads).save(tmp_path)
+        texts.append((tmp_path / "model.txt").read_text().partition("end of trees")[0])
+    assert texts[0] == texts[1]
+
+
 def test_missing_values_are_scored(ranker: LightGBMRanker) -> None:
     assert np.isfinite(ranker.score(np.full((2, 3), np.nan, np.float32))).all()
     assert np.isfinite(ranker.score(np.full((2, 3), np.inf, np.float32))).all()

@@ -71,7 +71,7 @@ class OtherSource:
         stored = dict(zip(rows.keys, rows.times.tolist(), strict=True))
         return [stored.get(key) for key in keys]
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
+    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
         """Tell others of written rows."""
         self._written.extend(keys)
 

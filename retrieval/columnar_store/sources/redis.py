@@ -99,7 +99,7 @@ class RedisSource:
             answers = pipeline.execute()
         return [None if answer is None else _microseconds(answer) for answer in answers]
 
-    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
+    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
         """Tell others of written rows."""
         with self._client.pipeline(transaction=False) as pipeline:
             for first in range(0, len(keys), _KEYS_PER_ENTRY):

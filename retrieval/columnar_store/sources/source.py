@@ -72,15 +72,6 @@ class Source(Protocol):
     def changes(self) -> Changes:
         """Return what changed since the last call, by any writer that can be noticed."""
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
-        """Return the event times in store, in microseconds; `None` for a row that anything may replace."""
-
-    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
-        """Tell other processes of rows that were just written, before the writer is told that they are.
-
-        `times` are the rows' event times, in microseconds.
-        """
-
     def dropped(self, views: Iterable[str]) -> None:
         """Tell other processes of views that were just deleted."""
 
@@ -89,6 +80,16 @@ class Source(Protocol):
 
     def abandon(self) -> None:
         """Let go of connections that a parent process opened, without closing them."""
+
+
+class ToldSource(Source, Protocol):
+    """One whose backing store is written by its own class, which knows nothing of other readers: they are told."""
+
+    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
+        """Return the event times in store, in microseconds; `None` for a row that anything may replace."""
+
+    def wrote(self, view: StoredView, keys: Sequence[bytes]) -> None:
+        """Tell other processes of rows that were just written, before the writer is told that they are."""
 
 
 def column_cells(features: Iterable[str], rows: int) -> dict[str, list[Cell]]:

@@ -2,49 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
-from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from feast.repo_config import RepoConfig
 from numpy.typing import NDArray
 
 from explorank.retrieval.columnar_store.cells import Cell
 from explorank.retrieval.columnar_store.sources.source import Changes, StoredRows, StoredView
+from explorank.retrieval.columnar_store.sources.sqlite_file import SqliteFile, written_at_once
+from explorank.retrieval.columnar_store.sources.sqlite_schema import (
+    JOURNAL,
+    has_journal,
+    is_set_up,
+    pragma,
+    quoted,
+    set_up,
+    trigger,
+    use_wal,
+)
 
 _log = logging.getLogger(__name__)
 
-JOURNAL: Final = "explorank_changes"
-TIMES: Final = "explorank_times"
-_JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everything anew
 _KEYS_PER_QUERY: Final = 500
 _KEYS_PER_PAGE: Final = 500
 _FEATURES_PER_QUERY: Final = 1_000  # SQLite has at most 2,000 columns in a result
-_BUSY_S: Final = 5.0
-_WRITE_CACHE_KIB: Final = 65_536
 _SECOND: Final = 1_000_000  # microseconds
-# A connection that was opened before a fork may be neither used nor closed, which dropping it would do.
-_PARENTS: Final[list[sqlite3.Connection]] = []
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - naive, as Feast has it when it stores a time
-
-# Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
-# journal's last entity is always read again when anything was committed, so that no change can hide behind it.
-_UNNOTED: Final = f"(SELECT entity_key FROM {JOURNAL} ORDER BY id DESC LIMIT 1) IS NOT {{row}}.entity_key"  # noqa: S608 - a constant
-_JOURNAL_SQL: Final = (
-    f"CREATE TABLE IF NOT EXISTS {JOURNAL} (id INTEGER PRIMARY KEY, entity_key BLOB NOT NULL)",
-    f"CREATE TRIGGER IF NOT EXISTS {JOURNAL}_bound AFTER INSERT ON {JOURNAL} BEGIN "  # noqa: S608 - constants
-    f"DELETE FROM {JOURNAL} WHERE id <= NEW.id - {_JOURNAL_ROWS}; END",
-    # Feast's store cuts event times to seconds; within one, these tell which row is the newer.
-    f"CREATE TABLE IF NOT EXISTS {TIMES} (view_name TEXT, entity_key BLOB, event_us INTEGER, event_ts INTEGER, "
-    "PRIMARY KEY (view_name, entity_key)) WITHOUT ROWID",
-)
 
 
 class SqliteSource:
@@ -53,30 +41,27 @@ class SqliteSource:
     sweeps = False
 
     def __init__(self, config: RepoConfig) -> None:
-        self._path = Path(SqliteOnlineStore._get_db_path(config))
-        self._connection: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._file = SqliteFile(config)
+        self._marked = False
+        """Whether what follows is of the open connection."""
         self._data_version = 0
         self._schema_version = 0
         self._last_id = 0
         self._last_key: bytes | None = None
-        self._prepared: set[str] = set()
-        """Views whose triggers are known to be there for writing."""
         self._followed: dict[str, bool] = {}
         """View: whether triggers note its changes."""
 
     def prepare(self, views: Iterable[StoredView]) -> None:
         """Set up the notice of changes."""
         connection = self._open()
-        self._use_wal(connection)
+        use_wal(connection)
         for view in views:
             self._install(connection, view.name)
-        self._mark(connection)
 
     def follow(self, view: StoredView) -> None:
         """Begin to notice changes."""
         connection = self._open()
-        self._use_wal(connection)
+        use_wal(connection)
         try:
             self._install(connection, view.name)
             self._followed[view.name] = True
@@ -84,9 +69,9 @@ class SqliteSource:
             if "no such table" in str(error):
                 raise
             # Read-only, or a long write holds the lock. Any commit then means reading the view anew.
-            _log.warning("Changes of %r in %s can't be noted yet: %s", view.name, self._path, error)
+            _log.warning("Changes of %r in %s can't be noted yet: %s", view.name, self._file.path, error)
             self._followed[view.name] = False
-        self._schema_version = _pragma(connection, "schema_version")
+        self._schema_version = pragma(connection, "schema_version")
 
     def read(self, view: StoredView, keys: Sequence[bytes]) -> StoredRows:
         """Return the rows that exist."""
@@ -114,7 +99,7 @@ class SqliteSource:
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
         """Return the next rows and where to go on."""
         connection = self._open()
-        table = _quoted(view.name)
+        table = quoted(view.name)
         start = after or b""
         last = connection.execute(
             f"SELECT max(entity_key) FROM (SELECT DISTINCT entity_key FROM {table} "  # noqa: S608 - quoted
@@ -128,7 +113,7 @@ class SqliteSource:
     def _rows(self, view: StoredView, condition: str, parameters: Sequence[bytes]) -> StoredRows:
         """Return the rows of some entities, each put together from its cells."""
         connection = self._open()
-        source = f"FROM {_quoted(view.name)} WHERE {condition}"
+        source = f"FROM {quoted(view.name)} WHERE {condition}"
         connection.execute("BEGIN")  # one snapshot, however many queries it takes
         try:
             rows = connection.execute(
@@ -186,12 +171,12 @@ class SqliteSource:
 
     def changes(self) -> Changes:
         """Return what changed."""
-        if self._connection is None or _identity(self._path) != self._identity:
+        if not self._file.is_current:
             self.close()
             self._open()
             return Changes(everything=True)
-        connection = self._connection
-        version = _pragma(connection, "data_version")
+        connection = self._open()
+        version = pragma(connection, "data_version")
         if version == self._data_version:
             return Changes()
         changes = self._changes(connection)
@@ -199,18 +184,18 @@ class SqliteSource:
         return changes
 
     def _changes(self, connection: sqlite3.Connection) -> Changes:
-        if not self._has_journal(connection):  # never set up, or dropped with everything else
+        if not has_journal(connection):  # never set up, or dropped with everything else
             self._last_id, self._last_key = 0, None
             self._followed.clear()
             return Changes(everything=True)
         views = frozenset(name for name, noted in self._followed.items() if not noted)
-        schema = _pragma(connection, "schema_version")
+        schema = pragma(connection, "schema_version")
         if schema != self._schema_version:
             triggers = {
                 name
                 for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
             }
-            views |= {name for name in self._followed if _trigger("insert", name) not in triggers}
+            views |= {name for name in self._followed if trigger("insert", name) not in triggers}
             self._schema_version = schema
         newest = connection.execute(f"SELECT max(id) FROM {JOURNAL}").fetchone()[0] or 0  # noqa: S608 - a constant
         noted = connection.execute(
@@ -230,136 +215,47 @@ class SqliteSource:
             self._followed.pop(name)
         return Changes(list(dict.fromkeys(keys)), views)
 
-    def times(self, view: StoredView, keys: Sequence[bytes]) -> Sequence[int | None]:
-        """Return the times that the store has cut to seconds; the triggers see to whole ones."""
-        connection = self._open()
-        if view.name not in self._prepared:
-            self._use_wal(connection)
-            self._install(connection, view.name)
-            self._prepared.add(view.name)
-        exact: dict[bytes, int] = {}
-        for first in range(0, len(keys), _KEYS_PER_QUERY):
-            part = keys[first : first + _KEYS_PER_QUERY]
-            marks = ",".join("?" * len(part))
-            # What is noted counts for as long as the row of that second is there.
-            exact |= connection.execute(
-                f"SELECT entity_key, event_us FROM {TIMES} AS noted "  # noqa: S608 - quoted
-                f"WHERE view_name = ? AND entity_key IN ({marks}) AND EXISTS (SELECT 1 FROM "
-                f"{_quoted(view.name)} AS cell WHERE cell.entity_key = noted.entity_key "
-                "AND cell.event_ts = noted.event_ts)",
-                (view.name, *part),
-            ).fetchall()
-        return [exact.get(key) for key in keys]
-
-    def wrote(self, view: StoredView, keys: Sequence[bytes], times: Sequence[int]) -> None:
-        """Note the exact times; the triggers have noted the rows."""
-        connection = self._open()
-        noted = [(view.name, key, time_, _as_stored(time_)) for key, time_ in zip(keys, times, strict=True)]
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany(
-                f"INSERT OR REPLACE INTO {TIMES} (view_name, entity_key, event_us, event_ts) "  # noqa: S608 - a constant
-                "VALUES (?, ?, ?, ?)",
-                noted,
-            )
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
     def dropped(self, views: Iterable[str]) -> None:
         """Do nothing: the schema's version tells."""
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        self.abandon()
+        self._file.close()
+        self._forget()
 
     def abandon(self) -> None:
         """Let go of the connection."""
-        if self._connection is not None:
-            _PARENTS.append(self._connection)
-        self._connection = None
+        self._file.abandon()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._marked = False
         self._followed.clear()
-        self._prepared.clear()
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._identity = _identity(self._path)
-            # `rw`: a file that is not there is an error, as a missing table is, and is not made up.
-            connection = sqlite3.connect(
-                f"{self._path.resolve().as_uri()}?mode=rw",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=_BUSY_S,
-            )
-            self._connection = connection
+        connection = self._file.connection()
+        if not self._marked:
             self._mark(connection)
-        return self._connection
+        return connection
 
     @staticmethod
-    def _use_wal(connection: sqlite3.Connection) -> None:
-        """Let readers and the writer not wait for each other, where the file may be changed at all."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            connection.execute("PRAGMA journal_mode=WAL")
+    def _install(connection: sqlite3.Connection, view: str) -> None:
+        if not is_set_up(connection, view):
+            with written_at_once(connection):
+                set_up(connection, view)
 
     def _mark(self, connection: sqlite3.Connection) -> None:
         """Take the present as known."""
-        self._data_version = _pragma(connection, "data_version")
-        self._schema_version = _pragma(connection, "schema_version")
+        self._marked = True
+        self._data_version = pragma(connection, "data_version")
+        self._schema_version = pragma(connection, "schema_version")
         self._last_id, self._last_key = 0, None
-        if self._has_journal(connection):
+        if has_journal(connection):
             last = connection.execute(
                 f"SELECT id, entity_key FROM {JOURNAL} ORDER BY id DESC LIMIT 1"  # noqa: S608 - a constant
             ).fetchone()
             if last is not None:
                 self._last_id, self._last_key = last
-
-    def _has_journal(self, connection: sqlite3.Connection) -> bool:
-        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (JOURNAL,)).fetchone()
-        return found is not None
-
-    def _install(self, connection: sqlite3.Connection, view: str) -> None:
-        table = _quoted(view)
-        wanted = {_trigger(event, view) for event in ("insert", "update", "delete", "newest")}
-        there = {
-            name
-            for (name,) in connection.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (view,)
-            )
-        }
-        if wanted <= there and self._has_journal(connection):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in _JOURNAL_SQL:
-                connection.execute(statement)
-            for event, row in (("insert", "NEW"), ("update", "NEW"), ("delete", "OLD")):
-                connection.execute(
-                    f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger(event, view))} AFTER {event} ON {table} "  # noqa: S608 - quoted
-                    f"WHEN {_UNNOTED.format(row=row)} BEGIN "
-                    f"INSERT INTO {JOURNAL} (entity_key) VALUES ({row}.entity_key); END"
-                )
-            connection.execute(
-                f"CREATE TRIGGER IF NOT EXISTS {_quoted(_trigger('newest', view))} BEFORE UPDATE ON {table} "
-                "WHEN NEW.event_ts < OLD.event_ts BEGIN SELECT RAISE(IGNORE); END"
-            )
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-
-
-def make_room(store: SqliteOnlineStore, config: RepoConfig) -> None:
-    """Let a whole write fit into the writing connection's cache.
-
-    A write is one transaction of a row for each cell. Once it outgrows the cache of 2 MB that SQLite begins
-    with, pages go to the log and come back for every cell and its triggers.
-    """
-    store._get_conn(config).execute(f"PRAGMA cache_size = -{_WRITE_CACHE_KIB}")
 
 
 def _microseconds(stamps: Sequence[Any]) -> NDArray[np.int64]:
@@ -378,31 +274,3 @@ def _one_stamp(stamp: Any) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * _SECOND)
-
-
-def _as_stored(microseconds: int) -> int:
-    """Return an event time as Feast stores it: UTC's wall clock, taken for local time, in whole seconds."""
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return int(moment.timestamp())
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _trigger(event: str, view: str) -> str:
-    return f"explorank_{event}_{view}"
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'

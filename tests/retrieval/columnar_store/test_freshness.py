@@ -114,7 +114,7 @@ def test_a_view_whose_changes_can_not_be_noted_yet_is_read_anew(
     make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While somebody writes for long, the triggers can't be set up."""
-    monkeypatch.setattr("explorank.retrieval.columnar_store.sources.sqlite._BUSY_S", 0.05)
+    monkeypatch.setattr("explorank.retrieval.columnar_store.sources.sqlite_file._BUSY_S", 0.05)
     plain = make.plain(tmp_path)
     view = make.view_of(tmp_path, {"price": Float64})
     plain.apply([make.item_entity(), view])

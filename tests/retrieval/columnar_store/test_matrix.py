@@ -184,7 +184,7 @@ def test_gathering_beside_a_writer_gives_whole_rows(store: Any, make: ModuleType
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for step in range(150):
+    for step in range(50):
         make.write(store, view, "a", price=make.number(float(step)), stock=Value(int64_val=step))
     stopped.set()
     for reader in readers:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from explorank.retrieval.columnar_store.columns import FIRST
 from explorank.retrieval.columnar_store.keys import EntityKeys
+from explorank.retrieval.columnar_store.memory import Memory
 from explorank.retrieval.columnar_store.sources.other import OtherSource
 from explorank.retrieval.columnar_store.table import KeySpace, Table
+from explorank.retrieval.columnar_store.writers.told import TellingWriter
 
 FEATURES = {"price": ValueType.DOUBLE, "name": ValueType.STRING}
 
@@ -176,12 +179,12 @@ def test_a_store_of_any_other_kind_is_read_by_key_and_swept(
     store = make.columnar(tmp_path)
     online = make.online_store(store)
 
-    def source(config: Any) -> OtherSource:
-        from feast.infra.online_stores.sqlite import SqliteOnlineStore
+    def memory_and_writer(config: Any) -> tuple[Memory, TellingWriter]:
+        source = OtherSource(online._for_reading(config), SqliteOnlineStore())
+        memory = Memory(source, freshness_s=1.0, sweep_s=30.0, limit_nbytes=2**30)
+        return memory, TellingWriter(online._store(config), online._for_writing(config), source, memory)
 
-        return OtherSource(online._for_reading(config), SqliteOnlineStore())
-
-    monkeypatch.setattr(online, "_source", source)
+    monkeypatch.setattr(online, "_memory_and_writer", memory_and_writer)
     view = make.view_of(tmp_path, {"price": Float64, "stock": Int64})
     store.apply([make.item_entity(), view])
     for hours, price in ((2, 2.0), (1, 1.0)):  # the store itself would take the older one

@@ -1,0 +1,1 @@
+"""How rows go to a backing store, for each kind of store."""
