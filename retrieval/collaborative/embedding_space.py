@@ -69,14 +69,7 @@ class EmbeddingSpace:
         `histories` are the rows that some users took up, each (h,), oldest first: an index is tuned by these users'
         vectors. Raises `InvalidVectors` where it places none.
         """
-        vectors = model.item_vectors
-        rows = np.flatnonzero(model.places)
-        if not len(rows):
-            raise InvalidVectors(
-                f"The model places none of its {len(vectors):,} items, so nothing could be found. Fit it to "
-                "interactions with these items."
-            )
-        placed = vectors if len(rows) == len(vectors) else vectors[rows]
+        placed, rows = _placed(model)
         squares = np.einsum("md,md->m", placed, placed, dtype=np.float64)
         if np.abs(squares - 1.0).max() > _UNIT:
             return cls(model, LengthOrderedScan.build(placed, rows))
@@ -93,6 +86,15 @@ class EmbeddingSpace:
             progress=progress,
         )
         return cls(model, index)
+
+    @classmethod
+    def exact(cls, model: EmbeddingModel) -> Self:
+        """Make the items that `model` places ready to be searched exactly, without an index that takes time to tune.
+
+        It is for a space of a short life: a search looks at all items where they are of one length. Raises
+        `InvalidVectors` where it places none.
+        """
+        return cls(model, LengthOrderedScan.build(*_placed(model)))
 
     @property
     def item_ids(self) -> NDArray[np.str_]:
@@ -174,3 +176,15 @@ class EmbeddingSpace:
         else:
             search = LengthOrderedScan.load(folder / name, checksums=within)
         return cls(model, search)
+
+
+def _placed(model: EmbeddingModel) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the vectors (m, d) of the items that `model` places, and their rows (m,)."""
+    vectors = model.item_vectors
+    rows = np.flatnonzero(model.places)
+    if not len(rows):
+        raise InvalidVectors(
+            f"The model places none of its {len(vectors):,} items, so nothing could be found. Fit it to interactions "
+            "with these items."
+        )
+    return vectors if len(rows) == len(vectors) else vectors[rows], rows

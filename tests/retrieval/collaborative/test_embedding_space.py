@@ -151,6 +151,16 @@ def test_an_item_finds_others_by_its_own_vector(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
+def test_the_same_is_found_without_an_index(name: str) -> None:
+    space = EmbeddingSpace.exact(MODELS[name])
+
+    history = np.array([3, 7])
+    for one, other in zip(SPACES[name].best(history, 9), space.best(history, 9), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+    assert (space.search_kind, space.known) == ("scan", SPACES[name].known)
+
+
+@pytest.mark.parametrize("name", SPACES)
 def test_saved_and_mapped(name: str, tmp_path: Path) -> None:
     SPACES[name].save(tmp_path)
     after = EmbeddingSpace.load(tmp_path)
