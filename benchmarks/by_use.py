@@ -1,7 +1,7 @@
 """What learning from use adds to retrieval, and a column of it to the ranker, in a running stage on MovieLens-100K.
 
     python -m benchmarks.by_use [--part retrieval|embeddings|ranker|stage] [--seeds 1 2 3] [--shares 0 0.5] [--earlier]
-                                [--learnt by_use|learned_embeddings|both] [--json PATH]
+                                [--models als two_tower sasrec] [--learnt by_use|learned_embeddings|both] [--json PATH]
 
 **Protocol.** One global split in time, 80 % of the interactions before it; features, catalogue, table and rankers are
 built on the past alone. *Retrieval*: each user known by then who liked something later is asked about once, at the
@@ -119,7 +119,7 @@ EMBEDDING_MIXES: Final = (
     ),
 )
 MODELS: Final = ("ease", "item_knn")
-EMBEDDING_MODELS: Final = ("als", "two_tower")
+EMBEDDING_MODELS: Final = ("als", "two_tower", "sasrec")
 LEARNT_COLUMNS: Final = (SIMILARITY_BY_USE, SIMILARITY_LEARNED)
 LEARNT: Final[dict[str, tuple[Mix, dict[str, Any]]]] = {
     "by_use": (MIXES[-1], {"by_use": {}}),
@@ -222,11 +222,11 @@ def measure_retrieval(data: DemoData, folder: Path, queries: pd.DataFrame) -> It
 
 
 def measure_embeddings(
-    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int]
+    data: DemoData, folder: Path, queries: pd.DataFrame, seeds: Sequence[int], models: Sequence[str]
 ) -> Iterator[Found]:
     """Yield what each mix finds, the mean over `seeds` of a space; what reads a space once for each model."""
     measured: dict[str, NDArray[np.float64]] = {}
-    for model in EMBEDDING_MODELS:
+    for model in models:
         drawn: dict[str, list[NDArray[np.float64]]] = {}
         for seed in seeds:
             learnt = {"by_use": {}, "learned_embeddings": {"model": model, "seed": seed}}
@@ -374,6 +374,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[0.0, 0.5],
         help="of negatives from retrieval, for the stage",
     )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=EMBEDDING_MODELS,
+        default=EMBEDDING_MODELS,
+        help="that learn the spaces",
+    )
     parser.add_argument("--learnt", choices=LEARNT, default="by_use", help="what the whole stage learns")
     parser.add_argument(
         "--earlier", action="store_true", help="split the past alone, to choose by what is not judged by"
@@ -404,7 +411,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results["retrieval"] = found = list(measure_retrieval(data, folder, queries))
             tell_retrieval(found, console)
         if "embeddings" in parts:
-            results["embeddings"] = near = list(measure_embeddings(data, folder, queries, options.seeds))
+            spaces = measure_embeddings(data, folder, queries, options.seeds, options.models)
+            results["embeddings"] = near = list(spaces)
             tell_retrieval(near, console)
         if "ranker" in parts:
             results["ranker"] = ranked = list(measure_ranker(data, folder, options.seeds))

@@ -3,11 +3,11 @@
     python -m benchmarks.embedding_search [--items 1700 100000 1000000] [--requests 300] [--json PATH]
 
 **Protocol.** Made-up spaces, seed 0: items in 200 clusters; popularity with a Pareto tail of exponent 1.2. Factors (24
-numbers) are as long as the square root of popularity, towers (64) of length 1. A user took up items of three clusters,
-as often as they are popular. A request computes the user's vector from the history and finds the 100 best beside it;
-"recall" is the share of the exact 100 best that are found. *Augmented*: the same factors after the augmentation of
-Bachrach et al. (2014) in a FAISS index tuned for a recall of .99. *Alike*: factors of one length, where the scan has to
-read everything. One thread; medians of the requests.
+numbers) are as long as the square root of popularity, towers and transformers (64) of length 1. A user took up items of
+three clusters, as often as they are popular. A request computes the user's vector from the history and finds the 100
+best beside it; "recall" is the share of the exact 100 best that are found. *Augmented*: the same factors after the
+augmentation of Bachrach et al. (2014) in a FAISS index tuned for a recall of .99. *Alike*: factors of one length, where
+the scan has to read everything. One thread; medians of the requests.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ from explorank.retrieval.collaborative import (
     EmbeddingSpace,
     ImplicitALS,
     ImplicitALSOptions,
+    SASRec,
 )
 from explorank.retrieval.collaborative.length_ordered_scan import LengthOrderedScan
+from explorank.retrieval.collaborative.sasrec.model import SASRecArrays
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays
 
 _CLUSTERS: Final = 200
@@ -52,12 +54,15 @@ class Measured:
     search: str
     us: float
     """Median, in microseconds."""
+    user_us: float
+    """Of which the user's vector takes so many."""
     recall: float
     history: float
     """Items per history, the mean."""
 
 
 _TUNING_USERS: Final = 128
+_STEPS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,30 @@ def tower_model(directions: NDArray[np.float64]) -> TwoTower:
     return TwoTower(_ids(len(vectors)), arrays, {})
 
 
+def sequence_model(directions: NDArray[np.float64]) -> SASRec:
+    """Return a transformer whose user is about the mean of the history's vectors (n, d)."""
+    dim = directions.shape[1]
+    zeros = np.zeros((1, dim), np.float32)
+    nothing, unchanged = np.zeros((1, dim, dim), np.float32), np.eye(dim, dtype=np.float32)[None]
+    plain = np.stack([np.ones(dim), np.zeros(dim)]).astype(np.float32)
+    arrays = SASRecArrays(
+        item_vectors=directions.astype(np.float32),
+        positions=np.zeros((_STEPS, dim), np.float32),
+        attention_norm=plain[None],
+        attention_weights=np.concatenate([nothing, nothing, unchanged], axis=2),
+        attention_bias=np.zeros((1, 3 * dim), np.float32),
+        attended_weights=unchanged,
+        attended_bias=zeros,
+        feed_norm=plain[None],
+        hidden_weights=nothing,
+        hidden_bias=zeros,
+        output_weights=nothing,
+        output_bias=zeros,
+        final_norm=plain,
+    )
+    return SASRec(_ids(len(directions)), arrays, 2, {})
+
+
 def space_search(space: EmbeddingSpace) -> Search:
     """Return a search as the retriever makes it."""
     return lambda history: space.best(history, _K)[0]
@@ -142,19 +171,22 @@ def measured(
     name: str, model: EmbeddingModel, search: Search, histories: Sequence[NDArray[np.int64]]
 ) -> Measured:
     """Time `search` for each history, and compare the first of them with a full product."""
-    times, recalls = [], []
+    times, alone, recalls = [], [], []
     vectors = np.asarray(model.item_vectors, np.float32)
     for number, history in enumerate(histories):
         started = time.perf_counter()
         found = search(history)
         times.append(time.perf_counter() - started)
+        started = time.perf_counter()
+        user = model.user_vector_at(history)
+        alone.append(time.perf_counter() - started)
         if number < _RECALL_OF:
-            products = vectors @ np.asarray(model.user_vector_at(history), np.float32)
+            products = vectors @ np.asarray(user, np.float32)
             products[history] = -np.inf
             best = np.argpartition(-products, _K)[:_K]
             recalls.append(len(np.intersect1d(best, found)) / _K)
     return Measured(
-        len(vectors), name, float(np.median(times)) * 1e6, float(np.mean(recalls)),
+        len(vectors), name, float(np.median(times)) * 1e6, float(np.median(alone)) * 1e6, float(np.mean(recalls)),
         float(np.mean([len(history) for history in histories])),
     )  # fmt: skip
 
@@ -168,9 +200,11 @@ def measure(items: int, requests: int) -> Iterator[Measured]:
         scan = LengthOrderedScan.build(model.factors, np.arange(items))
         yield measured(name, model, space_search(EmbeddingSpace(model, scan)), histories)
     yield measured("als, augmented and indexed", factors, augmented_search(factors), histories)
-    towers = tower_model(World.of(items, 64).directions)
-    space = EmbeddingSpace.build(towers, histories=world.histories(_TUNING_USERS, seed=2))
-    yield measured(f"two_tower, {space.search_kind}", towers, space_search(space), histories)
+    directions = World.of(items, 64).directions
+    networks: list[EmbeddingModel] = [tower_model(directions), sequence_model(directions)]
+    for network in networks:
+        space = EmbeddingSpace.build(network, histories=world.histories(_TUNING_USERS, seed=2))
+        yield measured(f"{network.name}, {space.search_kind}", network, space_search(space), histories)
 
 
 def _ids(count: int) -> NDArray[np.str_]:
@@ -190,10 +224,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts: dict[str, Any] = environment.describe()
     tell_facts(facts, console)
     results = [one for items in options.items for one in measure(items, options.requests)]
-    table = markdown_table(("search", "items", "µs", "recall", "history"))
+    table = markdown_table(("search", "items", "µs", "of the user's vector", "recall", "history"))
     for one in results:
         table.add_row(
-            one.search, f"{one.items:,}", f"{one.us:,.0f}", f"{one.recall:.3f}", f"{one.history:.0f}"
+            one.search,
+            f"{one.items:,}",
+            f"{one.us:,.0f}",
+            f"{one.user_us:,.0f}",
+            f"{one.recall:.3f}",
+            f"{one.history:.0f}",
         )
     console.print(table, highlight=False)
     if options.json is not None:

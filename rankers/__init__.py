@@ -39,6 +39,7 @@ from explorank.rankers.ranker import (
     UncertainRanker,
     report_metrics,
 )
+from explorank.rankers.teaching import taught_by
 
 if TYPE_CHECKING:
     from explorank.rankers.bagging import Bagging, BaggingOptions
@@ -127,6 +128,7 @@ __all__ = [
     "run_identity",
     "score_data",
     "search_lightgbm",
+    "taught_by",
 ]
 
 _LATE: Final = {

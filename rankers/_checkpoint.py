@@ -25,11 +25,14 @@ def run_identity(*parts: Any) -> str:
     for part in parts:
         if isinstance(part, RankingData):
             arrays = (part.features, part.labels, part.groups, part.weights, part.positions)
-            for array in (*arrays, part.item_ids, part.user_ids, *part.outcomes.values()):
+            named = (*part.outcomes.values(), *part.teacher.values())
+            for array in (*arrays, part.item_ids, part.user_ids, *named):
                 digest.update(repr(None if array is None else (array.shape, array.dtype.str)).encode())
                 digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
             digest.update(
-                repr((part.feature_names, part.categorical, [*part.outcomes], part.histories)).encode()
+                repr(
+                    (part.feature_names, part.categorical, [*part.outcomes], [*part.teacher], part.histories)
+                ).encode()
             )
         else:
             digest.update(repr(part).encode())

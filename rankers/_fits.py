@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from explorank.rankers._checkpoint import run_identity
 from explorank.rankers._folds import folds_of
+from explorank.rankers._training import check_all_labelled
 from explorank.rankers.applying import score_data
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining, RankerError
@@ -41,6 +42,7 @@ class Fits:
         progress: Progress | None,
         checkpoint: Path | None,
     ) -> None:
+        check_all_labelled(data)
         self.data: Final = data
         self._valid = valid
         self._seed = seed

@@ -19,22 +19,35 @@ _MOST_GRADES: Final = 31
 """LightGBM's table of gains ends here: a gain is 2^grade - 1."""
 
 
+def check_all_labelled(data: RankingData) -> None:
+    """Raise `InvalidTraining` where a row has no label, but a teacher's word on it."""
+    without = np.isnan(data.labels)
+    if without.any():
+        raise InvalidTraining(
+            f"{without.sum()} rows of the {data.called} data, the first of them row {int(without.argmax())}, have no "
+            "label but what a teacher says of it, and this ranker learns from labels alone. Leave them out, or train "
+            "`dcn` or `sequence`."
+        )
+
+
 def check_labels(data: RankingData, objective: Objective) -> None:
     """Raise `InvalidTraining` where the labels cannot serve the objective."""
     if not len(data):
         raise InvalidTraining(
             f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
         )
+    check_all_labelled(data)
     if objective == "binary":
-        _check_binary(data)
+        check_two_classes(data)
     elif objective == "lambdarank":
         _check_grades(data)
     else:
         _check_amounts(data, objective)
 
 
-def _check_binary(data: RankingData) -> None:
-    classes = np.unique(data.labels)
+def check_two_classes(data: RankingData) -> None:
+    """Raise `InvalidTraining` unless the labels that are known are 0 and 1."""
+    classes = np.unique(data.labels[~np.isnan(data.labels)])
     if not np.isin(classes, [0.0, 1.0]).all():
         raise InvalidTraining(
             f"The {data.called} labels hold {classes[~np.isin(classes, [0.0, 1.0])][0]}; objective 'binary' "

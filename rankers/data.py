@@ -25,7 +25,8 @@ class RankingData:
     feature_names: tuple[str, ...]
     """(d,) distinct."""
     labels: NDArray[np.float64]
-    """(n,) what is to be foreseen, finite: a click, a grade, a revenue."""
+    """(n,) what is to be foreseen, finite: a click, a grade, a revenue. NaN where only a teacher says something of it,
+    which not all rankers can learn from."""
     groups: NDArray[np.int64] | None = None
     """(g,) how many consecutive rows belong to each request; they sum to n."""
     categorical: tuple[str, ...] = ()
@@ -36,6 +37,9 @@ class RankingData:
     """(n,) the slot that each row was shown in, counted from 0."""
     outcomes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Further things to foresee by name, (n,) each: `conversion`, `revenue`; NaN where it is not known."""
+    teacher: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """How probable another model finds the label (`label`) or an outcome (by its name), (n,) each in [0, 1]; NaN where
+    it says nothing. `taught_by` asks a ranker."""
     item_ids: NDArray[np.str_] | None = None
     """(n,) for rankers that learn something of each item."""
     histories: tuple[tuple[str, ...], ...] | None = None
@@ -54,7 +58,8 @@ class RankingData:
         _set(self, "categorical", tuple(self.categorical))
         _set(self, "features", self._matrix(names))
         _set(self, "labels", self._column("labels", self.labels))
-        self._check_finite("labels", self.labels)
+        _set(self, "teacher", {name: self._probabilities(name, said) for name, said in self.teacher.items()})
+        self._check_finite("labels", np.where(self._taught_alone(), 0.0, self.labels))
         self._check_names()
         if self.groups is not None:
             _set(self, "groups", self._group_sizes())
@@ -104,6 +109,7 @@ class RankingData:
             weights=None if self.weights is None else self.weights[rows],
             positions=None if self.positions is None else self.positions[rows],
             outcomes={name: values[rows] for name, values in self.outcomes.items()},
+            teacher={name: values[rows] for name, values in self.teacher.items()},
             item_ids=None if self.item_ids is None else self.item_ids[rows],
             histories=None if self.histories is None else tuple(self.histories[i] for i in wanted.tolist()),
             user_ids=None if self.user_ids is None else self.user_ids[wanted],
@@ -154,6 +160,27 @@ class RankingData:
                 f"Row {row} of the {self.called} {what} is {values[row]}; a row without an outcome teaches nothing. "
                 "Leave it out."
             )
+
+    def _probabilities(self, name: str, said: ArrayLike) -> NDArray[np.float64]:
+        if name != "label" and name not in self.outcomes:
+            raise InvalidTraining(
+                f"The {self.called} data's teacher speaks of {name!r}, which is neither `label` nor among the outcomes "
+                f"({', '.join(self.outcomes) or 'none'}); nothing would learn from it. Correct the name."
+            )
+        probabilities = self._column(f"teacher probabilities of {name}", said)
+        wrong = ~np.isnan(probabilities) & ~((probabilities >= 0) & (probabilities <= 1))
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise InvalidTraining(
+                f"Row {row} of the {self.called} teacher's {name} is {probabilities[row]}, and probabilities lie in "
+                "[0, 1]. Pass those of a ranker that was trained with objective 'binary', or wrapped in `Calibrated`."
+            )
+        return probabilities
+
+    def _taught_alone(self) -> NDArray[np.bool_]:
+        """Return which rows have no label but a teacher's word on it, (n,)."""
+        said = self.teacher.get("label")
+        return np.zeros(len(self), np.bool_) if said is None else np.isnan(self.labels) & ~np.isnan(said)
 
     def _weights(self) -> NDArray[np.float64]:
         weights = self._column("weights", self.weights if self.weights is not None else ())

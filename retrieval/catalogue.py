@@ -133,12 +133,7 @@ class Catalogue:
                 "never meet. Pass `map(str, item_ids)`."
             )
         refuse_duplicates(ids)
-        if embeddings is not None and not np.array_equal(embeddings.item_ids, ids):
-            raise InvalidVectors(
-                f"The embeddings are of {len(embeddings.item_ids)} items in an order of their own, and the catalogue "
-                f"has {len(ids)}, so each row would be taken for another item. Bring the model into the rows of the "
-                "catalogue with `in_rows_of(item_ids)`."
-            )
+        _check_rows(embeddings, ids)
         arrays = {
             "item_ids": ids,
             "vectors": unit_rows(vectors, ids),
@@ -159,22 +154,31 @@ class Catalogue:
         )
         encoder = (encoder_name, encoder_fingerprint)
         placed = None if by_use is None else by_use.in_rows_of(ids)
-        told = arrays | _use_arrays(placed) | ({} if embeddings is None else embeddings.model.arrays)
+        told = arrays | _use_arrays(placed) | _space_arrays(embeddings)
         version = _digest(f"{index.kind} {index.effort}\0{encoder_name}\0{encoder_fingerprint}", told)
         return cls(arrays, index, encoder, version, placed, embeddings)
 
-    def with_facts(self, *, popularity: ArrayLike, by_use: NeighbourTable | None) -> Catalogue:
-        """Return the same items, vectors and index with another `popularity` (n,) and table by use.
+    def with_facts(
+        self,
+        *,
+        popularity: ArrayLike,
+        by_use: NeighbourTable | None,
+        embeddings: EmbeddingSpace | None = None,
+    ) -> Catalogue:
+        """Return the same items, vectors and index with another `popularity` (n,), table by use and learnt space.
 
-        Embeddings that were learnt are left out: they know more than what is told here. Nothing is copied or indexed
-        anew. Raises `InvalidVectors` for a popularity that does not fit.
+        Without another one there is none: its own knows more than what is told here. Nothing is copied or indexed anew.
+        Raises `InvalidVectors` for a popularity that does not fit, and for embeddings of other items.
         """
         arrays: dict[str, NDArray[Any]] = {name: getattr(self, name) for name in _ARRAYS}
         arrays["popularity"] = _column("popularity", popularity, self.item_ids, 0.0)
         placed = None if by_use is None else by_use.in_rows_of(self.item_ids)
-        told = {"popularity": arrays["popularity"]} | _use_arrays(placed)
-        version = _digest(f"{self.version} with", told)
-        return Catalogue(arrays, self.index, (self.encoder_name, self.encoder_fingerprint), version, placed)
+        _check_rows(embeddings, self.item_ids)
+        told = {"popularity": arrays["popularity"]} | _use_arrays(placed) | _space_arrays(embeddings)
+        encoder = (self.encoder_name, self.encoder_fingerprint)
+        return Catalogue(
+            arrays, self.index, encoder, _digest(f"{self.version} with", told), placed, embeddings
+        )
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -324,6 +328,19 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
             + ("Use NaN for unknown." if np.isnan(default) else "Use a finite number of at least 0.")
         )
     return column
+
+
+def _check_rows(embeddings: EmbeddingSpace | None, ids: NDArray[Any]) -> None:
+    if embeddings is not None and not np.array_equal(embeddings.item_ids, ids):
+        raise InvalidVectors(
+            f"The embeddings are of {len(embeddings.item_ids)} items in an order of their own, and the catalogue "
+            f"has {len(ids)}, so each row would be taken for another item. Bring the model into the rows of the "
+            "catalogue with `in_rows_of(item_ids)`."
+        )
+
+
+def _space_arrays(embeddings: EmbeddingSpace | None) -> dict[str, NDArray[Any]]:
+    return {} if embeddings is None else embeddings.model.arrays
 
 
 def _use_arrays(by_use: NeighbourTable | None) -> dict[str, NDArray[Any]]:

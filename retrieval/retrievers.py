@@ -148,8 +148,8 @@ class LearnedEmbeddings:
     """The items nearest to the user in a space learnt from interactions, or to `query.similar_to` if that is asked for.
 
     The user's vector is computed from the history in the request, so that what happened a moment ago counts. Scores
-    are inner products: cosines with `two_tower`, and with `als` how likely an item is taken up, some 0 to 1. Nothing
-    is found for a user of whom no known item is known; what the user took up is not found again. Raises
+    are inner products: with `als` how likely an item is taken up, some 0 to 1, and cosines with the others. Nothing is
+    found for a user of whom no known item is known; what the user took up is not found again. Raises
     `EmbeddingsUnknown` for a catalogue that was built without.
     """
 
@@ -157,7 +157,8 @@ class LearnedEmbeddings:
     name: ClassVar[str] = "learned_embeddings"
 
     history: int = 100
-    """How many of the latest items of the history make the user's vector, all alike; 1 or more."""
+    """How many of the latest items of the history make the user's vector; 1 or more. `sasrec` reads those of its own
+    `history` at most, and the others count all alike."""
 
     def __post_init__(self) -> None:
         _check_history(self.name, self.history)

@@ -10,11 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.errors import DataError
-from explorank.retrieval.collaborative import EmbeddingModel, ImplicitALS, Interactions, TwoTower
+from explorank.retrieval.collaborative import EMBEDDING_MODELS, EmbeddingModel, Interactions
 from explorank.settings import LearnedEmbeddingsSettings
 
 _HISTORIES: Final = 256
-_MODEL_NAMES: Final = {"als": "factors of items and users", "two_tower": "two towers"}
+_MODEL_NAMES: Final = {
+    "als": "factors of items and users",
+    "two_tower": "two towers",
+    "sasrec": "what follows on what",
+}
 
 
 def fit_embeddings(
@@ -29,8 +33,8 @@ def fit_embeddings(
     """Return the model of the liked `events`, in the rows of `item_ids` (n,) with text `vectors` (n, c).
 
     `events` is what `liked_events` returns. `progress` is told how many passes are done, and of how many. Raises
-    `DataError` where no user liked two items, `InvalidTable` where towers have too few interactions to learn from, and
-    `EncoderUnavailable` where towers are wanted and torch is missing.
+    `DataError` where no user liked two items, `InvalidTable` where a network has too few interactions to learn from,
+    and `EncoderUnavailable` where one is wanted and torch is missing.
     """
     known = events[events["item_id"].isin(item_ids)]
     pairs = known.drop_duplicates(["user_id", "item_id"])
@@ -44,23 +48,20 @@ def fit_embeddings(
         begins(f"learning {_MODEL_NAMES[wanted.model]}")
     seconds = known["timestamp"].to_numpy("datetime64[us]").astype(np.int64) / 1e6
     interactions = Interactions.of(known["user_id"], known["item_id"], times=seconds)
-    if wanted.model == "als":
-        factors = ImplicitALS.fit(interactions, options=wanted.als, seed=wanted.seed, progress=progress)
-        return factors.in_rows_of(item_ids)
-    towers = TwoTower.fit(
+    model = EMBEDDING_MODELS[wanted.model].fit(
         interactions,
-        options=wanted.two_tower,
+        options=getattr(wanted, wanted.model),
         seed=wanted.seed,
         content=vectors[pd.Index(item_ids).get_indexer(pd.Index(interactions.item_ids))],
         progress=progress,
     )
-    return towers.in_rows_of(item_ids, vectors)
+    return model.in_rows_of(item_ids, vectors)
 
 
 def sampled_histories(events: pd.DataFrame, item_ids: NDArray[np.str_]) -> list[NDArray[np.int64]]:
-    """Return what some users liked by `events`, each as rows (h,) of `item_ids` (n,), which differ from each other."""
+    """Return what some users liked by `events`, each as rows (h,) of `item_ids` (n,), oldest first."""
     users = pd.Series(events["user_id"].unique())
     drawn = users.sample(min(_HISTORIES, len(users)), random_state=0)
-    theirs = events[events["user_id"].isin(drawn)]
+    theirs = events[events["user_id"].isin(drawn)].sort_values("timestamp", kind="stable")
     rows = pd.Series(pd.Index(item_ids).get_indexer(pd.Index(theirs["item_id"])), theirs["user_id"].array)
     return [known.to_numpy(np.int64) for _, known in rows[rows >= 0].groupby(level=0)]

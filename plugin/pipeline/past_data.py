@@ -20,7 +20,7 @@ from explorank.pipeline.past_use import PastUse, block_starts
 from explorank.pipeline.queries import interest_vectors, labelled_rows, ranking_queries
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import RankingData
-from explorank.retrieval import Catalogue, Retriever
+from explorank.retrieval import Catalogue, LearnedEmbeddings, Retriever
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
 
@@ -71,18 +71,20 @@ def past_data(
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     starts = block_starts(split, options.blocks)
+    asked = retrievers if options.retrieved_share > 0 else ()
     use = PastUse.of(
         settings.retrieval,
         lambda learner: liked_events(settings, learner, interactions),
         catalogue,
         queries,
         starts,
+        with_models=any(isinstance(retriever, LearnedEmbeddings) for retriever, _ in asked),
     )
     candidates = None
-    if retrievers and options.retrieved_share > 0:
+    if asked:
         limit = settings.retrieval.candidates
         candidates = past_candidates(
-            retrievers, interactions, catalogue, queries, vectors, starts, use.tables, limit=limit
+            asked, interactions, catalogue, queries, vectors, starts, use.tables, use.models, limit=limit
         )
     rows = labelled_rows(
         queries,

@@ -15,7 +15,7 @@ from explorank.builtin.retrieval import united
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Fallback
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalQuery, Retriever, SimilarByUse
-from explorank.retrieval.collaborative import NeighbourTable
+from explorank.retrieval.collaborative import EmbeddingModel, EmbeddingSpace, NeighbourTable
 
 _log: Final = logging.getLogger(__name__)
 
@@ -28,29 +28,33 @@ def past_candidates(
     vectors: NDArray[np.float32],
     starts: NDArray[np.int64],
     tables: Sequence[NeighbourTable | None],
+    models: Sequence[EmbeddingModel | None],
     *,
     limit: int,
 ) -> list[NDArray[np.int64]]:
     """Return the catalogue's rows (m,) that each of `queries` would have been answered, at most `limit`, best first.
 
     A query knows its history and interest of `vectors` (q, d). Popularity is how many of `interactions` came before
-    the query's block, which begins at one of `starts` (b,), and use is what that block's of `tables` (b,) tells. What
-    the user had met, and what appeared after the query, is not among the rows; texts are those of today. What
-    `learned_embeddings` would have found is left out: the space that serves knows what happened after the query.
+    the query's block, which begins at one of `starts` (b,); use is what that block's of `tables` (b,) tells, and the
+    learnt space that of its own of `models` (b,). What the user had met, and what appeared after the query, is not
+    among the rows; texts are those of today.
     """
     events = catalogue.rows(interactions["item_id"].tolist())
     happened = interactions["timestamp"]
     found: list[NDArray[np.int64]] = []
     fallbacks: list[Fallback] = []
     with collecting_fallbacks(fallbacks):
-        for table, (start, end) in zip(tables, pairwise([*starts.tolist(), len(queries)]), strict=True):
+        blocks = pairwise([*starts.tolist(), len(queries)])
+        for table, model, (start, end) in zip(tables, models, blocks, strict=True):
             if start == end:
                 continue
             before = events[(happened < queries["event_timestamp"].iloc[start]).to_numpy() & (events >= 0)]
             popularity = np.bincount(before, minlength=len(catalogue))
-            known = catalogue.with_facts(popularity=popularity, by_use=table)
-            # Without a past there is no table, which is no failure; nor is there a space of the past.
-            unable = LearnedEmbeddings if table is not None else (LearnedEmbeddings, SimilarByUse)
+            space = None if model is None else EmbeddingSpace.exact(model)
+            known = catalogue.with_facts(popularity=popularity, by_use=table, embeddings=space)
+            # Without a past there is no table and no space, which is no failure.
+            told = ((SimilarByUse, table), (LearnedEmbeddings, space))
+            unable: tuple[type[Retriever], ...] = tuple(kind for kind, known_of in told if known_of is None)
             able = [each for each in retrievers if not isinstance(each[0], unable)]
             for query in range(start, end):
                 asked = RetrievalQuery(

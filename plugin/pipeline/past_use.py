@@ -48,11 +48,14 @@ class PastUse:
         catalogue: Catalogue,
         queries: pd.DataFrame,
         starts: Rows,
+        *,
+        with_models: bool = False,
     ) -> PastUse:
         """Fit what rankers are told of `queries`, in order of time, in blocks that begin at `starts` (b,), the first 0.
 
         `liked` returns the liked events that a learner learns from. No label of a block, nor anything later, is in what
-        it is told; a serving fit is as old when it is asked.
+        it is told; a serving fit is as old when it is asked. Where no column asks for models, which are dear, they are
+        fitted `with_models` alone.
         """
         by_use, learned = settings.by_use, settings.learned_embeddings
         nothing = (None,) * len(starts)
@@ -61,7 +64,7 @@ class PastUse:
         ids = catalogue.item_ids
         if by_use is not None:
             tables = _fits(lambda known: fit_table(by_use, known, ids), liked("by_use"), queries, starts)
-        if learned is not None and learned.column:
+        if learned is not None and (learned.column or with_models):
 
             def fit(known: pd.DataFrame) -> EmbeddingModel | None:
                 try:

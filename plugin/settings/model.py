@@ -23,7 +23,7 @@ from pydantic import (
 
 from explorank.errors import Problem
 from explorank.hooks.registry import ComponentKind
-from explorank.retrieval.collaborative import ImplicitALSOptions, TwoTowerOptions
+from explorank.retrieval.collaborative import ImplicitALSOptions, SASRecOptions, TwoTowerOptions
 from explorank.settings.annotations import Accepts
 from explorank.settings.validation import rule_broken
 from explorank.settings.yaml_file import Document, KeyPath
@@ -243,9 +243,11 @@ class LearnedEmbeddingsSettings(_Section):
     See [Learned embeddings](learned-embeddings.md).
     """
 
-    model: Literal["als", "two_tower"] = "als"
+    model: Literal["als", "two_tower", "sasrec"] = "als"
     """`als` factorises who liked what, in seconds; it knows items that somebody liked by then. `two_tower` trains
-    networks in torch, in minutes or more, reads the items' texts too, and so places items that nobody liked yet."""
+    networks in torch, in minutes or more, reads the items' texts too, and so places items that nobody liked yet.
+    `sasrec` trains a transformer in torch that reads what a user liked in its order, and foresees what comes next; it
+    knows the items that `als` does."""
     interactions: Path | None = None
     """The table that it learns from, relative to the settings file: what users liked, by `features.positive_from`.
     `null` takes that of `by_use`, or leaves it to `explorank build --interactions FILE`."""
@@ -255,13 +257,16 @@ class LearnedEmbeddingsSettings(_Section):
     """Of the training; the same one gives the same space from the same interactions, on the same machine."""
     column: bool = False
     """`true` tells rankers of it by the column `similarity_learned`. `explorank train` then learns the space anew for
-    each block of past requests, which takes `two_tower` long."""
+    each block of past requests, which takes `two_tower` and `sasrec` long."""
     history: Positive = 100
-    """How many of the latest items of a history count for the column, all alike."""
+    """How many of the latest items of a history count for the column; `sasrec` reads those of its own `history` at
+    most."""
     als: ImplicitALSOptions = ImplicitALSOptions()
     """How `als` learns."""
     two_tower: TwoTowerOptions = TwoTowerOptions()
     """How `two_tower` learns."""
+    sasrec: SASRecOptions = SASRecOptions()
+    """How `sasrec` learns."""
 
 
 class ModalitySettings(_Section):

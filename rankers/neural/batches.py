@@ -19,11 +19,13 @@ class Batch:
     places: Tensor
     """(n, c) of categories in the table of embeddings."""
     labels: Tensor
-    """(n,)"""
+    """(n,), NaN where only a teacher says something."""
     weights: Tensor | None
     """(n,)"""
     outcomes: Tensor
     """(n, t - 1), NaN where not known."""
+    teacher: Tensor | None
+    """(n, t) how probable a teacher finds what each head foresees, NaN where it says nothing."""
     items: Tensor | None
     """(n,) codes."""
     histories: Tensor | None
@@ -48,10 +50,6 @@ class Batch:
         rows = padded.flatten(0, 1)
         return rows if self.slots is None else rows.index_select(0, self.slots)
 
-    def present(self) -> Tensor:
-        """Return (u, m): 1 where a slot holds a row."""
-        return self.padded(torch.ones_like(self.labels))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
@@ -62,6 +60,7 @@ class Frame:
     labels: Tensor
     weights: Tensor | None
     outcomes: Tensor
+    teacher: Tensor | None
     items: Tensor | None
     histories: Tensor | None
     starts: Tensor
@@ -107,6 +106,7 @@ class Frame:
             labels=self.labels.index_select(0, rows),
             weights=None if self.weights is None else self.weights.index_select(0, rows),
             outcomes=self.outcomes.index_select(0, rows),
+            teacher=None if self.teacher is None else self.teacher.index_select(0, rows),
             items=None if self.items is None else self.items.index_select(0, rows),
             histories=None if self.histories is None else self.histories.index_select(0, requests),
             requests=len(requests),

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from explorank.rankers._training import check_labels
+from explorank.rankers._training import check_two_classes
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.neural.options import NeuralObjective
@@ -34,10 +34,28 @@ def check_data(
 
 
 def check_target(data: RankingData, objective: NeuralObjective) -> None:
-    """Raise `InvalidTraining` where the labels cannot serve the objective."""
-    if objective == "binary":
-        check_labels(data, "binary")
-        return
+    """Raise `InvalidTraining` where the labels, or what a teacher says of rows without, cannot serve the objective."""
+    if not len(data):
+        raise InvalidTraining(
+            f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
+        )
+    if np.isnan(data.labels).all():
+        _check_teacher(data)
+    elif objective == "binary":
+        check_two_classes(data)
+    else:
+        _check_order(data, objective)
+
+
+def _check_teacher(data: RankingData) -> None:
+    if np.ptp(data.teacher["label"]) == 0.0:
+        raise InvalidTraining(
+            f"No row of the {data.called} data has a label, and the teacher finds all of them equally probable, so "
+            "nothing can be told apart. Ask a teacher that can."
+        )
+
+
+def _check_order(data: RankingData, objective: NeuralObjective) -> None:
     if data.groups is None:
         raise InvalidTraining(
             f"Objective {objective!r} compares rows of one request, and the {data.called} data has no groups. "
@@ -45,11 +63,12 @@ def check_target(data: RankingData, objective: NeuralObjective) -> None:
         )
     if (data.labels < 0).any():
         raise InvalidTraining(
-            f"A {data.called} label is {data.labels.min()}, and objective {objective!r} takes labels as gains, which "
-            "are 0 or more. Shift them."
+            f"A {data.called} label is {np.nanmin(data.labels)}, and objective {objective!r} takes labels as gains, "
+            "which are 0 or more. Shift them."
         )
     starts = np.cumsum(data.groups) - data.groups
-    if (np.maximum.reduceat(data.labels, starts) == np.minimum.reduceat(data.labels, starts)).all():
+    highest, lowest = np.fmax.reduceat(data.labels, starts), np.fmin.reduceat(data.labels, starts)
+    if not (highest > lowest).any():
         raise InvalidTraining(
             f"Within each of the {len(starts)} {data.called} groups all labels are equal, so no row is better than "
             "another. Each request needs items that were taken up and items that were not."

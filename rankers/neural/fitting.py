@@ -133,6 +133,7 @@ def frame_of(network: RankingNetwork, readings: Readings, data: RankingData, tas
         # So that a learning rate means the same whatever the weights' unit is.
         weights=None if data.weights is None else _floats(data.weights / data.weights.mean()),
         outcomes=_floats(np.stack(outcomes, axis=1) if outcomes else np.empty((len(data), 0))),
+        teacher=_teacher(data, tasks),
         items=None if readings.items is None else torch.from_numpy(readings.items),
         histories=None if readings.histories is None else torch.from_numpy(readings.histories),
         starts=torch.from_numpy(np.cumsum(sizes) - sizes),
@@ -191,6 +192,15 @@ def _sealed(artefact: Artefact, manifest: RankerManifest) -> Artefact:
         :12
     ]
     return replace(artefact, manifest=replace(manifest, version=version, model_sha256=model, files=files))
+
+
+def _teacher(data: RankingData, tasks: Tasks) -> Tensor | None:
+    """Return how probable the data's teacher finds what each head foresees, (n, t); None where it has none."""
+    said = [data.teacher.get(head.name) for head in tasks.heads]
+    if all(column is None for column in said):
+        return None
+    silent = np.full(len(data), np.nan)
+    return _floats(np.stack([silent if column is None else column for column in said], axis=1))
 
 
 def _floats(values: Any) -> Tensor:

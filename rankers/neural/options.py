@@ -49,6 +49,9 @@ class TrainingOptions:
     """Codes and items seen more seldom in training share the embedding of the unknown."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise on standardised features, in training alone."""
+    distillation: float = 1.0
+    """The weight of what a teacher says of rows beside what came of them (Hinton et al., 2015): the same loss with its
+    probabilities in the place of labels. Without a teacher in the data it does not count."""
     adversarial: float = 0.0
     """The length of the adversarial step on embeddings (FGM; Miyato et al., 2017); 0 takes none."""
     device: Device = "auto"
@@ -64,7 +67,9 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "patience", "batch_rows", "accumulate", "min_count", "num_threads")
-        _at_least(self, 0, "weight_decay", "clip_norm", "noise", "adversarial", "quantize_tolerance")
+        _at_least(
+            self, 0, "weight_decay", "clip_norm", "noise", "distillation", "adversarial", "quantize_tolerance"
+        )
         _one_of(self, "device", Device)
         if not self.learning_rate > 0:
             raise InvalidTraining(

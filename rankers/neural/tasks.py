@@ -58,6 +58,12 @@ class Tasks:
                 )
             if binary:
                 heads.append(Task(name, "binary", entire_space=entire_space))
+            elif name in data.teacher:
+                raise InvalidTraining(
+                    f"Outcome {name!r} of the {data.called} data is an amount, and the data's teacher speaks of its "
+                    "probability, which says nothing of how much. Leave it out of `teacher`, or foresee whether there "
+                    "is any."
+                )
             else:
                 heads.append(Task(name, "regression", float(known.mean()), float(known.std())))
         return cls(tuple(heads), tuple(float(options.score.get(head.name, 0.0)) for head in heads))

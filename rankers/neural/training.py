@@ -59,7 +59,7 @@ class Training:
         device = _device(options)
         self.network = network.to(device)
         self.tasks = tasks
-        self._losses = TaskLosses(tasks, weighting).to(device)
+        self._losses = TaskLosses(tasks, weighting, options.distillation).to(device)
         self._frame = frame.to(device)
         self._valid = None if valid is None else (valid[0].to(device), Judge.of(tasks, valid[1]))
         self._options = options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from explorank.retrieval._files import Checksums
+from explorank.retrieval.collaborative.interactions import Interactions
 
 
 class EmbeddingModel(Protocol):
@@ -17,6 +19,8 @@ class EmbeddingModel(Protocol):
     The user's vector is computed from a history when somebody asks, so that an event of a moment ago counts.
     """
 
+    Options: ClassVar[type[Any]]
+    """A frozen dataclass with defaults."""
     name: ClassVar[str]
     """What settings and files call it."""
 
@@ -36,8 +40,27 @@ class EmbeddingModel(Protocol):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What scoring needs, by name."""
 
+    @classmethod
+    def fit(
+        cls,
+        interactions: Interactions,
+        *,
+        options: Any = None,
+        seed: int = 0,
+        content: ArrayLike | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Return a model of `interactions`; the same ones, options, seed and content give the same model.
+
+        `content` (n, c) tells of the items in the interactions' order, where the model reads it. `progress` is told
+        after each pass how many are done, and of how many at most. Raises `InvalidTable` where they are too few.
+        """
+
     def user_vector_at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return the vector (d,) of who took up the items in `rows` (h,), h ≥ 1, which differ and have a place."""
+        """Return the vector (d,) of who took up the items in `rows` (h,), h ≥ 1, which differ and have a place.
+
+        The newest comes last, where the order counts.
+        """
 
     def in_rows_of(self, item_ids: NDArray[np.str_], content: ArrayLike | None = None) -> Self:
         """Return the same model for `item_ids` (n,), in their order.
@@ -60,20 +83,24 @@ def has_place(item_vectors: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def user_vector(model: EmbeddingModel, history: NDArray[np.int64]) -> NDArray[Any] | None:
-    """Return the vector (d,) of who took up the rows of `history` (h,); None where none of them has a place.
+    """Return the vector (d,) of who took up the rows of `history` (h,), oldest first; None where none has a place.
 
-    A row of -1 stands for an unknown item and is passed over; one that stands twice counts once.
+    A row of -1 stands for an unknown item and is passed over; one that stands twice counts where it stands last.
     """
-    taken = np.unique(history)
-    taken = taken[np.searchsorted(taken, 0) :]
+    taken = history[history >= 0]
     taken = taken[model.places[taken]]
-    return model.user_vector_at(taken) if len(taken) else None
+    if not len(taken):
+        return None
+    _, from_end = np.unique(taken[::-1], return_index=True)
+    return model.user_vector_at(
+        taken if len(from_end) == len(taken) else taken[np.sort(len(taken) - 1 - from_end)]
+    )
 
 
 def products_with_user(
     model: EmbeddingModel, history: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the product (m,) of who took up the rows of `history` (h,) with each row of `wanted` (m,).
+    """Return the product (m,) of who took up the rows of `history` (h,), oldest first, with each of `wanted` (m,).
 
     NaN for a row of -1 and for an item without a place, and throughout where no item of the history has one.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -15,6 +16,7 @@ from explorank.retrieval.collaborative._arrays import MANIFEST
 from explorank.retrieval.collaborative.embedding_model import EmbeddingModel, user_vector
 from explorank.retrieval.collaborative.implicit_als import ImplicitALS
 from explorank.retrieval.collaborative.length_ordered_scan import LengthOrderedScan
+from explorank.retrieval.collaborative.sasrec import SASRec
 from explorank.retrieval.collaborative.two_tower import TwoTower
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
@@ -25,7 +27,10 @@ _FORMAT: Final = "explorank.embedding_space/1"
 _MODEL: Final = "model"
 _INDEX: Final = "index"
 _SCAN: Final = "scan"
-_MODELS: Final[dict[str, type[EmbeddingModel]]] = {model.name: model for model in (ImplicitALS, TwoTower)}
+EMBEDDING_MODELS: Final[Mapping[str, type[EmbeddingModel]]] = MappingProxyType(
+    {model.name: model for model in (ImplicitALS, TwoTower, SASRec)}
+)
+"""The models that a saved space may hold, by name."""
 _NONE: Final[NDArray[np.int64]] = np.zeros(0, np.int64)
 _NOTHING: Final = (_NONE, np.zeros(0, np.float32))
 _UNIT: Final = 1e-5
@@ -36,8 +41,8 @@ class EmbeddingSpace:
     """Items and users of an `EmbeddingModel` in one space; immutable, and safe for use from many threads.
 
     A user's best items have the greatest inner product with the user's vector. Where all items are of length 1, as
-    those of two towers are, these are the nearest by cosine, and a FAISS index tuned on items and users finds them;
-    else a `LengthOrderedScan` does, exactly.
+    those of networks are, these are the nearest by cosine, and a FAISS index tuned on items and users finds them; else
+    a `LengthOrderedScan` does, exactly.
     """
 
     model: EmbeddingModel
@@ -61,17 +66,10 @@ class EmbeddingSpace:
     ) -> Self:
         """Make the items that `model` places ready to be searched; `FaissIndex.build` says what the options mean.
 
-        `histories` are the rows that some users took up, each (h,): an index is tuned by these users' vectors.
-        Raises `InvalidVectors` where it places none.
+        `histories` are the rows that some users took up, each (h,), oldest first: an index is tuned by these users'
+        vectors. Raises `InvalidVectors` where it places none.
         """
-        vectors = model.item_vectors
-        rows = np.flatnonzero(model.places)
-        if not len(rows):
-            raise InvalidVectors(
-                f"The model places none of its {len(vectors):,} items, so nothing could be found. Fit it to "
-                "interactions with these items."
-            )
-        placed = vectors if len(rows) == len(vectors) else vectors[rows]
+        placed, rows = _placed(model)
         squares = np.einsum("md,md->m", placed, placed, dtype=np.float64)
         if np.abs(squares - 1.0).max() > _UNIT:
             return cls(model, LengthOrderedScan.build(placed, rows))
@@ -88,6 +86,15 @@ class EmbeddingSpace:
             progress=progress,
         )
         return cls(model, index)
+
+    @classmethod
+    def exact(cls, model: EmbeddingModel) -> Self:
+        """Make the items that `model` places ready to be searched exactly, without an index that takes time to tune.
+
+        It is for a space of a short life: a search looks at all items where they are of one length. Raises
+        `InvalidVectors` where it places none.
+        """
+        return cls(model, LengthOrderedScan.build(*_placed(model)))
 
     @property
     def item_ids(self) -> NDArray[np.str_]:
@@ -107,11 +114,11 @@ class EmbeddingSpace:
     def best(
         self, history: NDArray[np.int64], k: int, exclude: NDArray[np.int64] = _NONE
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Return up to `k` rows of greatest product with the vector of who took up `history` (h,), and the products.
+        """Return up to `k` rows of greatest product with the vector of who took up `history` (h,), oldest first.
 
-        Neither rows of the history nor of `exclude` (e,) are among them. A row of -1 stands for an unknown item and is
-        passed over, as one that the model cannot place; one that stands twice counts once. Nothing is found where no
-        row of the history is left.
+        With them come the products. Neither rows of the history nor of `exclude` (e,) are among them. A row of -1
+        stands for an unknown item and is passed over, as one that the model cannot place; one that stands twice counts
+        where it stands last. Nothing is found where no row of the history is left.
         """
         user = user_vector(self.model, history)
         return _NOTHING if user is None else self._greatest(user, k, np.concatenate([history, exclude]))
@@ -158,7 +165,7 @@ class EmbeddingSpace:
         """
         folder = Path(folder)
         facts = read_manifest(folder / SPACE_MANIFEST, _FORMAT, checksums)
-        model = _MODELS[facts["model"]].load(
+        model = EMBEDDING_MODELS[facts["model"]].load(
             folder / _MODEL, mapped=True, checksums=checksums_within(_MODEL, checksums)
         )
         name = facts["search"]
@@ -169,3 +176,15 @@ class EmbeddingSpace:
         else:
             search = LengthOrderedScan.load(folder / name, checksums=within)
         return cls(model, search)
+
+
+def _placed(model: EmbeddingModel) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the vectors (m, d) of the items that `model` places, and their rows (m,)."""
+    vectors = model.item_vectors
+    rows = np.flatnonzero(model.places)
+    if not len(rows):
+        raise InvalidVectors(
+            f"The model places none of its {len(vectors):,} items, so nothing could be found. Fit it to interactions "
+            "with these items."
+        )
+    return vectors if len(rows) == len(vectors) else vectors[rows], rows

@@ -94,6 +94,7 @@ class ImplicitALS:
         *,
         options: ImplicitALSOptions | None = None,
         seed: int = 0,
+        content: ArrayLike | None = None,  # noqa: ARG003 - none is read
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Return the factors after `iterations`; `seed` draws the first.

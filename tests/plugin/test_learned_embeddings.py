@@ -9,12 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from explorank import Decision, Stage, load
 from explorank.artefacts import ArtefactStore
 from explorank.checks import run_checks
 from explorank.retrieval import Catalogue
-from explorank.retrieval.collaborative import EmbeddingSpace, ImplicitALS, ImplicitALSOptions
+from explorank.retrieval.collaborative import (
+    EmbeddingSpace,
+    ImplicitALS,
+    ImplicitALSOptions,
+    SASRec,
+    SASRecOptions,
+)
+from explorank.retrieval.collaborative.sasrec.training import Network
 from explorank.settings import Settings, parse_settings
 
 ITEMS = np.array([f"i{number}" for number in range(6)])
@@ -80,6 +88,36 @@ def test_the_next_request_follows_an_event(stage: Stage) -> None:
 
     assert set(rank(stage, "i0", user_id="ann").items) == {"i1", "i4"}
     assert rank(stage, "i0", user_id="bob").items == ("i1", "i2")
+
+
+def following() -> SASRec:
+    """Return a transformer that looks where the newest item lies: i3 is near to i0, i4 to i1, and i5 to i2."""
+    near = [[1, -1, 0, 0], [0, 0, 1, -1], [-1, 1, 0, 0]]
+    apart = [[1, -0.8, -0.1, -0.1], [0, -0.1, 1, -0.9], [-1, 0.9, 0.1, 0]]
+    options = SASRecOptions(dim=4, heads=2, history=3)
+    network = Network(len(ITEMS), options)
+    with torch.no_grad():
+        network.item_ids.weight[: len(ITEMS)] = torch.tensor(near + apart)
+        network.positions.zero_()
+        for block in network.blocks:
+            block.attended.weight.zero_()
+            block.output.weight.zero_()
+            block.attended.bias.zero_()
+            block.output.bias.zero_()
+    return SASRec(ITEMS, network.arrays(), options.heads, {})
+
+
+def test_a_model_that_reads_the_order_has_the_newest_event_last(stage: Stage, store: ArtefactStore) -> None:
+    space = EmbeddingSpace.build(following())
+    store.publish("catalogue", Catalogue.build(ITEMS, np.eye(6), embeddings=space).save)
+    stage.installation.refresh()
+
+    assert rank(stage, "i0", "i1", user_id="ann").items[0] == "i4"
+    assert rank(stage, "i1", "i0", user_id="ann").items[0] == "i3"
+    shown = stage.explore(["i2"], [1.0], user_id="ann", slots=1)
+    stage.reward(shown.decision_id, item_id="i2")
+    assert rank(stage, "i0", "i1", user_id="ann").items[0] == "i5"
+    assert rank(stage, "i0", "i1", user_id="bob").items[0] == "i4"
 
 
 def test_a_new_space_takes_over_and_a_damaged_one_does_not(stage: Stage, store: ArtefactStore) -> None:

@@ -90,6 +90,8 @@ def test_a_learnt_space_is_saved_with_it_and_mapped(tmp_path: Path) -> None:
     assert after.embeddings.like(0, 9)[0].tolist() == [2, 1]
     assert isinstance(after.embeddings.model.item_vectors.base, np.memmap)
     assert after.with_facts(popularity=after.popularity, by_use=None).embeddings is None
+    other = after.with_facts(popularity=after.popularity, by_use=None, embeddings=after.embeddings)
+    assert other.embeddings is after.embeddings
     with pytest.raises(InvalidVectors, match="each row would be taken for another item"):
         catalogue(item_ids=["b", "a", "c", "d"], embeddings=SPACE)
     catalogue().save(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self
 
@@ -16,10 +15,11 @@ from scipy.sparse import csr_matrix
 from explorank.retrieval._files import Checksums
 from explorank.retrieval._ids import IdTable
 from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
+from explorank.retrieval.collaborative._training import training_module
 from explorank.retrieval.collaborative.embedding_model import has_place
 from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
-from explorank.retrieval.errors import EncoderUnavailable, InvalidTable, InvalidVectors
+from explorank.retrieval.errors import InvalidTable, InvalidVectors
 
 _FORMAT: Final = "explorank.two_tower/2"
 _ROWS_AT_ONCE: Final = 16_384
@@ -127,13 +127,7 @@ class TwoTower:
             )
         items = _columns("content", content, len(interactions.item_ids))
         users = _columns("user_features", user_features, len(interactions.user_ids))
-        try:
-            training = import_module("explorank.retrieval.collaborative.two_tower.training")
-        except ImportError as error:
-            raise EncoderUnavailable(
-                f"Towers cannot be trained: {error}. Serving works without torch, training does not. Install it with "
-                "`pip install 'explorank[train]'`."
-            ) from error
+        training = training_module(__package__, "Towers")
         arrays, metrics = training.train(interactions, items, users, options, seed, progress)
         return cls(interactions.item_ids, arrays, metrics)
 

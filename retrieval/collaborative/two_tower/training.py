@@ -11,15 +11,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from explorank.retrieval.collaborative._training import CUTOFF, cut, recall
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
 
 _FIRST_SD: Final = 0.05
-_CUTOFF: Final = 100
-_VALIDATION_USERS: Final = 2_000
-_USERS_AT_ONCE: Final = 128
-"""So many are scored at once, or a million items would take 8 GB for them all."""
 
 
 class Towers(nn.Module):
@@ -106,7 +103,7 @@ def _trained(
     generator: np.random.Generator,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TowerArrays, dict[str, float]]:
-    known, held_out = _cut(interactions, options.validation_share, generator)
+    known, held_out = cut(interactions, options.validation_share, generator)
     towers = Towers(content, len(interactions.item_ids), user_features.shape[1], options)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -121,13 +118,15 @@ def _trained(
         if progress is not None:
             progress(epoch, options.epochs)
         arrays = towers.arrays()
-        recall = _recall(TwoTower(interactions.item_ids, arrays, {}), known, held_out, user_features)
-        if recall > best_recall or not len(held_out):
-            best, best_recall, best_epoch = arrays, recall, epoch
+        found = recall(
+            _scores(TwoTower(interactions.item_ids, arrays, {}), known, user_features), known, held_out
+        )
+        if found > best_recall or not len(held_out):
+            best, best_recall, best_epoch = arrays, found, epoch
         elif epoch - best_epoch >= options.patience:
             break
     return best, {
-        "epochs": float(epoch), "best_epoch": float(best_epoch), f"recall@{_CUTOFF}": max(best_recall, 0.0),
+        "epochs": float(epoch), "best_epoch": float(best_epoch), f"recall@{CUTOFF}": max(best_recall, 0.0),
     }  # fmt: skip
 
 
@@ -204,41 +203,10 @@ class _Batches:
         return of[kept], taken[kept]
 
 
-def _cut(
-    interactions: Interactions, share: float, generator: np.random.Generator
-) -> tuple[Interactions, Interactions]:
-    """Return the interactions apart from `share` of each user's, the latest or random ones; one at least stays."""
-    times = interactions.times
-    keys = generator.random(len(interactions)) if times is None else times
-    order = np.lexsort((keys, interactions.users))
-    rank = np.empty(len(interactions), np.int64)
-    rank[order] = np.arange(len(order)) - np.searchsorted(
-        interactions.users[order], interactions.users[order]
-    )
-    activity = interactions.activity[interactions.users]
-    known = rank < np.maximum(np.round((1.0 - share) * activity), 1)
-    return interactions.take(known), interactions.take(~known)
-
-
-def _recall(
-    model: TwoTower, known: Interactions, held_out: Interactions, user_features: NDArray[np.float32]
-) -> float:
-    """Return the mean share of held-out items among the best of all but the known; 0 where nothing is held out."""
-    users = np.unique(held_out.users)[:_VALIDATION_USERS]
-    if not len(users):
-        return 0.0
-    k = min(_CUTOFF, max(len(model.item_ids) // 10, 1))
-    shares = []
-    for start in range(0, len(users), _USERS_AT_ONCE):
-        part = users[start : start + _USERS_AT_ONCE]
-        histories = known.matrix[part]
-        scores = model.scores_of_many(histories, user_features[part])
-        scores[histories.nonzero()] = -np.inf
-        wanted = held_out.matrix[part].toarray() > 0
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
-        shares.append(hits / np.minimum(wanted.sum(axis=1), k))
-    return float(np.concatenate(shares).mean())
+def _scores(
+    model: TwoTower, known: Interactions, user_features: NDArray[np.float32]
+) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+    return lambda users: model.scores_of_many(known.matrix[users], user_features[users])
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

@@ -20,12 +20,23 @@ from explorank.retrieval.collaborative import (
     ImplicitALS,
     ImplicitALSOptions,
     Interactions,
+    SASRecOptions,
     TwoTowerOptions,
 )
 from explorank.settings import LearnedEmbeddingsSettings, Settings, load_settings, parse_settings
 
 SMALL = {"factors": 2, "l2": 1.0}
 """As many factors as there are sorts."""
+SEQUENCE = SASRecOptions(
+    dim=8,
+    layers=1,
+    history=6,
+    negatives=10,
+    batch_size=16,
+    epochs=12,
+    learning_rate=0.02,
+    validation_share=0.0,
+)
 TOWERS = TwoTowerOptions(dim=8, hidden=16, batch_size=64, epochs=12, learning_rate=0.02, validation_share=0.0)
 
 
@@ -53,12 +64,14 @@ def test_an_index_is_tuned_by_what_some_users_liked() -> None:
 # ---- what is learnt -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["als", "two_tower"])
+@pytest.mark.parametrize("model", ["als", "two_tower", "sasrec"])
 def test_who_likes_one_sort_finds_the_rest_of_it(model: Any) -> None:
     ids = np.array([*(f"i{item}" for item in range(19, -1, -1)), "new even", "new odd"])
     parity = np.array([*(item % 2 for item in range(19, -1, -1)), 0, 1])
     texts = np.eye(2, dtype=np.float32)[parity] + np.float32(0.1)
-    wanted = LearnedEmbeddingsSettings(model=model, als=ImplicitALSOptions(**SMALL), two_tower=TOWERS)
+    wanted = LearnedEmbeddingsSettings(
+        model=model, als=ImplicitALSOptions(**SMALL), two_tower=TOWERS, sasrec=SEQUENCE
+    )
     passes: list[tuple[int, int]] = []
     begun: list[str] = []
 
@@ -75,12 +88,14 @@ def test_who_likes_one_sort_finds_the_rest_of_it(model: Any) -> None:
     fitted = fit()
 
     history = np.flatnonzero(np.isin(ids, ["i2", "i4", "gone"]))
-    found, _ = EmbeddingSpace.build(fitted).best(history, 8 if model == "als" else 9)
+    found, _ = EmbeddingSpace.build(fitted).best(history, 9 if model == "two_tower" else 8)
     assert not parity[found].any()
     # Texts alone place what nobody liked yet.
     assert ("new even" in ids[found]) == (model == "two_tower")
     assert len(begun) == 1
-    total = ImplicitALSOptions(**SMALL).iterations if model == "als" else TOWERS.epochs
+    total = {"als": ImplicitALSOptions().iterations, "two_tower": TOWERS.epochs, "sasrec": SEQUENCE.epochs}[
+        model
+    ]
     assert passes == [(done, total) for done in range(1, total + 1)]
     np.testing.assert_array_equal(fit().item_vectors, fitted.item_vectors)
     assert not np.array_equal(fit(seed=1).item_vectors, fitted.item_vectors)

@@ -36,13 +36,14 @@ from explorank.retrieval import (
     SimilarToHistory,
 )
 from explorank.retrieval.collaborative import (
+    EmbeddingModel,
     EmbeddingSpace,
     ImplicitALS,
     ImplicitALSOptions,
     NeighbourTable,
 )
 from explorank.retrieval.retrievers import Found
-from explorank.settings import ByUseSettings, RetrievalSettings, load_settings
+from explorank.settings import ByUseSettings, LearnedEmbeddingsSettings, RetrievalSettings, load_settings
 
 BEGIN = pd.Timestamp("2026-03-01", tz="UTC")
 IDS = [f"i{number}" for number in range(12)]
@@ -77,6 +78,7 @@ def found(
     *,
     starts: Sequence[int] = (0,),
     tables: Sequence[NeighbourTable | None] | None = None,
+    models: Sequence[EmbeddingModel | None] | None = None,
     limit: int = 100,
 ) -> list[list[str]]:
     rows = past_candidates(
@@ -87,6 +89,7 @@ def found(
         interest_vectors(queries, items, 0.9),
         np.array(starts),
         [None] * len(starts) if tables is None else tables,
+        [None] * len(starts) if models is None else models,
         limit=limit,
     )
     return [items.item_ids[each].tolist() for each in rows]
@@ -142,15 +145,29 @@ def test_each_block_asks_its_own_table_of_use_and_one_without_a_past_asks_none(
     assert not caplog.records
 
 
-def test_a_space_that_knows_what_came_later_is_not_asked(caplog: pytest.LogCaptureFixture) -> None:
-    space = EmbeddingSpace.build(ImplicitALS(np.array(IDS), np.eye(12), ImplicitALSOptions(factors=12)))
-    items = Catalogue.build(IDS, np.eye(12), embeddings=space)
+def leaning_to(item: int) -> ImplicitALS:
+    """Return a space where i1 and another item lie in one direction, and the rest each in its own."""
+    factors = np.eye(12)
+    factors[item, 1] = 2.0
+    return ImplicitALS(np.array(IDS), factors, ImplicitALSOptions(factors=12))
+
+
+def test_each_block_asks_a_space_of_its_own_past_and_not_the_one_that_serves(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    serving = EmbeddingSpace.build(leaning_to(7))
+    items = Catalogue.build(IDS, np.eye(12), embeddings=serving)
 
     answered = found(
-        [(LearnedEmbeddings(), 5), (Popular(), 1)], events(i1=[0]), items, asked(1, liked=("i2",))
+        [(LearnedEmbeddings(), 1), (Popular(), 1)],
+        events(i1=[0]),
+        items,
+        asked(1, 2, 3, liked=("i1",)),
+        starts=(0, 1, 2),
+        models=[None, leaning_to(4), leaning_to(9)],
     )
 
-    assert answered == [["i1"]]
+    assert answered == [["i1"], ["i4", "i1"], ["i9", "i1"]]
     assert not caplog.records
 
 
@@ -247,14 +264,21 @@ def test_no_negative_was_liked_or_met_and_nothing_later_changes_what_is_found(
         happened, QueryOptions(positive_from=4.0, warmup=2, stride=2, horizon=3), seed=0
     )
     starts = np.arange(3) * len(queries) // 3
-    retrievers = [(SimilarByUse(), 3), (SimilarToHistory(), 3), (Popular(), 3), (NewItems(), 3)]
+    retrievers = [
+        (LearnedEmbeddings(), 3), (SimilarByUse(), 3), (SimilarToHistory(), 3), (Popular(), 3), (NewItems(), 3)
+    ]  # fmt: skip
 
     def candidates(known: pd.DataFrame) -> list[NDArray[np.int64]]:
         liked = known[known["value"] >= 4.0]
-        wanted = RetrievalSettings(by_use=ByUseSettings(model="item_knn"))
-        tables = PastUse.of(wanted, lambda _: liked, items, queries, starts).tables
+        wanted = RetrievalSettings(
+            by_use=ByUseSettings(model="item_knn"),
+            learned_embeddings=LearnedEmbeddingsSettings(als=ImplicitALSOptions(factors=2, l2=1.0)),
+        )
+        use = PastUse.of(wanted, lambda _: liked, items, queries, starts, with_models=True)
         vectors = interest_vectors(queries, items, 0.9)
-        return past_candidates(retrievers, known, items, queries, vectors, starts, tables, limit=9)
+        return past_candidates(
+            retrievers, known, items, queries, vectors, starts, use.tables, use.models, limit=9
+        )
 
     likely = candidates(happened)
     rows = labelled_rows(queries, items, negatives=6, seed=seed % 7, candidates=likely, retrieved_share=share)
@@ -326,6 +350,32 @@ def test_a_ranker_learns_from_what_its_retrievers_find(installation: Path) -> No
     assert (sampling.negatives, sampling.retrieved_share, sampling.retrievers) == (2, 1.0, ("shelf",))
     assert sampling.drawn_from_retrieval == sum(map(len, possible))
     assert sampling.drawn_from_retrieval + sampling.drawn_evenly == sum(map(len, negatives))
+
+
+def test_what_a_learnt_space_would_have_found_is_among_the_negatives(installation: Path) -> None:
+    written = load_settings(installation / "explorank.yaml")
+    learned = LearnedEmbeddingsSettings(als=ImplicitALSOptions(factors=2, l2=1.0))
+    retrieval = written.retrieval.model_copy(update={"learned_embeddings": learned})
+    wanted = written.model_copy(update={"retrieval": retrieval})
+    happened = past_interactions(pd.read_parquet(installation / "interactions.parquet"))
+    current = ArtefactStore(written.folder_path / "artefacts").current(CATALOGUE)
+    assert current is not None
+    options = TrainOptions(
+        queries=QueryOptions(positive_from=4.0), max_queries=20, negatives=2, blocks=2, retrieved_share=1.0
+    )
+
+    past = past_data(
+        wanted,
+        happened,
+        Catalogue.load(current[1]),
+        feature_access(written),
+        options,
+        [(LearnedEmbeddings(), 9)],
+    )
+
+    assert past.sampling.retrievers == ("learned_embeddings",)
+    assert past.sampling.drawn_from_retrieval > 20
+    assert "similarity_learned" not in past.training.feature_names
 
 
 def _by_request(data: RankingData, values: NDArray[Any] | None) -> list[NDArray[Any]]:

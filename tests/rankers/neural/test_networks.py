@@ -107,6 +107,7 @@ def batch_of(sizes: list[int], **columns: Any) -> Batch:
         labels=labels,
         weights=columns.get("weights"),
         outcomes=columns.get("outcomes", torch.zeros(count, 0)),
+        teacher=None,
         items=None,
         histories=None,
         starts=torch.from_numpy(starts),
@@ -134,20 +135,20 @@ def test_losses_within_requests_are_their_equations(sizes: list[int]) -> None:
                 if y[i] > y[j]:
                     pairs += float(w[i] * -functional.logsigmoid(s[i] - s[j]))
                     pair_weights += float(w[i])
-    assert listwise(scores, batch).item() == pytest.approx(lists / list_weights, rel=1e-5)
-    assert pairwise(scores, batch).item() == pytest.approx(pairs / pair_weights, rel=1e-5)
+    assert listwise(scores, batch.labels, batch).item() == pytest.approx(lists / list_weights, rel=1e-5)
+    assert pairwise(scores, batch.labels, batch).item() == pytest.approx(pairs / pair_weights, rel=1e-5)
 
 
 def test_requests_without_a_gain_teach_nothing_and_are_no_error() -> None:
     scores = torch.randn(5, requires_grad=True)
     batch = batch_of([2, 3], labels=[0.0, 0.0, 0.0, 1.0, 0.0])
-    (listwise(scores, batch) + pairwise(scores, batch)).backward()  # type: ignore[no-untyped-call]
+    (listwise(scores, batch.labels, batch) + pairwise(scores, batch.labels, batch)).backward()  # type: ignore[no-untyped-call]
     assert scores.grad is not None
     assert scores.grad[:2].tolist() == [0.0, 0.0]
     assert (scores.grad[2:] != 0).all()
     nothing = batch_of([2], labels=[0.0, 0.0])
-    assert listwise(scores[:2], nothing).item() == 0.0
-    assert pairwise(scores[:2], nothing).item() == 0.0
+    assert listwise(scores[:2], nothing.labels, nothing).item() == 0.0
+    assert pairwise(scores[:2], nothing.labels, nothing).item() == 0.0
 
 
 def test_an_outcome_that_is_not_known_teaches_nothing() -> None:

@@ -1,0 +1,70 @@
+"""What trained models share: torch, which is imported for training alone, and the events that tell when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from explorank.retrieval.collaborative.interactions import Interactions
+from explorank.retrieval.errors import EncoderUnavailable
+
+CUTOFF: Final = 100
+_VALIDATION_USERS: Final = 2_000
+_USERS_AT_ONCE: Final = 128
+"""So many are scored at once, or a million items would take 8 GB for them all."""
+
+
+def training_module(package: str, what: str) -> ModuleType:
+    """Return the module `training` of `package`; raise `EncoderUnavailable` where torch is missing."""
+    try:
+        return import_module(f"{package}.training")
+    except ImportError as error:
+        raise EncoderUnavailable(
+            f"{what} cannot be trained: {error}. Serving works without torch, training does not. Install it with "
+            "`pip install 'explorank[train]'`."
+        ) from error
+
+
+def cut(
+    interactions: Interactions, share: float, generator: np.random.Generator
+) -> tuple[Interactions, Interactions]:
+    """Return the interactions apart from `share` of each user's, the latest or random ones; one at least stays."""
+    times = interactions.times
+    keys = generator.random(len(interactions)) if times is None else times
+    order = np.lexsort((keys, interactions.users))
+    rank = np.empty(len(interactions), np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(
+        interactions.users[order], interactions.users[order]
+    )
+    activity = interactions.activity[interactions.users]
+    known = rank < np.maximum(np.round((1.0 - share) * activity), 1)
+    return interactions.take(known), interactions.take(~known)
+
+
+def recall(
+    scores: Callable[[NDArray[np.int64]], NDArray[np.float32]], known: Interactions, held_out: Interactions
+) -> float:
+    """Return the mean share of held-out items among the best of all but the known; 0 where nothing is held out.
+
+    `scores` returns those (m, n) of all items for some users, rows (m,) of the interactions. The best are the 100
+    first, and of fewer than 1,000 items a tenth.
+    """
+    users = np.unique(held_out.users)[:_VALIDATION_USERS]
+    if not len(users):
+        return 0.0
+    k = min(CUTOFF, max(len(known.item_ids) // 10, 1))
+    shares = []
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        part = users[start : start + _USERS_AT_ONCE]
+        found = scores(part)
+        found[known.matrix[part].nonzero()] = -np.inf
+        wanted = held_out.matrix[part].toarray() > 0
+        best = np.argpartition(-found, k - 1, axis=1)[:, :k]
+        hits = np.take_along_axis(wanted, best, axis=1).sum(axis=1)
+        shares.append(hits / np.minimum(wanted.sum(axis=1), k))
+    return float(np.concatenate(shares).mean())
