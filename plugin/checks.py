@@ -31,6 +31,7 @@ from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
+from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -55,6 +56,16 @@ class _Installed:
         self.settings = settings
         self.store = ArtefactStore(settings.folder_path / "artefacts")
         self._registry = registry
+
+    @cached_property
+    def features(self) -> FeatureAccess | None:
+        """The Feast repository; None where none is configured."""
+        return None if self.settings.features is None else feature_access(self.settings)
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The columns that the stage serves to a ranker."""
+        return served_columns(self.settings, self.features)
 
     @cached_property
     def catalogue(self) -> tuple[str, Catalogue] | None:
@@ -87,11 +98,11 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     installed = _Installed(settings, registry)
     parts: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
         ("components", lambda: _components(settings, registry, installed)),
-        ("features", lambda: _features(settings)),
+        ("features", lambda: _features(installed)),
         ("catalogue", lambda: _catalogue(installed)),
         ("ranker", lambda: _ranker(installed)),
         ("safety", lambda: _safety(settings)),
-        ("exploration.budget", lambda: _budget(settings)),
+        ("exploration.budget", lambda: _budget(installed)),
         ("calibration", lambda: _calibration(installed)),
         ("log", lambda: _log(settings)),
     ]
@@ -114,11 +125,11 @@ def _components(settings: Settings, registry: Registry, installed: _Installed) -
     yield CheckResult("guards", "ok", ", ".join(type(guard).__name__ for guard in guards) or "none")
 
 
-def _features(settings: Settings) -> Iterator[CheckResult]:
-    if settings.features is None:
+def _features(installed: _Installed) -> Iterator[CheckResult]:
+    access = installed.features
+    if access is None:
         yield CheckResult("features", "ok", "no Feast repository configured")
         return
-    access = feature_access(settings)
     columns = len(access.item_names) + len(access.user_names)
     yield CheckResult(
         "features", "ok", f"{columns} columns from {access.item_service} and {access.user_service}"
@@ -172,9 +183,9 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
             "warning",
             f"{tuning.recall:.3f} of the {tuning.neighbours} nearest are found, {tuning.wanted_recall:g} were wanted",
         )
-    if settings.features is None:
+    if installed.features is None:
         return
-    content = feature_access(settings).repository / "data" / "item_content.parquet"
+    content = installed.features.repository / "data" / "item_content.parquet"
     if content.exists():
         described = read_table(content)["item_id"].astype(str)
         absent = int((~catalogue.item_known(described.tolist())).sum())
@@ -193,7 +204,7 @@ def _ranker(installed: _Installed) -> Iterator[CheckResult]:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
     version, folder, ranker = installed.ranker
-    available = served_columns(settings) | {*id_columns_of(ranker)}
+    available = installed.served | {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult("ranker", "ok", f"{version}: {len(ranker.manifest.feature_names)} columns, all served")
     card = ModelCard.read(folder)
@@ -263,12 +274,13 @@ def _safety(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _budget(settings: Settings) -> Iterator[CheckResult]:
+def _budget(installed: _Installed) -> Iterator[CheckResult]:
     """Look whether the columns that make a candidate explorable are served, where that can be known."""
+    settings = installed.settings
     wanted = set(columns_of(settings))
     if not wanted or settings.features is None:
         return
-    available = served_columns(settings)
+    available = installed.served
     unknown = sorted(wanted - available - {"uncertainty"})
     if unknown:
         detail = f"`candidates` reads {unknown}, served by nobody but a plugin; known: {sorted(available)}"
@@ -278,7 +290,7 @@ def _budget(settings: Settings) -> Iterator[CheckResult]:
             "`uncertainty_from` asks for what the lightgbm ranker does not give: it lets nobody be explored"
         )
         yield CheckResult("exploration.budget", "wrong", detail)
-    if not unknown:
+    elif not unknown:
         yield CheckResult("exploration.budget", "ok", f"reads {sorted(wanted)}")
 
 
