@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,37 +145,8 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         return
     version, catalogue = installed.catalogue
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
-    if settings.retrieval.by_use is not None:
-        yield (
-            CheckResult(
-                "retrieval.by_use",
-                "wrong",
-                f"{version} was built without interactions, so nothing has the same users; run `explorank build "
-                "--interactions FILE`",
-            )
-            if catalogue.by_use is None
-            else CheckResult(
-                "retrieval.by_use",
-                "ok",
-                f"{catalogue.by_use.known:,} of {len(catalogue):,} items have others of the same users",
-            )
-        )
-    if settings.retrieval.learned_embeddings is not None:
-        yield (
-            CheckResult(
-                "retrieval.learned_embeddings",
-                "wrong",
-                f"{version} was built without a space learnt from interactions, so `learned_embeddings` finds "
-                "nothing; run `explorank build --interactions FILE`",
-            )
-            if catalogue.embeddings is None
-            else CheckResult(
-                "retrieval.learned_embeddings",
-                "ok",
-                f"{catalogue.embeddings.known:,} of {len(catalogue):,} items have a place in the space of "
-                f"`{catalogue.embeddings.model.name}`",
-            )
-        )
+    yield from _modalities(settings, version, catalogue)
+    yield from _learned(settings, version, catalogue)
     tuning = catalogue.index.tuning
     if tuning is not None and not tuning.reached:
         yield CheckResult(
@@ -193,6 +164,54 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         yield CheckResult(
             "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
         )
+
+
+def _modalities(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare what the vectors are made of with what the settings ask for."""
+    made = catalogue.made.modalities
+    wanted = {modality.feature: modality.weight for modality in settings.retrieval.modalities}
+    if wanted != made:
+        yield CheckResult(
+            "retrieval.modalities",
+            "warning",
+            f"the vectors of {version} are made of {_told(made)}, and the settings ask for {_told(wanted)}; run "
+            "`explorank build`",
+        )
+    elif wanted:
+        yield CheckResult("retrieval.modalities", "ok", f"vectors of {_told(made)}")
+
+
+def _told(modalities: Mapping[str, float]) -> str:
+    """Return what vectors are made of, in words."""
+    return " and ".join(["texts", *(f"{name} ({weight:g})" for name, weight in sorted(modalities.items()))])
+
+
+def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Look whether the catalogue has what the settings let it learn from interactions."""
+    if settings.retrieval.by_use is not None:
+        table = catalogue.by_use
+        if table is None:
+            yield CheckResult(
+                "retrieval.by_use",
+                "wrong",
+                f"{version} was built without a table of what has the same users, so `similar_by_use` finds nothing; "
+                f"run `explorank build --interactions FILE`.{catalogue.made.reason_for('by_use')}",
+            )
+        else:
+            detail = f"{table.known:,} of {len(catalogue):,} items have others of the same users"
+            yield CheckResult("retrieval.by_use", "ok", detail)
+    if settings.retrieval.learned_embeddings is not None:
+        space = catalogue.embeddings
+        if space is None:
+            yield CheckResult(
+                "retrieval.learned_embeddings",
+                "wrong",
+                f"{version} was built without a space learnt from interactions, so `learned_embeddings` finds "
+                f"nothing; run `explorank build --interactions FILE`.{catalogue.made.reason_for('learned_embeddings')}",
+            )
+        else:
+            detail = f"{space.known:,} of {len(catalogue):,} items have a place in the space of `{space.model.name}`"
+            yield CheckResult("retrieval.learned_embeddings", "ok", detail)
 
 
 def _ranker(installed: _Installed) -> Iterator[CheckResult]:

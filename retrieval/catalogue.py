@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,6 +31,7 @@ from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import Progress
+from explorank.retrieval.provenance import Provenance
 
 _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
@@ -63,6 +65,8 @@ class Catalogue:
     """What identifies that model exactly; a query's vector must come from the same."""
     version: str
     """A hash of all of the above."""
+    made: Provenance
+    """What it was made of, and what had to be left out."""
     by_popularity: NDArray[np.int64]
     """(n,) rows, the most popular first; equally popular ones by row."""
     by_first_seen: NDArray[np.int64]
@@ -78,6 +82,7 @@ class Catalogue:
         version: str,
         by_use: NeighbourTable | None = None,
         embeddings: EmbeddingSpace | None = None,
+        made: Provenance | None = None,
     ) -> None:
         """Take checked arrays; use `build` or `load`."""
         self.vectors = arrays["vectors"]
@@ -88,6 +93,7 @@ class Catalogue:
         self.embeddings = embeddings
         self.encoder_name, self.encoder_fingerprint = encoder
         self.version = version
+        self.made = made or Provenance()
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
         known = np.flatnonzero(np.isfinite(self.first_seen))
         self.by_first_seen = known[np.argsort(self.first_seen[known], kind="stable")]
@@ -108,6 +114,7 @@ class Catalogue:
         embeddings: EmbeddingSpace | None = None,
         encoder_name: str = "",
         encoder_fingerprint: str = "",
+        made: Provenance | None = None,
         kind: Literal["auto"] | Kind = "auto",
         device: Literal["auto"] | Device = "auto",
         recall: float = 0.99,
@@ -160,7 +167,7 @@ class Catalogue:
         placed = None if by_use is None else by_use.in_rows_of(ids)
         told = arrays | _use_arrays(placed) | ({} if embeddings is None else embeddings.model.arrays)
         version = _digest(f"{index.kind} {index.effort}\0{encoder_name}\0{encoder_fingerprint}", told)
-        return cls(arrays, index, encoder, version, placed, embeddings)
+        return cls(arrays, index, encoder, version, placed, embeddings, made)
 
     def with_facts(self, *, popularity: ArrayLike, by_use: NeighbourTable | None) -> Catalogue:
         """Return the same items, vectors and index with another `popularity` (n,) and table by use.
@@ -173,7 +180,8 @@ class Catalogue:
         placed = None if by_use is None else by_use.in_rows_of(self.item_ids)
         told = {"popularity": arrays["popularity"]} | _use_arrays(placed)
         version = _digest(f"{self.version} with", told)
-        return Catalogue(arrays, self.index, (self.encoder_name, self.encoder_fingerprint), version, placed)
+        encoder = (self.encoder_name, self.encoder_fingerprint)
+        return Catalogue(arrays, self.index, encoder, version, placed, made=self.made)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -251,6 +259,7 @@ class Catalogue:
             "encoder_fingerprint": self.encoder_fingerprint,
             "by_use": self.by_use is not None,
             "learned_embeddings": self.embeddings is not None,
+            "made": asdict(self.made),
         }
         write_manifest(folder / _MANIFEST, facts, files)
 
@@ -296,6 +305,7 @@ class Catalogue:
             facts["version"],
             by_use,
             embeddings,
+            Provenance(**facts.get("made", {})),
         )
 
 

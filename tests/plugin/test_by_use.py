@@ -109,4 +109,4 @@ def test_without_a_table_decisions_and_checks_say_so(
     assert "run `explorank build --interactions FILE`" in fallback.reason
     verdict, detail = checked()
     assert verdict == "wrong"
-    assert "built without interactions" in detail
+    assert "built without a table" in detail
