@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,14 @@ from hypothesis import settings
 settings.register_profile("explorank", derandomize=True, database=None, deadline=None)
 settings.load_profile("explorank")
 
+FEATURE_STORE = """\
+project: shop
+provider: local
+registry: registry.db
+online_store: {type: sqlite, path: online.db}
+offline_store: {type: duckdb}
+entity_key_serialization_version: 3
+"""
 BUILD = Path(__file__).with_name("build_installation.py")
 
 
@@ -34,6 +43,19 @@ def module_at() -> Callable[[Path], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def feast_repository() -> Callable[[Path, str], Path]:
+    """Write somebody's own Feast repository into a folder, which is made; nothing is applied yet."""
+
+    def write(folder: Path, definitions: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / "feature_store.yaml").write_text(FEATURE_STORE, encoding="utf-8")
+        (folder / "definitions.py").write_text(textwrap.dedent(definitions), encoding="utf-8")
+        return folder
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -259,22 +258,12 @@ DEFINITIONS = """
     services = [FeatureService(name="users", features=[people]), FeatureService(name="items", features=[prices])]
     users, items = services
 """
-CONFIGURATION = """
-    project: shop
-    provider: local
-    registry: registry.db
-    online_store: {type: sqlite, path: online.db}
-    offline_store: {type: duckdb}
-    entity_key_serialization_version: 3
-"""
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory, feast_repository: Callable[[Path, str], Path]) -> Path:
     """Somebody's own repository, with images as an array feature: corrected, renewed, and one gone long ago."""
-    folder = tmp_path_factory.mktemp("shop")
-    (folder / "feature_store.yaml").write_text(textwrap.dedent(CONFIGURATION))
-    (folder / "definitions.py").write_text(textwrap.dedent(DEFINITIONS))
+    folder = feast_repository(tmp_path_factory.mktemp("shop"), DEFINITIONS)
     long_ago = EARLY - pd.Timedelta(days=100)
     rows = [
         ("a", [1.0, 0.0], EARLY, EARLY),
