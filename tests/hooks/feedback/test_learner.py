@@ -400,7 +400,7 @@ def test_the_thread_learns_soon_after_notify(
     now = time.time()
     log.append_decision(records.make_record(time=now))
     log.append_rewards([records.reward(time=now)])
-    for _ in itertools.repeat(None, 200):
+    for _ in itertools.repeat(None, 2000):
         learner.notify()
         if learner.snapshot.version:
             break

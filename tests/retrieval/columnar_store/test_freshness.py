@@ -19,7 +19,9 @@ from feast.types import Float64, Int64
 
 WRITER = Path(__file__).with_name("writer.py")
 BOUND_S = 1.0
-SLACK_S = 4.0  # for machines on which many tests run at once
+SLACK_S = (
+    30.0  # for machines on which many tests run at once; `benchmarks/online_store.py` measures the bound
+)
 
 
 @pytest.fixture
