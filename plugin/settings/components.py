@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import copy
 import dataclasses
+import functools
 import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -257,7 +258,8 @@ def _default(factory: Factory, parameter: inspect.Parameter) -> Any:
     return parameter.default
 
 
-def _attribute_docstrings(cls: type) -> dict[str, str]:
+@functools.lru_cache(maxsize=512)
+def _attribute_docstrings(cls: type) -> Mapping[str, str]:
     """Return the docstrings that stand under the fields of a class and its bases."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
