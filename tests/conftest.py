@@ -7,7 +7,10 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +59,36 @@ def feast_repository() -> Callable[[Path, str], Path]:
         return folder
 
     return write
+
+
+@contextmanager
+def _running(settings: Path) -> Iterator[int]:
+    """Serve an installation in a thread, as `explorank serve` does in a process; yield the port."""
+    import httpx
+
+    import explorank
+    from explorank.host.runner import build_server
+
+    server = build_server(explorank.load(settings), port=0, log_level="error")
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[Path], AbstractContextManager[int]]:
+    """Serve the installation of a settings file while the block lasts."""
+    return _running
 
 
 @pytest.fixture(scope="session")
