@@ -224,7 +224,7 @@ def test_a_killed_writer_leaves_whole_rows_and_nothing_older_than_it_acknowledge
         for line in writer.stdout:
             _, step, key = line.split()
             done[key] = int(step)
-            if int(step) >= 40:
+            if int(step) >= 16:
                 break
         time.sleep(0.0137)
     finally:
