@@ -32,6 +32,15 @@ entity_key_serialization_version: 3
 BUILD = Path(__file__).with_name("build_installation.py")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: workers take whole files, and none should end long after the others.
+
+    `--no-loadscope-reorder` keeps xdist from beginning with those that have the most tests.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def module_at() -> Callable[[Path], ModuleType]:
     """Load a module by path, because test folders are no packages."""
