@@ -15,6 +15,7 @@ import numpy as np
 
 from explorank import load
 from explorank.assembly import collect_components
+from explorank.hooks.exploration.compiled import warm_up
 from explorank.settings import load_settings
 
 
@@ -33,6 +34,7 @@ def ask(settings: str, requests: int, name: str, start: Any, answers: Any) -> No
 def main() -> None:
     settings, requests, *names = sys.argv[1:]
     collect_components(load_settings(settings))  # imports what a stage needs
+    warm_up()
     forking = multiprocessing.get_context("fork")
     start, answers = forking.Barrier(len(names)), forking.SimpleQueue()
     processes = [
