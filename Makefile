@@ -24,7 +24,7 @@ demo: $(READY) ## Run the main job on MovieLens-100K and leave a report
 	@$(BIN)/explorank demo
 
 test: $(READY) ## Run the test suite, in parallel (JOBS=0: in one process)
-	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile --ignore tests/benchmarks
+	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --ignore tests/benchmarks
 
 test-benchmarks: $(READY) ## Run the tests of the benchmarks: that each of them runs, and compares like with like
 	@$(TEST_ENVIRONMENT) $(BIN)/pytest -q -n $(JOBS) --dist loadfile tests/benchmarks

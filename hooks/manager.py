@@ -418,9 +418,16 @@ def _instantiate(plugin: type, name: str) -> object:
 def _blank_status(name: str, distribution: importlib.metadata.Distribution | None) -> PluginStatus:
     if distribution is None:
         return PluginStatus(name, None, None, hooks=(), state="failed")
-    return PluginStatus(name, distribution.name, distribution.version, hooks=(), state="failed")
+    return PluginStatus(name, *_identity(distribution), hooks=(), state="failed")
+
+
+@functools.lru_cache(maxsize=64)
+def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Return the name and version, for which each access reads the whole metadata again."""
+    metadata = distribution.metadata
+    return metadata["Name"], metadata["Version"]
 
 
 def _load_order(point: importlib.metadata.EntryPoint) -> tuple[bool, str]:
-    own = point.dist is not None and point.dist.name == PROJECT_NAME
+    own = point.dist is not None and _identity(point.dist)[0] == PROJECT_NAME
     return not own, point.name

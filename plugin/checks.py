@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,7 @@ from explorank.pipeline.tables import read_table
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
+from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings, resolve_component
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -55,6 +56,16 @@ class _Installed:
         self.settings = settings
         self.store = ArtefactStore(settings.folder_path / "artefacts")
         self._registry = registry
+
+    @cached_property
+    def features(self) -> FeatureAccess | None:
+        """The Feast repository; None where none is configured."""
+        return None if self.settings.features is None else feature_access(self.settings)
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The columns that the stage serves to a ranker."""
+        return served_columns(self.settings, self.features)
 
     @cached_property
     def catalogue(self) -> tuple[str, Catalogue] | None:
@@ -87,11 +98,11 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     installed = _Installed(settings, registry)
     parts: list[tuple[str, Callable[[], Iterator[CheckResult]]]] = [
         ("components", lambda: _components(settings, registry, installed)),
-        ("features", lambda: _features(settings)),
+        ("features", lambda: _features(installed)),
         ("catalogue", lambda: _catalogue(installed)),
         ("ranker", lambda: _ranker(installed)),
         ("safety", lambda: _safety(settings)),
-        ("exploration.budget", lambda: _budget(settings)),
+        ("exploration.budget", lambda: _budget(installed)),
         ("calibration", lambda: _calibration(installed)),
         ("log", lambda: _log(settings)),
     ]
@@ -114,11 +125,11 @@ def _components(settings: Settings, registry: Registry, installed: _Installed) -
     yield CheckResult("guards", "ok", ", ".join(type(guard).__name__ for guard in guards) or "none")
 
 
-def _features(settings: Settings) -> Iterator[CheckResult]:
-    if settings.features is None:
+def _features(installed: _Installed) -> Iterator[CheckResult]:
+    access = installed.features
+    if access is None:
         yield CheckResult("features", "ok", "no Feast repository configured")
         return
-    access = feature_access(settings)
     columns = len(access.item_names) + len(access.user_names)
     yield CheckResult(
         "features", "ok", f"{columns} columns from {access.item_service} and {access.user_service}"
@@ -134,37 +145,8 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         return
     version, catalogue = installed.catalogue
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
-    if settings.retrieval.by_use is not None:
-        yield (
-            CheckResult(
-                "retrieval.by_use",
-                "wrong",
-                f"{version} was built without interactions, so nothing has the same users; run `explorank build "
-                "--interactions FILE`",
-            )
-            if catalogue.by_use is None
-            else CheckResult(
-                "retrieval.by_use",
-                "ok",
-                f"{catalogue.by_use.known:,} of {len(catalogue):,} items have others of the same users",
-            )
-        )
-    if settings.retrieval.learned_embeddings is not None:
-        yield (
-            CheckResult(
-                "retrieval.learned_embeddings",
-                "wrong",
-                f"{version} was built without a space learnt from interactions, so `learned_embeddings` finds "
-                "nothing; run `explorank build --interactions FILE`",
-            )
-            if catalogue.embeddings is None
-            else CheckResult(
-                "retrieval.learned_embeddings",
-                "ok",
-                f"{catalogue.embeddings.known:,} of {len(catalogue):,} items have a place in the space of "
-                f"`{catalogue.embeddings.model.name}`",
-            )
-        )
+    yield from _modalities(settings, version, catalogue)
+    yield from _learned(settings, version, catalogue)
     tuning = catalogue.index.tuning
     if tuning is not None and not tuning.reached:
         yield CheckResult(
@@ -172,9 +154,9 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
             "warning",
             f"{tuning.recall:.3f} of the {tuning.neighbours} nearest are found, {tuning.wanted_recall:g} were wanted",
         )
-    if settings.features is None:
+    if installed.features is None:
         return
-    content = feature_access(settings).repository / "data" / "item_content.parquet"
+    content = installed.features.repository / "data" / "item_content.parquet"
     if content.exists():
         described = read_table(content)["item_id"].astype(str)
         absent = int((~catalogue.item_known(described.tolist())).sum())
@@ -182,6 +164,54 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         yield CheckResult(
             "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
         )
+
+
+def _modalities(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare what the vectors are made of with what the settings ask for."""
+    made = catalogue.made.modalities
+    wanted = {modality.feature: modality.weight for modality in settings.retrieval.modalities}
+    if wanted != made:
+        yield CheckResult(
+            "retrieval.modalities",
+            "warning",
+            f"the vectors of {version} are made of {_told(made)}, and the settings ask for {_told(wanted)}; run "
+            "`explorank build`",
+        )
+    elif wanted:
+        yield CheckResult("retrieval.modalities", "ok", f"vectors of {_told(made)}")
+
+
+def _told(modalities: Mapping[str, float]) -> str:
+    """Return what vectors are made of, in words."""
+    return " and ".join(["texts", *(f"{name} ({weight:g})" for name, weight in sorted(modalities.items()))])
+
+
+def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Look whether the catalogue has what the settings let it learn from interactions."""
+    if settings.retrieval.by_use is not None:
+        table = catalogue.by_use
+        if table is None:
+            yield CheckResult(
+                "retrieval.by_use",
+                "wrong",
+                f"{version} was built without a table of what has the same users, so `similar_by_use` finds nothing; "
+                f"run `explorank build --interactions FILE`.{catalogue.made.reason_for('by_use')}",
+            )
+        else:
+            detail = f"{table.known:,} of {len(catalogue):,} items have others of the same users"
+            yield CheckResult("retrieval.by_use", "ok", detail)
+    if settings.retrieval.learned_embeddings is not None:
+        space = catalogue.embeddings
+        if space is None:
+            yield CheckResult(
+                "retrieval.learned_embeddings",
+                "wrong",
+                f"{version} was built without a space learnt from interactions, so `learned_embeddings` finds "
+                f"nothing; run `explorank build --interactions FILE`.{catalogue.made.reason_for('learned_embeddings')}",
+            )
+        else:
+            detail = f"{space.known:,} of {len(catalogue):,} items have a place in the space of `{space.model.name}`"
+            yield CheckResult("retrieval.learned_embeddings", "ok", detail)
 
 
 def _ranker(installed: _Installed) -> Iterator[CheckResult]:
@@ -193,7 +223,7 @@ def _ranker(installed: _Installed) -> Iterator[CheckResult]:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
     version, folder, ranker = installed.ranker
-    available = served_columns(settings) | {*id_columns_of(ranker)}
+    available = installed.served | {*id_columns_of(ranker)}
     ranker.check([name for name in ranker.manifest.feature_names if name in available])
     yield CheckResult("ranker", "ok", f"{version}: {len(ranker.manifest.feature_names)} columns, all served")
     card = ModelCard.read(folder)
@@ -263,12 +293,13 @@ def _safety(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _budget(settings: Settings) -> Iterator[CheckResult]:
+def _budget(installed: _Installed) -> Iterator[CheckResult]:
     """Look whether the columns that make a candidate explorable are served, where that can be known."""
+    settings = installed.settings
     wanted = set(columns_of(settings))
     if not wanted or settings.features is None:
         return
-    available = served_columns(settings)
+    available = installed.served
     unknown = sorted(wanted - available - {"uncertainty"})
     if unknown:
         detail = f"`candidates` reads {unknown}, served by nobody but a plugin; known: {sorted(available)}"
@@ -278,7 +309,7 @@ def _budget(settings: Settings) -> Iterator[CheckResult]:
             "`uncertainty_from` asks for what the lightgbm ranker does not give: it lets nobody be explored"
         )
         yield CheckResult("exploration.budget", "wrong", detail)
-    if not unknown:
+    elif not unknown:
         yield CheckResult("exploration.budget", "ok", f"reads {sorted(wanted)}")
 
 

@@ -11,8 +11,10 @@ from explorank.assembly import Installation
 def readiness(installation: Installation) -> dict[str, str]:
     """Return what keeps the stage from answering as configured, by part; empty when it is ready.
 
-    A new artefact that was refused does not count while the last good one still serves. Nor does a stop of
-    exploration: the baseline answers, and a load balancer must not take every process out at once.
+    A new artefact that was refused does not count while the last good one still serves. Nor does what keeps
+    exploration from happening, be it a stop or a ranker that no calibration was fitted for (`unexplored_because`
+    tells): the baseline answers, and a load balancer must not take every process out at once. A calibration is
+    fitted to rewards, which only come once the stage is asked.
     """
     problems: dict[str, str] = {}
     settings = installation.settings
@@ -20,13 +22,6 @@ def readiness(installation: Installation) -> dict[str, str]:
         problems["catalogue"] = str(installation.catalogue.error or "not built; run `explorank build`")
     if settings.ranker is not None and installation.ranker.get() is None:
         problems["ranker"] = str(installation.ranker.error or "not trained; run `explorank train`")
-    if settings.exploration.warm_start:
-        calibration, ranker = installation.calibration.get(), installation.decider.versions()["ranker"]
-        if calibration is None or calibration.ranker != ranker:
-            problems["calibration"] = str(
-                installation.calibration.error
-                or "none for the ranker that serves, so that nothing explores; run `explorank calibrate`"
-            )
     for plugin in installation.manager.status():
         if plugin.state == "failed":
             problems[f"plugin {plugin.name}"] = plugin.last_error or "failed to load"
@@ -37,6 +32,25 @@ def readiness(installation: Installation) -> dict[str, str]:
     if (exposures := installation.exposures) is not None and exposures.trouble is not None:
         problems["exposures"] = exposures.trouble
     return problems
+
+
+def unexplored_because(installation: Installation) -> str:
+    """Return what keeps every request to the stage from exploring, as far as artefacts do; empty where nothing does.
+
+    Requests whose host says itself what it expects of each item need no calibration.
+    """
+    if misfit := installation.exploration_features.misfit(installation.ranker.get()):
+        return misfit
+    if not installation.settings.exploration.warm_start:
+        return ""
+    calibration, ranker = installation.calibration.get(), installation.decider.versions()["ranker"]
+    if calibration is not None and calibration.ranker == ranker:
+        return ""
+    return str(
+        installation.calibration.error
+        or "No calibration fits the ranker that serves, so that nothing explores; run `explorank calibrate` once there "
+        "are rewards."
+    )
 
 
 def status(installation: Installation) -> dict[str, Any]:
@@ -60,6 +74,6 @@ def status(installation: Installation) -> dict[str, Any]:
             )
             if watched.error is not None
         },
-        "unexplored_because": installation.exploration_features.misfit(installation.ranker.get()),
+        "unexplored_because": unexplored_because(installation),
         "plugins": [asdict(plugin) for plugin in installation.manager.status()],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -31,6 +32,7 @@ from explorank.retrieval.collaborative.neighbours import NeighbourTable
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import Progress
+from explorank.retrieval.provenance import Provenance
 
 _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
@@ -64,6 +66,8 @@ class Catalogue:
     """What identifies that model exactly; a query's vector must come from the same."""
     version: str
     """A hash of all of the above."""
+    made: Provenance
+    """What it was made of, and what had to be left out."""
     by_popularity: NDArray[np.int64]
     """(n,) rows, the most popular first; equally popular ones by row."""
     by_first_seen: NDArray[np.int64]
@@ -79,6 +83,7 @@ class Catalogue:
         version: str,
         by_use: NeighbourTable | None = None,
         embeddings: EmbeddingSpace | None = None,
+        made: Provenance | None = None,
     ) -> None:
         """Take checked arrays; use `build` or `load`."""
         self.vectors = arrays["vectors"]
@@ -89,6 +94,7 @@ class Catalogue:
         self.embeddings = embeddings
         self.encoder_name, self.encoder_fingerprint = encoder
         self.version = version
+        self.made = made or Provenance()
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
         known = np.flatnonzero(np.isfinite(self.first_seen))
         self.by_first_seen = known[np.argsort(self.first_seen[known], kind="stable")]
@@ -109,6 +115,7 @@ class Catalogue:
         embeddings: EmbeddingSpace | None = None,
         encoder_name: str = "",
         encoder_fingerprint: str = "",
+        made: Provenance | None = None,
         kind: Literal["auto"] | Kind = "auto",
         device: Literal["auto"] | Device = "auto",
         recall: float = 0.99,
@@ -156,7 +163,7 @@ class Catalogue:
         placed = None if by_use is None else by_use.in_rows_of(ids)
         told = arrays | _use_arrays(placed) | _space_arrays(embeddings)
         version = _digest(f"{index.kind} {index.effort}\0{encoder_name}\0{encoder_fingerprint}", told)
-        return cls(arrays, index, encoder, version, placed, embeddings)
+        return cls(arrays, index, encoder, version, placed, embeddings, made)
 
     def with_facts(
         self,
@@ -175,10 +182,9 @@ class Catalogue:
         placed = None if by_use is None else by_use.in_rows_of(self.item_ids)
         _check_rows(embeddings, self.item_ids)
         told = {"popularity": arrays["popularity"]} | _use_arrays(placed) | _space_arrays(embeddings)
+        version = _digest(f"{self.version} with", told)
         encoder = (self.encoder_name, self.encoder_fingerprint)
-        return Catalogue(
-            arrays, self.index, encoder, _digest(f"{self.version} with", told), placed, embeddings
-        )
+        return Catalogue(arrays, self.index, encoder, version, placed, embeddings, self.made)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -261,6 +267,7 @@ class Catalogue:
             "encoder_fingerprint": self.encoder_fingerprint,
             "by_use": self.by_use is not None,
             "learned_embeddings": self.embeddings is not None,
+            "made": asdict(self.made),
         }
         write_manifest(folder / _MANIFEST, facts, files)
 
@@ -306,6 +313,7 @@ class Catalogue:
             facts["version"],
             by_use,
             embeddings,
+            Provenance(**facts.get("made", {})),
         )
         map_pages(folder)
         return catalogue

@@ -136,8 +136,8 @@ class SimilarByUse:
         if catalogue.by_use is None:
             raise NeighboursUnknown(
                 f"{self.name} asks for items that have the same users, and catalogue {catalogue.version} was built "
-                "without interactions, so it finds nothing. Set `retrieval.by_use` and run `explorank build "
-                "--interactions FILE`."
+                "without a table of them, so it finds nothing. Set `retrieval.by_use` and run `explorank build "
+                f"--interactions FILE`.{catalogue.made.reason_for('by_use')}"
             )
         history = query.history[-self.history :] if query.similar_to is None else (query.similar_to,)
         return catalogue.by_use.best(catalogue.rows(history), k, catalogue.rows(query.exclude))
@@ -175,7 +175,7 @@ class LearnedEmbeddings:
             raise EmbeddingsUnknown(
                 f"{self.name} asks for a space learnt from interactions, and catalogue {catalogue.version} was built "
                 "without one, so it finds nothing. Set `retrieval.learned_embeddings` and run `explorank build "
-                "--interactions FILE`."
+                f"--interactions FILE`.{catalogue.made.reason_for('learned_embeddings')}"
             )
         exclude = catalogue.rows(query.exclude)
         if query.similar_to is not None:

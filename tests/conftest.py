@@ -6,7 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +21,24 @@ from hypothesis import settings
 settings.register_profile("explorank", derandomize=True, database=None, deadline=None)
 settings.load_profile("explorank")
 
+FEATURE_STORE = """\
+project: shop
+provider: local
+registry: registry.db
+online_store: {type: sqlite, path: online.db}
+offline_store: {type: duckdb}
+entity_key_serialization_version: 3
+"""
 BUILD = Path(__file__).with_name("build_installation.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests: workers take whole files, and none should end long after the others.
+
+    `--no-loadscope-reorder` keeps xdist from beginning with those that have the most tests.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +55,49 @@ def module_at() -> Callable[[Path], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def feast_repository() -> Callable[[Path, str], Path]:
+    """Write somebody's own Feast repository into a folder, which is made; nothing is applied yet."""
+
+    def write(folder: Path, definitions: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        (folder / "feature_store.yaml").write_text(FEATURE_STORE, encoding="utf-8")
+        (folder / "definitions.py").write_text(textwrap.dedent(definitions), encoding="utf-8")
+        return folder
+
+    return write
+
+
+@contextmanager
+def _running(settings: Path) -> Iterator[int]:
+    """Serve an installation in a thread, as `explorank serve` does in a process; yield the port."""
+    import httpx
+
+    import explorank
+    from explorank.host.runner import build_server
+
+    server = build_server(explorank.load(settings), port=0, log_level="error")
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def running() -> Callable[[Path], AbstractContextManager[int]]:
+    """Serve the installation of a settings file while the block lasts."""
+    return _running
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,8 @@ def serve(
     stage = load(settings)
     for part, problem in stage.readiness().items():
         errors.print(f"[yellow]not ready[/yellow] {escape(part)}: {escape(problem)}")
+    if unexplored := stage.status()["unexplored_because"]:
+        errors.print(f"[yellow]not exploring[/yellow] {escape(unexplored)}")
     serve_app(app_of(settings, stage), address, listening)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
-from explorank.errors import DataError
+from explorank.errors import DamagedArtefact, DataError
 from explorank.pipeline.by_use import table_by_use
 from explorank.pipeline.embeddings import fit_embeddings, sampled_histories
 from explorank.pipeline.encoders import configured_encoder
@@ -24,8 +24,9 @@ from explorank.pipeline.modalities import JoinedEncoder, modalities_of
 from explorank.pipeline.tables import read_table
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
 from explorank.retrieval.catalogue import VECTORS_FILE
-from explorank.retrieval.collaborative import EmbeddingSpace
+from explorank.retrieval.collaborative import EmbeddingSpace, NeighbourTable
 from explorank.retrieval.features.tables import text_ids
+from explorank.retrieval.provenance import Provenance
 from explorank.settings import Settings
 
 
@@ -53,8 +54,8 @@ def build_catalogue(
     settings'. `progress` counts the texts and then the passes of what is learnt, `begins` is told each step after the
     texts. Needs the extra `train`.
 
-    Raises `DataError` where nothing names interactions that are asked for, and where they are too few; for
-    `learned_embeddings` only once the catalogue is published without them.
+    Raises `DataError` where nothing names interactions that are asked for; and where they are too few for `by_use` or
+    `learned_embeddings`, once the catalogue is published without it.
     """
     table = item_table(settings, items, until)
     item_ids = table["item_id"].to_numpy(np.str_)
@@ -62,13 +63,23 @@ def build_catalogue(
     modalities = modalities_of(settings, item_ids, items, until=until)
     events = events_of_learners(settings, interactions, until)
     wanted = settings.retrieval
-    by_use = None if wanted.by_use is None else table_by_use(wanted.by_use, events["by_use"], item_ids)
+    store = ArtefactStore(settings.folder_path / "artefacts")
     encoder = JoinedEncoder(configured_encoder(settings), modalities)
+    former = _current_catalogue(store) if modalities else None
     index = settings.retrieval.index
     reached = index.recall if recall is None else recall
     seconds = index.tune_s if tune_s is None else tune_s
     built: list[Catalogue] = []
-    failed: list[Exception] = []
+    left_out: dict[str, str] = {}
+
+    def users_shared() -> NeighbourTable | None:
+        if wanted.by_use is None:
+            return None
+        try:
+            return table_by_use(wanted.by_use, events["by_use"], item_ids)
+        except (DataError, RetrievalError) as error:
+            left_out["by_use"] = str(error)
+            return None
 
     def learned(vectors: NDArray[np.float32]) -> EmbeddingSpace | None:
         if wanted.learned_embeddings is None:
@@ -87,7 +98,7 @@ def build_catalogue(
                 progress=begins,
             )
         except (DataError, RetrievalError) as error:
-            failed.append(error)
+            left_out["learned_embeddings"] = str(error)
             return None
 
     def write(folder: Path) -> None:
@@ -102,10 +113,13 @@ def build_catalogue(
             vectors,
             popularity=table["popularity"].to_numpy(),
             first_seen=table["first_seen"].to_numpy(),
-            by_use=by_use,
+            by_use=users_shared(),
             embeddings=learned(vectors),
             encoder_name=encoder.name,
-            encoder_fingerprint=encoder.fingerprint,
+            encoder_fingerprint=encoder.fingerprint(item_ids, former),
+            made=Provenance(
+                modalities={modality.feature: modality.weight for modality in modalities}, left_out=left_out
+            ),
             kind=index.kind,
             device=index.device,
             recall=reached,
@@ -118,13 +132,23 @@ def build_catalogue(
         catalogue.save(folder)
         built.append(catalogue)
 
-    version = ArtefactStore(settings.folder_path / "artefacts").publish(CATALOGUE, write)
-    if failed:
+    version = store.publish(CATALOGUE, write)
+    if left_out:
+        missing = " and ".join(f"`{part}`" for part in left_out)
         raise DataError(
-            f"Catalogue {version} is published without `learned_embeddings`, which find nothing until it has them: "
-            f"{failed[0]}"
-        ) from failed[0]
+            f"Catalogue {version} is published without {missing}, so that nothing is found by it: "
+            + " ".join(left_out.values())
+        )
     return version, built[0]
+
+
+def _current_catalogue(store: ArtefactStore) -> Catalogue | None:
+    """Return the catalogue that serves, to compare with; None where there is none, or it is damaged."""
+    try:
+        current = store.current(CATALOGUE)
+        return None if current is None else Catalogue.load(current[1], device="cpu")
+    except (DamagedArtefact, RetrievalError):
+        return None
 
 
 def item_table(settings: Settings, items: Path | None, until: datetime | None = None) -> pd.DataFrame:

@@ -30,11 +30,14 @@ def feature_access(settings: Settings) -> FeatureAccess:
     )
 
 
-def served_columns(settings: Settings) -> frozenset[str]:
-    """Return the columns that the stage serves to a ranker; raise `DataError` for crosses that cannot be made."""
+def served_columns(settings: Settings, access: FeatureAccess | None = None) -> frozenset[str]:
+    """Return the columns that the stage serves to a ranker; raise `DataError` for crosses that cannot be made.
+
+    `access` spares opening the configured Feast repository once more.
+    """
     served = {*similarity_columns(settings)}
     if settings.features is not None:
-        access = feature_access(settings)
+        access = access or feature_access(settings)
         served |= {*access.item_names, *access.user_names}
         crosses = Crosses.of(settings)
         crosses.check(sorted(served))

@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from explorank.errors import DataError
 from explorank.pipeline.features import feature_access
-from explorank.retrieval import Encoder
+from explorank.retrieval import Catalogue, Encoder
 from explorank.retrieval.encoding import concatenate
 from explorank.settings import ModalitySettings, Settings
 
 _ROWS_AT_ONCE: Final = 16_384
+_COMPARED: Final = 1_000
+"""Items whose vectors are compared with the former ones; the median over them is sure."""
+_SAME: Final = 0.99
+"""The cosine of two vectors of one model for one thing: what computes it may differ, and round."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,7 +44,7 @@ class Modality:
     places: NDArray[np.int64]
     """(n,) each item's row of `vectors`; -1 where nothing is known."""
 
-    def rows(self, these: slice) -> NDArray[np.float32]:
+    def rows(self, these: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of some items, zeros where nothing is known."""
         places = self.places[these]
         found = self.vectors[places]
@@ -63,18 +67,45 @@ class JoinedEncoder:
             f" + {modality.feature} ({modality.weight:g})" for modality in self._modalities
         )
 
-    @property
-    def fingerprint(self) -> str:
-        """What identifies the space: the encoder's fingerprint, and each modality's name, weight and width.
+    def fingerprint(self, item_ids: NDArray[np.str_], former: Catalogue | None = None) -> str:
+        """Return what identifies the space of a catalogue of `item_ids` (n,), whose rows the modalities are in.
 
-        The values are not in it, or every new item would make another space.
+        It is made of the encoder's fingerprint and each modality's name, weight, width and values: a model of images
+        that took another's place under the same name makes another space. New items bring new values and do not, so
+        where most items that `former` has too have the vectors that they have there, its fingerprint holds.
         """
         if not self._modalities:
             return self._encoder.fingerprint
         joined = [
             (modality.feature, modality.weight, modality.vectors.shape[1]) for modality in self._modalities
         ]
-        return hashlib.sha256(json.dumps([self._encoder.fingerprint, joined]).encode()).hexdigest()
+        facts = hashlib.sha256(json.dumps([self._encoder.fingerprint, joined]).encode()).hexdigest()
+        if former is not None and former.encoder_fingerprint.startswith(f"{facts}-"):
+            rows = former.rows(item_ids)
+            if self._are_as_in(former, rows):
+                return former.encoder_fingerprint
+        values = hashlib.sha256()
+        for modality in self._modalities:
+            values.update(modality.places.tobytes())
+            if modality.vectors.size:  # an empty array has no buffer to read
+                values.update(np.ascontiguousarray(modality.vectors).data)
+        return f"{facts}-{values.hexdigest()[:16]}"
+
+    def _are_as_in(self, former: Catalogue, rows: NDArray[np.int64]) -> bool:
+        """Return whether most items have the vectors that they have in `former`, in `rows` (n,) of it; -1 is absent."""
+        shared = np.flatnonzero(rows >= 0)
+        shared = shared[:: max(1, len(shared) // _COMPARED)]
+        start = former.vectors.shape[1] - sum(modality.vectors.shape[1] for modality in self._modalities)
+        for modality in self._modalities:
+            end = start + modality.vectors.shape[1]
+            there, here = former.vectors[rows[shared], start:end], modality.rows(shared)
+            lengths = np.linalg.norm(there, axis=1) * np.linalg.norm(here, axis=1)
+            known = lengths > 0
+            cosines = np.einsum("ij,ij->i", there, here)[known] / lengths[known]
+            if not known.any() or np.median(cosines) < _SAME:
+                return False
+            start = end
+        return True
 
     def encode(
         self,

@@ -13,10 +13,11 @@ import inspect
 import itertools
 import textwrap
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from pydantic import SecretStr, TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -257,8 +258,19 @@ def _default(factory: Factory, parameter: inspect.Parameter) -> Any:
     return parameter.default
 
 
-def _attribute_docstrings(cls: type) -> dict[str, str]:
+_described: Final[WeakKeyDictionary[type, Mapping[str, str]]] = WeakKeyDictionary()
+"""What was read of each class: sources are parsed for it, and a stage asks for some classes each time it is opened."""
+
+
+def _attribute_docstrings(cls: type) -> Mapping[str, str]:
     """Return the docstrings that stand under the fields of a class and its bases."""
+    described = _described.get(cls)
+    if described is None:
+        _described[cls] = described = _read_docstrings(cls)
+    return described
+
+
+def _read_docstrings(cls: type) -> dict[str, str]:
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         try:

@@ -14,17 +14,15 @@ import runpy
 import shlex
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import httpx
 import pytest
-import uvicorn
 import yaml
+
+Running: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[int]]
 
 ROOT = Path(__file__).parents[2]
 PORT = "8080"
@@ -61,8 +59,9 @@ def blocks_of(page: Path) -> list[Block]:
 class Reader:
     """Somebody who works through a page in the current folder."""
 
-    def __init__(self, page: Path) -> None:
+    def __init__(self, page: Path, running: Running) -> None:
         self.page = page
+        self._running = running
         self.namespace: dict[str, Any] = {"__name__": "__page__"}
         self.ran: list[str] = []
         """The languages of the blocks that were run."""
@@ -130,33 +129,11 @@ class Reader:
         self.namespace["answer"] = done.stdout
 
     def _serve(self) -> None:
-        import explorank
-        from explorank.host.runner import build_server
-
-        stage = explorank.load("explorank.yaml")
-        self._port = self._servers.enter_context(running(build_server(stage, port=0, log_level="error")))
-
-
-@contextlib.contextmanager
-def running(server: uvicorn.Server) -> Iterator[int]:
-    """Run the server in a thread; yield its port."""
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        deadline = time.monotonic() + 30
-        while not server.started:
-            assert time.monotonic() < deadline, "the server did not start"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join()
+        self._port = self._servers.enter_context(self._running(Path("explorank.yaml")))
 
 
 @pytest.fixture
-def work_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+def work_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: Running) -> Iterator[Any]:
     """Work through a page of the repository in a folder; return the reader."""
     before = set(sys.modules)
 
@@ -164,7 +141,7 @@ def work_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[An
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        reader = Reader(ROOT / page)
+        reader = Reader(ROOT / page, running)
         reader.work_through()
         return reader
 

@@ -1,6 +1,7 @@
 """Somebody's own Feast repository, with names of its own, carries the whole path as the README says."""
 
 import textwrap
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,15 +41,6 @@ DEFINITIONS = """
     what_is_sold = FeatureService(name="what_is_sold", features=[books])
 """
 
-CONFIGURATION = """
-    project: shop
-    provider: local
-    registry: registry.db
-    online_store: {type: sqlite, path: online.db}
-    offline_store: {type: duckdb}
-    entity_key_serialization_version: 3
-"""
-
 SETTINGS = """
     version: 1
     features:
@@ -66,12 +58,9 @@ SETTINGS = """
 
 
 @pytest.fixture
-def theirs(installation: Path) -> Path:
+def theirs(installation: Path, feast_repository: Callable[[Path, str], Path]) -> Path:
     """The prepared folder with another repository and other settings; nothing built for them yet."""
-    repository = installation / "their_repository"
-    repository.mkdir()
-    (repository / "feature_store.yaml").write_text(textwrap.dedent(CONFIGURATION))
-    (repository / "definitions.py").write_text(textwrap.dedent(DEFINITIONS))
+    repository = feast_repository(installation / "their_repository", DEFINITIONS)
     known_from = pd.Timestamp("2025-12-01", tz="UTC").as_unit("us")
     items, users = (pd.read_parquet(installation / f"{name}.parquet") for name in ("items", "users"))
     sold = pd.read_parquet(installation / "interactions.parquet")["item_id"].value_counts()

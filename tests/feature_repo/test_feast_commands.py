@@ -69,14 +69,14 @@ def feast(folder: Path, *arguments: str) -> None:
 
 
 def await_health(client: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    for _ in range(3_000):
         assert process.poll() is None, log.read_text()
         try:
             if client.get("/health").status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             time.sleep(0.1)
-    pytest.fail(f"feast serve did not answer within a minute: {log.read_text()}")
+    pytest.fail(f"feast serve did not answer within five minutes: {log.read_text()}")
 
 
 def ask(client: httpx.Client, service: str, **entities: list[str]) -> dict[str, list[object]]:

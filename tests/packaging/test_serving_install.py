@@ -59,7 +59,7 @@ def host(serving_environment, shipped: Path) -> Iterator[httpx.Client]:
         )
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            deadline = time.monotonic() + 90
+            deadline = time.monotonic() + 300
             while not _ready(client):
                 assert server.poll() is None, said.read_text()
                 assert time.monotonic() < deadline, said.read_text()

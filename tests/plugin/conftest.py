@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 import yaml
 
-from explorank import Stage, load
+from explorank import Decision, Stage, load
+from explorank.artefacts import ArtefactStore
+from explorank.checks import run_checks
+from explorank.retrieval import Catalogue
 from explorank.settings import parse_settings
 
 OpenStage: TypeAlias = Callable[..., Stage]
+OpenSearch: TypeAlias = Callable[[str, "dict[str, Any]", Catalogue], "Search"]
 
 # The learner steps when a test says so, or when a reward wakes it.
 EXPLORE_ONLY: dict[str, Any] = {
@@ -57,5 +62,58 @@ def open_books(installation: Path) -> Iterator[OpenStage]:
             base = merged(written, {"feedback": {"learn_every_s": 3600.0}})
             settings = parse_settings(merged(base, changes or {}), installation)
             return stages.enter_context(load(settings, plugins=plugins))
+
+        yield open_
+
+
+@dataclass(frozen=True)
+class Search:
+    """A stage that shows what one retriever finds in what a catalogue has learnt from interactions."""
+
+    stage: Stage
+    learnt: str
+    """The section of `retrieval` that asks for it."""
+
+    @property
+    def store(self) -> ArtefactStore:
+        """Where catalogues are published."""
+        return self.stage.installation.artefacts
+
+    def rank(self, *history: str, **request: Any) -> Decision:
+        """Return what a visitor with this history is shown."""
+        return self.stage.rank(context={"history": history}, slots=8, **request)
+
+    def publish(self, catalogue: Catalogue, damaged: str | None = None) -> None:
+        """Let the stage look at a newer catalogue, of which one file may have lost its last byte."""
+        version = self.store.publish("catalogue", catalogue.save, promote=False)
+        if damaged is not None:
+            file = self.store.pointer("catalogue").parent / version / damaged
+            file.write_bytes(file.read_bytes()[:-1])
+        self.store.set_current("catalogue", version)  # not before, or the stage may see it whole
+        self.stage.installation.refresh()
+
+    def checked(self) -> tuple[str, str]:
+        """Return what `explorank check` says of what was learnt."""
+        found = run_checks(self.stage.installation.settings)
+        return next((one.verdict, one.detail) for one in found if one.name == f"retrieval.{self.learnt}")
+
+
+@pytest.fixture
+def open_search(tmp_path: Path) -> Iterator[OpenSearch]:
+    """Open a stage with one retriever on a catalogue; closed after the test."""
+    with ExitStack() as stages:
+
+        def open_(learnt: str, retriever: dict[str, Any], catalogue: Catalogue) -> Search:
+            settings = parse_settings(
+                {
+                    "version": 1,
+                    "ranker": None,
+                    "retrieval": {learnt: {"log": True}, "retrievers": [retriever]},
+                    "exploration": {"mode": "off", "policy": {"use": "uniform"}},
+                },
+                tmp_path,
+            )
+            ArtefactStore(settings.folder_path / "artefacts").publish("catalogue", catalogue.save)
+            return Search(stages.enter_context(load(settings)), learnt)
 
         yield open_

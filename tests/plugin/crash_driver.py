@@ -12,6 +12,7 @@ import numpy as np
 
 from explorank import load
 from explorank.assembly import collect_components
+from explorank.hooks.exploration.compiled import warm_up
 from explorank.settings import load_settings
 
 ITEMS = [f"i{number}" for number in range(12)]
@@ -36,6 +37,7 @@ def work(config: str) -> None:
 
 
 collect_components(load_settings(sys.argv[1]))  # imports what a stage needs
+warm_up()
 for _ in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -15,12 +15,13 @@ from explorank.checks import run_checks
 from explorank.hooks.exploration import Calibration
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
+from explorank.retrieval.features import feast_access
 from explorank.settings import parse_settings
 
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a ranker and a catalogue were read."""
+    """How often a ranker and a catalogue were read, and a Feast repository opened."""
     counted: Counter[str] = Counter()
     for loaded in (LightGBMRanker, Catalogue):
         real = loaded.load
@@ -30,12 +31,24 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
             return real(*given, **options)
 
         monkeypatch.setattr(loaded, "load", load)
+    real_open = feast_access.open_store
+
+    def open_store(repository: Path) -> Any:
+        counted["Feast repository"] += 1
+        return real_open(repository)
+
+    monkeypatch.setattr(feast_access, "open_store", open_store)
     return counted
 
 
 def test_each_part_is_loaded_once(installation: Path, loads: Counter[str]) -> None:
     written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
-    written["exploration"] = {"warm_start": True, "features": ["score"], "policy": {"use": "linear_thompson"}}
+    written["exploration"] = {
+        "warm_start": True,
+        "features": ["score"],
+        "policy": {"use": "linear_thompson"},
+        "budget": {"candidates": [{"uncertainty_from": 0.1}]},
+    }
     settings = parse_settings(written, installation)
     store = ArtefactStore(settings.folder_path / "artefacts")
     store.publish(CALIBRATION, Calibration([-2.0, 2.0], [0.0, 1.0], ranker="another").save)
@@ -44,7 +57,8 @@ def test_each_part_is_loaded_once(installation: Path, loads: Counter[str]) -> No
 
     assert found["catalogue"] == found["ranker"] == "ok"
     assert found["calibration"] == "warning"  # which needs the ranker, too
-    assert loads == {"LightGBMRanker": 1, "Catalogue": 1}
+    assert found["exploration.budget"] == "wrong"  # which reads the served columns, as the ranker does
+    assert loads == {"LightGBMRanker": 1, "Catalogue": 1, "Feast repository": 1}
 
 
 def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Path) -> None:

@@ -78,6 +78,7 @@ def run_and_kill(
     assert killed
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_and_repeats_nothing(tmp_path: Path, driver: subprocess.Popen[str]) -> None:
     random = np.random.default_rng(9)
     acknowledged: Counter[str] = Counter()

@@ -67,7 +67,8 @@ def test_nothing_explores_before_there_is_a_map(open_stage: OpenStage) -> None:
     assert decision.methods == ("score",) * 3
     assert decision.propensity_known
     assert "explorank calibrate" in decision.fallbacks[0].reason
-    assert "explorank calibrate" in stage.readiness()["calibration"]
+    assert "explorank calibrate" in stage.status()["unexplored_because"]
+    assert stage.readiness() == {}  # the baseline answers, and without answers no rewards to fit a map to
     assert decision.versions["calibration"] == ""
 
 
@@ -83,7 +84,7 @@ def test_too_few_rewards_are_no_map(open_stage: OpenStage) -> None:
 
 def test_the_map_is_fitted_taken_up_and_logged(warm: Stage) -> None:
     """900 rewards: a bin of the map has a standard error of some 0.05; 0.2 are 4 of them."""
-    assert "calibration" not in warm.readiness()
+    assert warm.status()["unexplored_because"] == ""
     calibration = warm.installation.calibration.get()
     assert calibration is not None
     shown = SCORES[4:]
@@ -141,7 +142,8 @@ def test_the_map_of_another_ranker_is_not_used(warm: Stage) -> None:
     publish(warm, Calibration([-2.0, 2.0], [0.0, 1.0], ranker="another"))
     decision = warm.explore(ITEMS, SCORES, slots=3)
     assert decision.methods == ("score",) * 3
-    assert "calibration" in warm.readiness()
+    assert "explorank calibrate" in warm.status()["unexplored_because"]
+    assert warm.readiness() == {}
 
 
 def test_check_says_whether_there_is_a_map(warm: Stage) -> None:

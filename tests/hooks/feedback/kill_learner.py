@@ -1,4 +1,7 @@
-"""Fork a learner, kill it, again and again; print how far it was at each death."""
+"""Let learners die at chosen SQL statements, one after the other; print how far each was at its death.
+
+Dying at a statement, rather than after a time, falls within transactions and between them on any machine.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import random
 import signal
 import sys
-import time
+from itertools import count
 
 import explorank.hooks.feedback.learner as learner_module
 from explorank.hooks.exploration import LinearThompson
@@ -17,7 +20,7 @@ from explorank.hooks.feedback import Learner
 def main() -> None:
     folder, state_path, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
     learner_module._EVENTS_PER_TRANSACTION = 8  # many transactions, so that kills fall within and between
-    chance = random.Random(21)  # noqa: S311 - moments to kill at, not secrets
+    chance = random.Random(21)  # noqa: S311 - statements to die at, not secrets
 
     def make() -> Learner:
         return Learner(
@@ -30,14 +33,17 @@ def main() -> None:
 
     progress = []
     for _ in range(rounds):
+        left = count(chance.randrange(60, 1_000), -1)
         child = os.fork()
         if child == 0:
             learner = make()
+            assert learner._checkpoint is not None
+            learner._checkpoint.store._connection.set_trace_callback(
+                lambda _, left=left: os.kill(os.getpid(), signal.SIGKILL) if next(left) == 0 else None
+            )
             for now in range(1000, 100_000, 40):
                 learner.step(float(now))
             os._exit(0)
-        time.sleep(chance.uniform(0.0, 0.08))
-        os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         reader = make()
         read = sum(reader._checkpoint.cursors().values())

@@ -420,7 +420,9 @@ def test_a_lock_that_is_not_let_go_costs_the_patience_and_no_more(
         for _ in range(3):
             with pytest.raises(LogUnavailable, match="locked"):
                 ledger.spend(ANN, NOON, 1, 3)
-        assert time.perf_counter() - begin < 0.3  # nor does anybody else for a while
+        assert (
+            time.perf_counter() - begin < 0.8
+        )  # nor does anybody else for a while; each of them would 0.3 s
         holder.execute("ROLLBACK")
     assert ledger.spend(ANN, NOON, 9, 3) == 2
 

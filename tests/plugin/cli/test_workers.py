@@ -61,7 +61,7 @@ class Server:
         return found
 
     def until(self, condition: Callable[[], object]) -> None:
-        give_up_at = time.monotonic() + 60
+        give_up_at = time.monotonic() + 300
         while not condition():
             assert self.process.poll() is None, "".join(self.said)
             assert time.monotonic() < give_up_at, "".join(self.said)
@@ -75,7 +75,7 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=300)
         self._reader.join()
         return code
 
@@ -157,7 +157,7 @@ def test_workers_that_cannot_start_end_the_parent_with_the_reason(folder: Path) 
     (folder / "explorank.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     server = Server(folder, "--workers", "2")
     try:
-        assert server.process.wait(timeout=60) != 0
+        assert server.process.wait(timeout=300) != 0
     finally:
         server.end()
     said = "".join(server.said)

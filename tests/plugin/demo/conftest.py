@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorank import cli
+from explorank.cli import console
+
 Tables: TypeAlias = dict[str, pd.DataFrame]
 RunDemo: TypeAlias = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -64,23 +67,52 @@ def shop() -> Tables:
     return {"interactions": pd.concat(events, ignore_index=True), "items": goods, "users": people}
 
 
-@pytest.fixture(scope="session")
-def run_demo() -> RunDemo:
-    """Write tables into `folder`, as CSV or parquet, and run the demo on them there."""
+def demo_of(folder: Path, tables: Tables, suffix: str) -> list[str]:
+    """Write tables into `folder`, as CSV or parquet, and return the command that runs the demo on them there."""
+    named: list[str] = []
+    for name, table in tables.items():
+        path = folder / f"{name}{suffix}"
+        if suffix == ".csv":
+            table.to_csv(path, index=False)
+        else:
+            table.to_parquet(path)
+        named += [f"--{name}", path.name]
+    return ["demo", *named, "--seeds", "2"]
+
+
+@pytest.fixture
+def demo_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunDemo:
+    """Run the demo as `run_demo` does, in this process, which has imported already what it takes."""
 
     def run(
         folder: Path, tables: Tables, *options: str, suffix: str = ".parquet"
     ) -> subprocess.CompletedProcess[str]:
-        named: list[str] = []
-        for name, table in tables.items():
-            path = folder / f"{name}{suffix}"
-            if suffix == ".csv":
-                table.to_csv(path, index=False)
-            else:
-                table.to_parquet(path)
-            named += [f"--{name}", path.name]
+        command = demo_of(folder, tables, suffix)
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(sys, "argv", [str(EXPLORANK), *command, *options])
+        for screen in (console.output, console.errors):
+            monkeypatch.setattr(screen, "width", 80)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = 0 if end.code is None else int(end.code)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(command, code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_demo() -> RunDemo:
+    """Write tables into `folder`, as CSV or parquet, and run the demo on them there, in a process of its own."""
+
+    def run(
+        folder: Path, tables: Tables, *options: str, suffix: str = ".parquet"
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [EXPLORANK, "demo", *named, "--seeds", "2", *options],
+            [EXPLORANK, *demo_of(folder, tables, suffix), *options],
             cwd=folder,
             capture_output=True,
             text=True,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import socket
+import shutil
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -170,44 +169,22 @@ def printed_commands(told: str) -> list[str]:
     return [line.strip() for line in told.partition("ask it from another terminal:\n")[2].splitlines()]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: str, folder: Path, port: int) -> Iterator[None]:
-    with (folder / "serve.log").open("w") as log:
-        server = subprocess.Popen(shlex.split(command), cwd=folder, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            assert server.poll() is None, (folder / "serve.log").read_text()
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.1)
-        yield
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 def shell(command: str, folder: Path) -> Any:
     """Run a printed command as a shell does and return the JSON it answered with."""
     done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
-def test_the_printed_commands_work(place: Path, told: str) -> None:
+def test_the_printed_commands_work(
+    place: Path, told: str, running: Callable[[Path], AbstractContextManager[int]]
+) -> None:
     serve, rank, reward = printed_commands(told)
     assert ":8080/" in rank
-    port = free_port()
+    program, *arguments, settings = shlex.split(serve)
+    assert shutil.which(program) is not None
+    assert arguments == ["serve", "--config"]
 
-    with running(f"{serve} --port {port}", place, port):
+    with running(place / settings) as port:
         decision = shell(rank.replace(":8080/", f":{port}/"), place)
         answer = shell(
             reward.replace(":8080/", f":{port}/").replace("DECISION_ID", decision["decision_id"]), place
@@ -222,7 +199,7 @@ def test_the_printed_commands_work(place: Path, told: str) -> None:
 # ---- the folder -----------------------------------------------------------------------------------------
 
 
-def test_running_again_on_sparse_tables_as_csv(place: Path, told: str, shop, run_demo) -> None:
+def test_running_again_on_sparse_tables_as_csv(place: Path, told: str, shop, demo_here) -> None:
     """No users, no values, times to come, an endless price, and titles that are missing."""
     assert told
     events = shop["interactions"].drop(columns="value")
@@ -232,28 +209,28 @@ def test_running_again_on_sparse_tables_as_csv(place: Path, told: str, shop, run
         "items": goods.assign(title=goods["title"].where(goods.index > 30)),
     }
 
-    done = run_demo(place, fewer, suffix=".csv")
+    done = demo_here(place, fewer, suffix=".csv")
 
     assert (done.returncode, done.stderr) == (0, "")
     assert load_settings(place / "demo" / "explorank.yaml").features.positive_from == 1.0
     assert Page((place / "demo" / "report.html").read_text(encoding="utf-8")).headings == SECTIONS
 
 
-def test_a_folder_with_other_files_is_refused(tmp_path: Path, shop, run_demo) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, shop, demo_here) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "thesis.txt").write_text("mine")
 
-    done = run_demo(tmp_path, shop)
+    done = demo_here(tmp_path, shop)
 
     assert done.returncode == 1
     assert "demo holds other files, which the demo would overwrite" in done.stderr
     assert [path.name for path in (tmp_path / "demo").iterdir()] == ["thesis.txt"]
 
 
-def test_a_file_is_no_folder(tmp_path: Path, shop, run_demo) -> None:
+def test_a_file_is_no_folder(tmp_path: Path, shop, demo_here) -> None:
     (tmp_path / "report").write_text("mine")
 
-    done = run_demo(tmp_path, shop, "--folder", "report")
+    done = demo_here(tmp_path, shop, "--folder", "report")
 
     assert done.returncode == 1
     assert "report is a file" in done.stderr
@@ -262,8 +239,8 @@ def test_a_file_is_no_folder(tmp_path: Path, shop, run_demo) -> None:
 # ---- awkward data: a sentence, never a traceback --------------------------------------------------------
 
 
-def test_interactions_need_items(tmp_path: Path, shop, run_demo) -> None:
-    done = run_demo(tmp_path, {"interactions": shop["interactions"]})
+def test_interactions_need_items(tmp_path: Path, shop, demo_here) -> None:
+    done = demo_here(tmp_path, {"interactions": shop["interactions"]})
 
     assert done.returncode == 1
     assert "needs both --interactions and --items" in done.stderr

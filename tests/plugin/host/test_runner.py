@@ -138,7 +138,7 @@ serve(stage, port=int(port), log_level="error")
 
 
 def wait_until_listening(port):
-    for _ in range(600):
+    for _ in range(6_000):
         with socket.socket() as attempt:
             if attempt.connect_ex(("127.0.0.1", port)) == 0:
                 return

@@ -145,6 +145,7 @@ def test_what_cannot_be_trained_is_told(
 # ---- runs that are cut off ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_as_it_would_have(
     installation: Path, linear: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

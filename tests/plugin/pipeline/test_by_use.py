@@ -296,10 +296,6 @@ def test_what_is_missing_is_named_with_the_way_out(written: Settings, installati
         build_catalogue(with_by_use(written))
     with pytest.raises(DataError, match=r"none.parquet could not be read"):
         build_catalogue(with_by_use(written, interactions="none.parquet"))
-    with pytest.raises(DataError, match=r"No user liked two items of the catalogue \(1 liked"):
-        build_catalogue(with_by_use(written), interactions=events[events["value"] >= 4.0].head(1))
-    with pytest.raises(DataError, match=r"No user liked two items of the catalogue \(0 liked"):
-        build_catalogue(with_by_use(written, log=True))
     with pytest.raises(DataError, match="would be read for nothing"):
         build_catalogue(written, interactions=events)
     with pytest.raises(SettingsError, match=r"Set `retrieval\.by_use: \{interactions: FILE\}`"):

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from explorank import load
 from explorank.artefacts import ArtefactStore
+from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.embeddings import fit_embeddings, sampled_histories
@@ -153,20 +155,40 @@ def test_a_build_learns_from_what_was_liked_until_then(written: Settings, instal
     assert catalogue.by_use is not None
 
 
-def test_too_little_costs_the_catalogue_nothing_but_the_space(written: Settings, installation: Path) -> None:
-    store = ArtefactStore(written.folder_path / "artefacts")
+@pytest.mark.parametrize("part", ["by_use", "learned_embeddings"])
+def test_too_little_costs_the_catalogue_nothing_but_what_is_learnt(
+    written: Settings, installation: Path, part: str
+) -> None:
+    plain = written.model_dump(mode="json", include={"version", "features", "ranker"})
+    settings = parse_settings({**plain, "retrieval": {part: {"log": True}}}, written.path("."))
+    store = ArtefactStore(settings.folder_path / "artefacts")
     before = store.current("catalogue")
     events = past_interactions(pd.read_parquet(installation / "interactions.parquet"))
 
     with pytest.raises(
-        DataError, match=r"Catalogue \S+ is published without .* No user liked two items"
+        DataError, match=rf"Catalogue \S+ is published without `{part}`.* No user liked two items"
     ) as told:
-        build_catalogue(learning(written), interactions=events[events["value"] >= 4.0].head(1))
+        build_catalogue(settings, interactions=events[events["value"] >= 4.0].head(1))
 
     now = store.current("catalogue")
     assert now is not None
     assert now != before
     assert now[0] in str(told.value)
+    (found,) = (one for one in run_checks(settings) if one.name == f"retrieval.{part}")
+    assert found.verdict == "wrong"
+    assert "The build said: No user liked two items of the catalogue (1 liked" in found.detail
+
+
+def test_both_that_lack_are_told_of(written: Settings, installation: Path) -> None:
+    events = past_interactions(pd.read_parquet(installation / "interactions.parquet"))
+    settings = learning(written, by_use={"log": True})
+    with pytest.raises(DataError, match=r"without `by_use` and `learned_embeddings`") as told:
+        build_catalogue(settings, interactions=events.head(0))
+    assert str(told.value).count("(0 liked interactions)") == 2
+    with load(settings) as stage:
+        (fallback,) = stage.rank(user_id="reader-1", slots=3).fallbacks
+    assert fallback.plugin == "learned_embeddings"
+    assert "The build said: No user liked two items" in fallback.reason
 
 
 def test_what_is_missing_is_named_with_the_way_out(written: Settings, installation: Path) -> None:

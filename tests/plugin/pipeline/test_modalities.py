@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from explorank.artefacts import ArtefactStore
+from explorank.checks import run_checks
 from explorank.errors import DataError, RetrievalError, SettingsError
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.encoders import configured_encoder
@@ -99,7 +99,7 @@ def test_many_items_are_joined_in_parts_as_at_once(
     assert at_once.vectors.shape == (4, 384 + 2 + 3)
 
 
-def test_other_modalities_make_another_space_and_other_items_do_not(
+def test_other_modalities_make_another_space(
     configure: Configure, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     path = saved(table.assign(sound=IMAGES), tmp_path)
@@ -114,12 +114,58 @@ def test_other_modalities_make_another_space_and_other_items_do_not(
     assert len({catalogue.encoder_fingerprint for catalogue in catalogues}) == len(wanted)
     assert catalogues[0].encoder_fingerprint == configured_encoder(configure({})).fingerprint
     assert catalogues[4].encoder_name == "packaged + image (0.25) + sound (0.25)"
-    _, fewer = build_catalogue(configure({"image": 0.25}), items=saved(table.head(2), tmp_path))
-    assert fewer.encoder_fingerprint == catalogues[1].encoder_fingerprint
-    _, turned = build_catalogue(
-        configure({"sound": 0.25, "image": 0.25}), items=saved(table.assign(sound=IMAGES), tmp_path)
-    )
+    _, turned = build_catalogue(configure({"sound": 0.25, "image": 0.25}), items=path)
     assert turned.version == catalogues[4].version
+
+
+def test_other_values_make_another_space_and_other_items_do_not(
+    configure: Configure, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings = configure({"image": 0.25})
+
+    def fingerprint(table: pd.DataFrame) -> str:
+        return build_catalogue(settings, items=saved(table, tmp_path))[1].encoder_fingerprint
+
+    first = fingerprint(table)
+    more = pd.concat([table, table.tail(1).assign(item_id="e", image=[[5.0, 1.0]])])
+    assert fingerprint(more) == fingerprint(more.head(2)) == first
+    # The image of one item of three is a new one, the others' were computed anew elsewhere.
+    assert fingerprint(more.assign(image=[[3.0, 0.01], [0.0, 2.0], [0.0, 1.0], None, [5.0, 1.0]])) == first
+    replaced = fingerprint(more.assign(image=[[0.0, 3.0], [2.0, 0.0], [0.0, 1.0], None, [1.0, 5.0]]))
+    assert replaced != first
+    assert fingerprint(table.assign(image=[[0.0, 3.0], [2.0, 0.0], [0.0, 1.0], None])) == replaced
+    # Of other items nothing tells whether the model is the same.
+    others = table.assign(item_id=list("vwxy"), image=[[1.0, 1.0], [1.0, 2.0], None, [2.0, 1.0]])
+    assert fingerprint(others) not in {first, replaced}
+
+
+def test_a_damaged_former_catalogue_is_compared_with_nothing(
+    configure: Configure, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    settings, path = configure({"image": 0.25}), saved(table, tmp_path)
+    version, first = build_catalogue(settings, items=path)
+    folder = ArtefactStore(settings.folder_path / "artefacts").verify("catalogue", version)
+    (folder / "item_ids.npy").write_bytes(b"?")
+    assert build_catalogue(settings, items=path)[1].encoder_fingerprint == first.encoder_fingerprint
+
+
+def test_check_compares_the_settings_with_the_catalogue(
+    configure: Configure, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    def checked(modalities: dict[str, float]) -> tuple[str, str] | None:
+        found = [one for one in run_checks(configure(modalities)) if one.name == "retrieval.modalities"]
+        return (found[0].verdict, found[0].detail) if found else None
+
+    build_catalogue(configure({"image": 0.25}), items=saved(table, tmp_path))
+    assert checked({"image": 0.25}) == ("ok", "vectors of texts and image (0.25)")
+    for others, told in (({"image": 0.5}, "texts and image (0.5)"), ({}, "texts;")):
+        found = checked(others)
+        assert found is not None
+        assert found[0] == "warning"
+        assert f"made of texts and image (0.25), and the settings ask for {told}" in found[1]
+        assert "run `explorank build`" in found[1]
+    build_catalogue(configure({}), items=saved(table, tmp_path))
+    assert checked({}) is None
 
 
 @pytest.mark.parametrize("unknown", [None, [], [0.0, 0.0], [np.nan, 1.0]])
@@ -212,22 +258,12 @@ DEFINITIONS = """
     services = [FeatureService(name="users", features=[people]), FeatureService(name="items", features=[prices])]
     users, items = services
 """
-CONFIGURATION = """
-    project: shop
-    provider: local
-    registry: registry.db
-    online_store: {type: sqlite, path: online.db}
-    offline_store: {type: duckdb}
-    entity_key_serialization_version: 3
-"""
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory, feast_repository: Callable[[Path, str], Path]) -> Path:
     """Somebody's own repository, with images as an array feature: corrected, renewed, and one gone long ago."""
-    folder = tmp_path_factory.mktemp("shop")
-    (folder / "feature_store.yaml").write_text(textwrap.dedent(CONFIGURATION))
-    (folder / "definitions.py").write_text(textwrap.dedent(DEFINITIONS))
+    folder = feast_repository(tmp_path_factory.mktemp("shop"), DEFINITIONS)
     long_ago = EARLY - pd.Timedelta(days=100)
     rows = [
         ("a", [1.0, 0.0], EARLY, EARLY),

@@ -342,8 +342,8 @@ def test_the_packaged_model(behaviour: Behaviour, tmp_path: Path) -> None:
         head="linear",
         rank=4,
         alpha=8,
-        steps=8,
-        batch_size=32,
+        steps=6,
+        batch_size=16,
         learning_rate=1e-3,
         popularity_correction=False,
     )

@@ -1,8 +1,9 @@
 """A repository that someone else wrote: whole numbers as keys, other types, computed features, short ttls."""
 
-import textwrap
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -56,21 +57,12 @@ DEFINITIONS = """
     products = FeatureService(name="products", features=[product_view.with_name("goods"), computed])
 """
 
-CONFIGURATION = """
-    project: shop
-    provider: local
-    registry: registry.db
-    online_store: {type: sqlite, path: online.db}
-    offline_store: {type: duckdb}
-    entity_key_serialization_version: 3
-"""
-
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> FeatureAccess:
-    folder = tmp_path_factory.mktemp("shop")
-    (folder / "feature_store.yaml").write_text(textwrap.dedent(CONFIGURATION))
-    (folder / "definitions.py").write_text(textwrap.dedent(DEFINITIONS))
+def shop(
+    tmp_path_factory: pytest.TempPathFactory, feast_repository: Callable[[Path, str], Path]
+) -> FeatureAccess:
+    folder = feast_repository(tmp_path_factory.mktemp("shop"), DEFINITIONS)
     at = pd.to_datetime([TIME, TIME - timedelta(days=1)]).as_unit("us")
     pd.DataFrame({"customer": [1, 2], "visits": pd.array([3, 4], "Int32"), "at": at}).to_parquet(
         folder / "shoppers.parquet"

@@ -1,0 +1,20 @@
+"""How a catalogue was made, for whoever compares it with what is asked for now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What went into a catalogue, and what did not."""
+
+    modalities: Mapping[str, float] = field(default_factory=dict)
+    """The weight of each kind of vector that was joined with those of the texts."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why a part that was asked for is missing, such as `by_use` after too few interactions."""
+
+    def reason_for(self, part: str) -> str:
+        """Return a sentence, after a space, of why `part` was left out; empty where it was not asked for."""
+        return f" The build said: {self.left_out[part]}" if part in self.left_out else ""
