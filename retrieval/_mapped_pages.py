@@ -10,6 +10,8 @@ from typing import Final
 
 _MAPPINGS: Final = Path("/proc/self/maps")
 _MEMORY: Final = Path("/proc/meminfo")
+_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
+"""What a container may use, in bytes, or a word where it may use all there is."""
 _POPULATE_READ: Final = 22
 """`MADV_POPULATE_READ` of Linux 5.14."""
 
@@ -41,10 +43,16 @@ def _mappings(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _available() -> int:
-    """Return how many bytes of memory could be had, files' pages that nobody needs included."""
+    """Return how many bytes of memory could be had, files' pages that nobody needs included.
+
+    Of a container's limit that is half: what else its processes need has to stand beside the files.
+    """
+    available = 0
     with suppress(OSError):
         for line in _MEMORY.read_text(encoding="ascii").splitlines():
             name, _, amount = line.partition(":")
             if name == "MemAvailable":
-                return int(amount.removesuffix("kB")) * 1024
-    return 0
+                available = int(amount.removesuffix("kB")) * 1024
+    with suppress(OSError, ValueError):
+        available = min(available, int(_LIMIT.read_text(encoding="ascii")) // 2)
+    return available

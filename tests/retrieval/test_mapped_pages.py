@@ -50,12 +50,19 @@ def test_a_folder_of_which_nothing_is_mapped_is_left_alone(tmp_path: Path) -> No
     assert map_pages(tmp_path / "nowhere") == 0
 
 
+@pytest.mark.parametrize(
+    ("memory", "limit"),
+    [
+        ("MemTotal: 100000 kB\nMemAvailable:      8 kB\n", "max\n"),
+        ("MemTotal: 100000 kB\nMemAvailable:  90000 kB\n", "16384\n"),
+    ],
+)
 def test_files_larger_than_the_memory_that_is_left_are_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: str, limit: str
 ) -> None:
-    memory = tmp_path / "meminfo"
-    memory.write_text("MemTotal: 100000 kB\nMemAvailable:      8 kB\n", encoding="ascii")
-    monkeypatch.setattr("explorank.retrieval._mapped_pages._MEMORY", memory)
+    for name, text in (("_MEMORY", memory), ("_LIMIT", limit)):
+        (tmp_path / name).write_text(text, encoding="ascii")
+        monkeypatch.setattr(f"explorank.retrieval._mapped_pages.{name}", tmp_path / name)
     small, large = mapped(tmp_path / "small/a.npy", pages=1), mapped(tmp_path / "large/a.npy", pages=2)
     assert map_pages(tmp_path / "large") == 0
     assert map_pages(tmp_path / "small") >= small.nbytes
