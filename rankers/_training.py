@@ -30,12 +30,17 @@ def check_all_labelled(data: RankingData) -> None:
         )
 
 
-def check_labels(data: RankingData, objective: Objective) -> None:
-    """Raise `InvalidTraining` where the labels cannot serve the objective."""
+def check_any_rows(data: RankingData) -> None:
+    """Raise `InvalidTraining` where there are no rows."""
     if not len(data):
         raise InvalidTraining(
             f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
         )
+
+
+def check_labels(data: RankingData, objective: Objective) -> None:
+    """Raise `InvalidTraining` where the labels cannot serve the objective."""
+    check_any_rows(data)
     check_all_labelled(data)
     if objective == "binary":
         check_two_classes(data)

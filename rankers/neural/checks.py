@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from explorank.rankers._training import check_two_classes
+from explorank.rankers._training import check_any_rows, check_two_classes
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.neural.options import NeuralObjective
@@ -35,10 +35,7 @@ def check_data(
 
 def check_target(data: RankingData, objective: NeuralObjective) -> None:
     """Raise `InvalidTraining` where the labels, or what a teacher says of rows without, cannot serve the objective."""
-    if not len(data):
-        raise InvalidTraining(
-            f"The {data.called} data has no rows, so nothing can be learnt from it. Gather some."
-        )
+    check_any_rows(data)
     if np.isnan(data.labels).all():
         _check_teacher(data)
     elif objective == "binary":

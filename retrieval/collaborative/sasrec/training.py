@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from explorank.retrieval.collaborative._training import CUTOFF, cut, recall
+from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.sasrec.model import NORM_EPSILON, SASRecArrays
 from explorank.retrieval.collaborative.sasrec.options import SASRecOptions
@@ -136,25 +136,26 @@ def _trained(
     network = Network(len(interactions.item_ids), options)
     optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     scores = _scores(network, known, options.history)
-    best, best_recall, best_epoch, epoch = network.arrays(), -1.0, 0, 0
-    for epoch in range(1, options.epochs + 1):
+
+    def train_once() -> None:
         network.train()
         for histories, following in batches(known, options, generator):
             negatives = _negatives(network.absent, options.negatives, generator)
             optimiser.zero_grad(set_to_none=True)
             loss(network, histories, following, negatives, options.temperature).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        if progress is not None:
-            progress(epoch, options.epochs)
         network.eval()
-        found = recall(scores, known, held_out)
-        if found > best_recall or not len(held_out):
-            best, best_recall, best_epoch = network.arrays(), found, epoch
-        elif epoch - best_epoch >= options.patience:
-            break
-    return best, {
-        "epochs": float(epoch), "best_epoch": float(best_epoch), f"recall@{CUTOFF}": max(best_recall, 0.0),
-    }  # fmt: skip
+
+    return best_epoch(
+        train_once,
+        network.arrays,
+        lambda _: scores,
+        known,
+        held_out,
+        epochs=options.epochs,
+        patience=options.patience,
+        progress=progress,
+    )
 
 
 def loss(
@@ -217,7 +218,7 @@ def _negatives(items: int, count: int, generator: np.random.Generator) -> torch.
     return torch.from_numpy(generator.choice(items, count, replace=False, shuffle=False))
 
 
-def _scores(network: Network, known: Interactions, history: int) -> Callable[[Rows], NDArray[np.float32]]:
+def _scores(network: Network, known: Interactions, history: int) -> Scores:
     ends = np.cumsum(known.activity)
     starts = np.maximum(ends - known.activity, ends - history)
 

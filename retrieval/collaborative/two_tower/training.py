@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from explorank.retrieval.collaborative._training import CUTOFF, cut, recall
+from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
@@ -109,25 +109,23 @@ def _trained(
         towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     batches = _Batches(known, user_features, options, generator, with_content=bool(content.shape[1]))
-    best, best_recall, best_epoch, epoch = towers.arrays(), -1.0, 0, 0
-    for epoch in range(1, options.epochs + 1):
+
+    def train_once() -> None:
         for batch in batches.epoch():
             optimiser.zero_grad(set_to_none=True)
             _loss(towers, batch, options).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        if progress is not None:
-            progress(epoch, options.epochs)
-        arrays = towers.arrays()
-        found = recall(
-            _scores(TwoTower(interactions.item_ids, arrays, {}), known, user_features), known, held_out
-        )
-        if found > best_recall or not len(held_out):
-            best, best_recall, best_epoch = arrays, found, epoch
-        elif epoch - best_epoch >= options.patience:
-            break
-    return best, {
-        "epochs": float(epoch), "best_epoch": float(best_epoch), f"recall@{CUTOFF}": max(best_recall, 0.0),
-    }  # fmt: skip
+
+    return best_epoch(
+        train_once,
+        towers.arrays,
+        lambda arrays: _scores(TwoTower(interactions.item_ids, arrays, {}), known, user_features),
+        known,
+        held_out,
+        epochs=options.epochs,
+        patience=options.patience,
+        progress=progress,
+    )
 
 
 def _loss(towers: Towers, batch: dict[str, torch.Tensor], options: TwoTowerOptions) -> torch.Tensor:
@@ -203,9 +201,7 @@ class _Batches:
         return of[kept], taken[kept]
 
 
-def _scores(
-    model: TwoTower, known: Interactions, user_features: NDArray[np.float32]
-) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+def _scores(model: TwoTower, known: Interactions, user_features: NDArray[np.float32]) -> Scores:
     return lambda users: model.scores_of_many(known.matrix[users], user_features[users])
 
 
