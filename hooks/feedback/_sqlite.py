@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from typing import Final
 from explorank.hooks.errors import LogUnavailable
 
 logger = logging.getLogger(__name__)
+
+_WAL_RETRY_S: Final = 0.005
 
 _CAUSES: Final[dict[int | None, tuple[str, str]]] = {
     sqlite3.SQLITE_PERM: ("may not be opened", "grant this process read and write access"),
@@ -34,12 +37,30 @@ def connect(path: Path, *, busy_timeout_s: float, synchronous: str) -> sqlite3.C
     """Open `path` for writing in WAL mode, transactions left to the caller; raise `sqlite3.Error`."""
     connection = sqlite3.connect(path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection, patience_s=busy_timeout_s)
         connection.execute(f"PRAGMA synchronous={synchronous}")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection, *, patience_s: float) -> None:
+    """Put the file into WAL mode, which it stays in.
+
+    Of several connections that find a new file, each holds it as a reader and wants it alone: SQLite refuses at
+    once, whatever the timeout, since none of them would give way. The refusal does, and one of them comes through.
+    """
+    give_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(random.uniform(0.0, _WAL_RETRY_S))  # noqa: S311 - so that two do not meet again
+        else:
+            return
 
 
 def connect_read_only(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:

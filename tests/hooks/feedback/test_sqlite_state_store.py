@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -69,6 +71,21 @@ def test_a_file_that_another_holds_is_unavailable(tmp_path: Path) -> None:
         assert not store.leave_no_trace()
         other.execute("COMMIT")
         assert store.leave_no_trace()
+
+
+def test_several_may_be_the_first_to_open_a_file(tmp_path: Path) -> None:
+    """One round in seven failed where SQLite's refusal was taken for an answer, so that 60 rounds find it."""
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(60):
+            backend = SqliteStateBackend(tmp_path / f"{number}.db")
+            together = Barrier(3)
+
+            def opened(backend: SqliteStateBackend = backend, together: Barrier = together) -> None:
+                together.wait()
+                backend.open("1").close()
+
+            for opening in [pool.submit(opened) for _ in range(3)]:
+                opening.result()
 
 
 def test_a_place_that_cannot_be_is_unavailable(tmp_path: Path) -> None:
