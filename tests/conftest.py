@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -68,6 +69,24 @@ def feast_repository() -> Callable[[Path, str], Path]:
         return folder
 
     return write
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def reserved_port() -> Callable[[], AbstractContextManager[int]]:
+    """Keep a port for a server that must be told which, while the block lasts.
+
+    Bound and never listened on, it is handed out to nobody who asks for any; a server that names it, with
+    `SO_REUSEADDR` as servers do, may listen there.
+    """
+    return _reserved_port
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,33 +20,30 @@ def make(module_at: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[int]:
+def redis_port(
+    tmp_path: Path, reserved_port: Callable[[], contextlib.AbstractContextManager[int]]
+) -> Iterator[int]:
     """The port of an empty Redis server of the test's own."""
     redis = pytest.importorskip("redis")
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    for _ in range(5):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = int(free.getsockname()[1])
+    with reserved_port() as port:
         command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            # Somebody else may have taken the port since; their server is not ours to use.
-            if answering_process(redis, port) == server.pid:
-                yield port
-                return
+            wait_until_answering(redis, port, server)
+            yield port
         finally:
             server.terminate()
             server.wait()
-    pytest.fail("no port for a Redis server")
 
 
-def answering_process(redis: ModuleType, port: int) -> int | None:
-    """Return the process id of the Redis server at a port, once there is one."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+def wait_until_answering(redis: ModuleType, port: int, server: subprocess.Popen[bytes]) -> None:
+    give_up_at = time.monotonic() + 60
+    while True:
+        assert server.poll() is None, "redis-server did not start"
+        assert time.monotonic() < give_up_at, "redis-server does not answer"
         with contextlib.suppress(redis.exceptions.ConnectionError), redis.Redis(port=port) as client:
-            return int(client.info("server")["process_id"])
+            client.ping()
+            return
         time.sleep(0.02)
-    return None
