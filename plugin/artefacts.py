@@ -238,12 +238,15 @@ class ArtefactStore:
         promotion = Promotion(version, datetime.now(UTC).isoformat(timespec="seconds"), action)
         with (self._home(kind) / _HISTORY).open("ab") as history:
             fcntl.flock(history, fcntl.LOCK_EX)
-            history.write(
-                b"\n" * _is_cut_short(history.name) + json.dumps(asdict(promotion)).encode() + b"\n"
-            )
-            history.flush()
-            os.fsync(history.fileno())
-            write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+            try:
+                history.write(
+                    b"\n" * _is_cut_short(history.name) + json.dumps(asdict(promotion)).encode() + b"\n"
+                )
+                history.flush()
+                os.fsync(history.fileno())
+                write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+            finally:
+                fcntl.flock(history, fcntl.LOCK_UN)  # for a child too that was forked meanwhile
 
     def _home(self, kind: str) -> Path:
         if not _KIND.fullmatch(kind):
