@@ -106,7 +106,7 @@ def _running(settings: Path) -> Iterator[int]:
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
         yield port
     finally:
         server.should_exit = True
@@ -139,7 +139,7 @@ def installation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=300,
+                timeout=900,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             )
             if done.returncode != 0:

@@ -40,7 +40,7 @@ def server(clone: Path, reserved_port: Callable[[], AbstractContextManager[int]]
             stderr=output,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
                 await_health(client, process, log)
                 yield client
         finally:

@@ -57,7 +57,7 @@ def host(
             stderr=log,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
                 deadline = time.monotonic() + 300
                 while not _ready(client):
                     assert server.poll() is None, said.read_text()

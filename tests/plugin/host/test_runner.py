@@ -105,7 +105,7 @@ def test_a_client_that_leaves_half_way_harms_nobody(address):
             b"Content-Length: 99\r\n\r\n{"
         )
     host, port = address
-    assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+    assert httpx.get(f"http://{host}:{port}/healthz", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "host.example", ""])  # noqa: S104 - refused here
@@ -158,7 +158,7 @@ def test_a_process_told_to_stop_closes_its_stage(tmp_path, reserved_port):
         ) as process,
     ):
         wait_until_listening(port)
-        response = httpx.post(f"http://127.0.0.1:{port}/v1/rank", json={"user_id": "u"})
+        response = httpx.post(f"http://127.0.0.1:{port}/v1/rank", json={"user_id": "u"}, timeout=60)
         assert response.status_code == 200
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=300)
