@@ -69,8 +69,12 @@ class Server:
 
     def end(self) -> None:
         """Make sure that nothing stays behind, whatever a test came to."""
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # killed, it would leave its workers behind
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self._reader.join()
 
     def stop(self) -> int:
