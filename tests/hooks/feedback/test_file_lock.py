@@ -57,22 +57,24 @@ def test_programs_on_their_way_keep_nothing(tmp_path: Path) -> None:
 
 def test_a_forked_child_has_no_part_in_it(tmp_path: Path) -> None:
     lock = take(tmp_path / "lock")
-    read_end, write_end = os.pipe()
+    (told, tells), (may_end, ends) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(write_end)
+        os.close(ends)
         held, another = lock.held, FileLock.take(tmp_path / "lock")
         lock.release()
-        os.read(read_end, 1)  # until the parent has looked
-        os._exit(held or another is not None)
-    os.close(read_end)
+        os.write(tells, b"refused" if another is None and not held else b"has a part in it")
+        os.read(may_end, 1)
+        os._exit(0)
     try:
+        assert os.read(told, 100) == b"refused"
         assert FileLock.take(tmp_path / "lock") is None
         lock.release()
         take(tmp_path / "lock").release()
     finally:
-        os.close(write_end)
-    assert os.waitpid(child, 0)[1] == 0
+        for end in (told, tells, may_end, ends):
+            os.close(end)
+        os.waitpid(child, 0)
 
 
 HOLDER = """
