@@ -14,6 +14,7 @@ from feast.infra.online_stores.helpers import _mmh3, _redis_key_prefix, compute_
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.repo_config import RepoConfig
 from google.protobuf.timestamp_pb2 import Timestamp
+from redis.cluster import RedisCluster
 from redis.exceptions import ResponseError
 
 from explorank.retrieval.columnar_store.cells import Cell
@@ -77,8 +78,8 @@ class RedisSource:
         return StoredRows([key for key, _ in found], times, cells)
 
     def pages(self) -> bool:
-        """Return whether `page` can walk through a view."""
-        return True
+        """Return whether `page` can walk through a view: not where its keys are spread over a cluster."""
+        return not isinstance(self._client, RedisCluster)
 
     def page(self, view: StoredView, after: Any) -> tuple[StoredRows, Any] | None:
         """Return the next rows and where to go on."""

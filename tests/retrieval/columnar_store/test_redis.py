@@ -10,9 +10,9 @@ from feast.types import Array, Float64, Int64, String, UnixTimestamp
 pytest.importorskip("redis")
 
 
-def over_redis(make: ModuleType, folder: Any, port: int, **settings: Any) -> Any:
-    backing = {"type": "redis", "connection_string": f"127.0.0.1:{port}"}
-    return make.open_repository(folder, {"type": make.CLASS_PATH, "backing": backing, **settings})
+def over_redis(make: ModuleType, folder: Any, port: int, **kind: Any) -> Any:
+    backing = {"type": "redis", "connection_string": f"127.0.0.1:{port}", **kind}
+    return make.open_repository(folder, {"type": make.CLASS_PATH, "backing": backing})
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def store(make: ModuleType, tmp_path: Any, redis_port: int) -> Any:
     return store
 
 
-def plain(make: ModuleType, folder: Any, port: int) -> Any:
-    return make.open_repository(folder, {"type": "redis", "connection_string": f"127.0.0.1:{port}"})
+def plain(make: ModuleType, folder: Any, port: int, **kind: Any) -> Any:
+    return make.open_repository(folder, {"type": "redis", "connection_string": f"127.0.0.1:{port}", **kind})
 
 
 def test_values_are_those_of_feasts_own_store(make: ModuleType, tmp_path: Any, redis_port: int) -> None:
@@ -150,6 +150,19 @@ def test_a_sweep_lists_no_page_that_is_as_the_last_one_left_it(
     pages.clear()
     swept(make, store)
     assert 0 < sum(pages) < 1_500
+
+
+def test_a_cluster_is_read_by_key_and_swept(make: ModuleType, tmp_path: Any, redis_cluster_port: int) -> None:
+    """Its keys can't be walked through from one place."""
+    store = over_redis(make, tmp_path, redis_cluster_port, redis_type="redis_cluster")
+    store.apply([make.item_entity(), make.view_of(tmp_path, {"price": Float64})])
+    view = store.get_feature_view("facts")
+    make.write(store, view, "a", price=make.number(1.0))
+    assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [1.0, None]
+    writer = plain(make, tmp_path, redis_cluster_port, redis_type="redis_cluster")
+    make.write(writer, view, "a", make.NOW + timedelta(seconds=1), price=make.number(2.0))
+    swept(make, store)
+    assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [2.0, None]
 
 
 def test_teardown_forgets_everything(store: Any, make: ModuleType) -> None:
