@@ -33,7 +33,7 @@ from benchmarks.request_path.world import World
 from explorank import Stage, load
 
 _OURS: Final = "Explorank"
-_IN_PROCESS: Final = "Explorank, in process"
+_IN_PROCESS: Final = "in process"
 _CLIENTS: Final = 16
 _WARM: Final = 20
 _QUERIES: Final = 64
@@ -117,7 +117,7 @@ def through_http(world: World, settings: Path, requests: int, console: Console) 
             alone |= {each: table.whole(steps) for each, steps in measure(contestants, drawn).items()}
             rows.append(table.ServerRow(name, alone[name], loaded, rate, memory_mb))
     console.print("\n### Over HTTP", table.http_table(rows, alone[_IN_PROCESS]), highlight=False)
-    return {_IN_PROCESS: {"alone_us": _us(alone[_IN_PROCESS])}} | {
+    written: dict[str, Any] = {
         row.name: {
             "alone_us": _us(row.alone),
             "loaded_us": _us(row.loaded),
@@ -126,6 +126,8 @@ def through_http(world: World, settings: Path, requests: int, console: Console) 
         }
         for row in rows
     }
+    written[_OURS]["in_process_us"] = _us(alone[_IN_PROCESS])
+    return written
 
 
 def _settled(stage: Stage, world: World) -> Request:
@@ -147,9 +149,9 @@ def run(world: World, options: argparse.Namespace, console: Console) -> dict[str
     (world.folder / SIZE_FILE).write_text(json.dumps(asdict(world.size)), encoding="utf-8")
     with shared_store(world, options.online_store) as section:
         access = write_repository(world, world.folder / "naive", section)
-        settings = prepare(
-            world, world.folder / f"explorank-{options.index}", serving_store(section), kind=options.index
-        )
+        # An index is tuned for as many neighbours as are asked of it.
+        folder = world.folder / f"explorank-{options.index}-{world.size.candidates}"
+        settings = prepare(world, folder, serving_store(section), kind=options.index)
         if not is_filled(world, access):
             fill(world, access)
         console.print(f"- prepared in {time.perf_counter() - begin:.0f} s", highlight=False)
