@@ -22,7 +22,7 @@ from benchmarks import environment
 from benchmarks.report import tell_facts
 from benchmarks.request_path import over_http, table
 from benchmarks.request_path.floors import Floors
-from benchmarks.request_path.installation import EXPLORED, TimedStage, policy_columns, prepare
+from benchmarks.request_path.installation import EXPLORED, TimedStage, folder_of, policy_columns, prepare
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
 from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
@@ -149,9 +149,7 @@ def run(world: World, options: argparse.Namespace, console: Console) -> dict[str
     (world.folder / SIZE_FILE).write_text(json.dumps(asdict(world.size)), encoding="utf-8")
     with shared_store(world, options.online_store) as section:
         access = write_repository(world, world.folder / "naive", section)
-        # An index is tuned for as many neighbours as are asked of it.
-        folder = world.folder / f"explorank-{options.index}-{world.size.candidates}"
-        settings = prepare(world, folder, serving_store(section), kind=options.index)
+        settings = prepare(world, folder_of(world, options.index), serving_store(section), kind=options.index)
         if not is_filled(world, access):
             fill(world, access)
         console.print(f"- prepared in {time.perf_counter() - begin:.0f} s", highlight=False)
