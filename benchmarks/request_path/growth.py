@@ -68,7 +68,7 @@ def run(size: Size, options: argparse.Namespace) -> dict[str, Any]:
         command += [
             argument for name, number in asdict(size).items() for argument in (f"--{name}", str(number))
         ]
-        command += ["--online-store", options.online_store, "--rounds", "100", "--requests", "100"]
+        command += ["--online-store", options.online_store, "--rounds", "60", "--requests", "20"]
         command += ["--quick"] if options.quick else []
         command += ["--folder", str(options.folder)] if options.folder else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - ourselves
