@@ -119,7 +119,11 @@ def train_ranker(
         project=settings.project,
         name=run_name,
         folder=(options.log_folder or settings.folder_path / "runs") / run_name,
-        options={**options_as_json(trainee.options), "seed": options.seed},
+        options={
+            **options_as_json(trainee.options),
+            "seed": options.seed,
+            **({} if trainee.teacher is None else {"taught_by": trainee.teacher.plan.use}),
+        },
     )
     started = None if start is None else start.manifest.version
     identity = fingerprint(
