@@ -362,6 +362,17 @@ def test_a_ranker_is_taught_by_another_one(run: Run, books: Path) -> None:
     ran = run(*asked, "--tracker", "none", *(part for option in options for part in ("-o", option)))
     assert ran.code == 0, ran.err
     assert re.search(r"taught by lightgbm, in 2 parts: NDCG@10 0\.\d+ .* users that it had not seen", ran.out)
+    (trained,) = re.findall(r"ranker (\S+): dcn", ran.out)
+    card = ModelCard.read(artefact(books, "ranker").parent / trained)
+    assert card is not None
+    assert card.teaching is not None
+    assert card.sampling is not None
+    # Of what was retrieved and never chosen between the teacher speaks alone.
+    assert card.training.requests < card.teaching.pseudo_labels <= 3 * card.training.requests
+    assert card.teaching.rows == card.training.rows
+    drawn = card.sampling.drawn_evenly + card.sampling.drawn_from_retrieval
+    liked = card.training.positives + card.validation.positives
+    assert drawn + liked + card.teaching.pseudo_labels == card.training.rows + card.validation.rows
     ran = run(*asked, "-o", "taught_by.use=lightgbm", "-o", "taught_by.cross_fit=1")
     assert_told(ran, "ranker.taught_by.cross_fit", "at least 2")
 

@@ -77,27 +77,6 @@ def test_a_teacher_is_trained_listened_to_and_written_down(settings: Settings, e
     assert ranker.manifest.version != alone.manifest.version
 
 
-def test_of_what_was_retrieved_and_never_chosen_between_the_teacher_speaks_alone(
-    settings: Settings, events: pd.DataFrame
-) -> None:
-    teacher = component(**TREES, cross_fit=2, pseudo_labels=5)
-    ranker, report = train_ranker(settings, events, component=teacher, options=SMALL)
-
-    told = report.teaching
-    assert told is not None
-    assert report.queries < told.pseudo_labels <= 5 * report.queries
-    folder = ArtefactStore(settings.folder_path / "artefacts").verify(RANKER, report.version)
-    card = ModelCard.read(folder)
-    assert card is not None
-    assert card.sampling is not None
-    assert told.rows == card.training.rows == ranker.manifest.metrics["rows"]
-    drawn = card.sampling.drawn_evenly + card.sampling.drawn_from_retrieval
-    liked = card.training.positives + card.validation.positives
-    assert drawn + liked + told.pseudo_labels == report.rows
-    with pytest.raises(DataError, match=r"pseudo_labels is 5, and rows of the log"):
-        train_ranker(settings, None, component=teacher, options=replace(SMALL, rows="log"))
-
-
 def test_a_run_that_was_cut_off_goes_on_with_what_was_taught(
     settings: Settings, events: pd.DataFrame
 ) -> None:
@@ -189,4 +168,11 @@ def test_scores_that_are_no_probabilities_teach_nothing(settings: Settings, even
     with pytest.raises(InvalidTraining, match=r"'lightgbm' scores the training data.*no probabilities"):
         train_ranker(
             settings, events, component=component(use="lightgbm", rounds=3, num_threads=1), options=SMALL
+        )
+
+
+def test_the_log_has_no_items_that_nobody_chose_between(settings: Settings) -> None:
+    with pytest.raises(DataError, match=r"pseudo_labels is 5, and rows of the log"):
+        train_ranker(
+            settings, None, component=component(**TREES, pseudo_labels=5), options=replace(SMALL, rows="log")
         )
