@@ -64,7 +64,8 @@ def test_a_teacher_is_trained_listened_to_and_written_down(settings: Settings, e
     assert card.teaching == report.teaching
     assert (card.teaching.teacher, card.teaching.cross_fit) == ("lightgbm", 3)
     assert card.teaching.options["rounds"] == 8
-    assert card.teaching.rows == card.training.rows
+    assert card.teaching.rows == card.training.rows == ranker.manifest.metrics["taught_rows"]
+    assert "taught_rows" not in alone.manifest.metrics
     told = card.teaching.ndcg_at_10
     assert None not in (told.low, told.mean, told.high)
     assert "## Taught by" in (folder / "card.md").read_text(encoding="utf-8")
