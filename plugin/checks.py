@@ -28,6 +28,7 @@ from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
+from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
@@ -123,6 +124,10 @@ def _components(settings: Settings, registry: Registry, installed: _Installed) -
         resolve_component("retriever", component, registry)
     yield CheckResult("policy", "ok", f"{policy.name}, mode {settings.exploration.mode}")
     yield CheckResult("guards", "ok", ", ".join(type(guard).__name__ for guard in guards) or "none")
+    if settings.ranker is not None and settings.ranker.taught_by is not None:
+        Teacher.of(settings.ranker, registry)
+        detail = f"{settings.ranker.taught_by.use} teaches {settings.ranker.use}"
+        yield CheckResult("ranker.taught_by", "ok", detail)
 
 
 def _features(installed: _Installed) -> Iterator[CheckResult]:

@@ -111,6 +111,21 @@ class RetrieverComponent(Component):
     """How many candidates to ask this retriever for."""
 
 
+class TeacherComponent(Component):
+    """A ranker that another one learns from."""
+
+    kind: ClassVar[ComponentKind] = "ranker"
+    words: ClassVar[str] = "a ranker `{use: NAME, …}` with its options"
+
+    cross_fit: Annotated[int, Field(ge=2)] = 5
+    """Into how many parts the users are cut. The rows of each are scored by a teacher that was trained on the other
+    parts, since one is surer of rows that it was trained on than it should be."""
+    pseudo_labels: Annotated[int, Field(ge=0)] = 0
+    """At most how many items each past request has besides, of those that the configured retrievers would have found
+    and that are neither liked nor drawn to tell the liked from: of these the teacher's word is all that is learnt. 0
+    has none. For training from interactions."""
+
+
 class RankerComponent(Component):
     """The model that scores candidates."""
 
@@ -119,6 +134,9 @@ class RankerComponent(Component):
     budget_ms: Milliseconds = 200.0
     """How long scoring may take, in milliseconds. Later scores are dropped: the last good ranker answers, or
     the order of retrieval. Rankers that only compute, as all of Explorank's own do, are called without it."""
+    taught_by: TeacherComponent | None = None
+    """Another ranker, whose probabilities `explorank train` lets this one learn from too, with the weight
+    `training.distillation`; for `dcn` and `sequence`. It is trained for that alone, and does not serve."""
 
 
 CrossKind: TypeAlias = Literal["difference", "equal", "product", "ratio"]
