@@ -246,6 +246,16 @@ def test_columns_are_those_of_each_event_and_the_last_of_repeated_ones_counts() 
     assert best_club(model, [], user(age=61.0, town=1.0)) == {2}
 
 
+def test_interactions_know_which_of_the_given_they_are() -> None:
+    who, what = ["b", "a", "b", "a", "b"], ["y", "x", "x", "y", "y"]
+    interactions = Interactions.of(who, what, times=[5.0, 2.0, 3.0, 1.0, 4.0])
+
+    for some in (interactions, interactions.without_times(), interactions.take(np.array([0, 3]))):
+        assert np.array(who)[some.given].tolist() == some.user_ids[some.users].tolist()
+        assert np.array(what)[some.given].tolist() == some.item_ids[some.items].tolist()
+    assert interactions.given.tolist() == [3, 1, 2, 0]
+
+
 def test_named_columns_survive_a_file_and_other_rows(by_profile: TwoTower, tmp_path: Path) -> None:
     by_profile.save(tmp_path)
     told = user(age=61.0, town=1.0)

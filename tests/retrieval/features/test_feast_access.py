@@ -191,6 +191,22 @@ def test_past_users_are_those_of_a_training_frame(access: FeatureAccess) -> None
     assert np.isnan(known[2:]).all()
 
 
+def test_texts_of_past_users_get_codes_where_that_is_asked_for(own_repository: Path) -> None:
+    (own_repository / "data" / "vocabularies.json").unlink()
+    access, moment = FeatureAccess(own_repository), pd.Series([SAMPLE_TIME] * 2)
+    place = access.user_names.index("user_reads")
+    assert access.user_meanings()["user_reads"].startswith("text 0 ")
+    assert np.isnan(access.past_users(["ada", "bo"], moment)[:, place]).all()
+
+    known = access.past_users(["ada", "bo"], moment, extend_vocabularies=True)[:, place]
+
+    texts = FeatureAccess(own_repository).texts("user_reads")
+    assert len(texts) == np.isfinite(known).sum() > 0
+    np.testing.assert_array_equal(
+        FeatureAccess(own_repository).past_users(["ada", "bo"], moment)[:, place], known
+    )
+
+
 def test_what_numbers_mean_is_told_and_compared(own_repository: Path) -> None:
     access = FeatureAccess(own_repository)
     meanings = access.user_meanings()
