@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from explorank.errors import DataError, SettingsError
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
+from explorank.pipeline.embeddings import fit_embeddings
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.past_use import PastUse
 from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.user_features import PastUserFeatures
-from explorank.retrieval import Catalogue
-from explorank.settings import Settings, parse_settings
+from explorank.retrieval import Catalogue, UserFeatures
+from explorank.retrieval.collaborative import EmbeddingSpace, TwoTowerOptions
+from explorank.retrieval.features import FeatureAccess
+from explorank.settings import LearnedEmbeddingsSettings, Settings, parse_settings
 
 TOWERS = {"dim": 8, "hidden": 16, "batch_size": 256, "epochs": 3, "learning_rate": 0.02}
 READS = ["user_age", "user_events"]
@@ -124,6 +127,83 @@ def test_a_column_that_nobody_serves_is_refused_before_anything_is_built(
 ) -> None:
     with pytest.raises(DataError, match=r"names 'user_agee', which the feature service 'user_v1'.*user_age"):
         build_catalogue(settings_in(built[0], reads=["user_agee"]))
+
+
+OWN_REPOSITORY = """
+    from pathlib import Path
+
+    from feast import Entity, FeatureService, FeatureView, Field, FileSource
+    from feast.types import Float32, String
+    from feast.value_type import ValueType
+
+    FOLDER = Path(__file__).resolve().parent
+    person = Entity(name="person", join_keys=["person_id"], value_type=ValueType.STRING)
+    thing = Entity(name="thing", join_keys=["thing_id"], value_type=ValueType.STRING)
+    people = FeatureView(
+        name="people",
+        entities=[person],
+        schema=[Field(name="shoe", dtype=Float32), Field(name="town", dtype=String)],
+        source=FileSource(path=str(FOLDER / "people.parquet"), timestamp_field="at"),
+    )
+    things = FeatureView(
+        name="things",
+        entities=[thing],
+        schema=[Field(name="price", dtype=Float32)],
+        source=FileSource(path=str(FOLDER / "things.parquet"), timestamp_field="at"),
+    )
+    users = FeatureService(name="users", features=[people])
+    items = FeatureService(name="items", features=[things])
+"""
+
+
+def test_texts_of_an_own_repository_place_newcomers_by_what_was_so_when_things_were_liked(
+    tmp_path: Path, feast_repository: Callable[[Path, str], Path]
+) -> None:
+    """Who lived in the north liked the first dozen of things; all moved to the same place later."""
+    folder, random = feast_repository(tmp_path / "shop", OWN_REPOSITORY), np.random.default_rng(0)
+    users, begin = [f"u{number}" for number in range(40)], pd.Timestamp("2026-01-01", tz="UTC").as_unit("us")
+    lived = pd.DataFrame({"person_id": users, "town": ["north", "south"] * 20, "at": begin})
+    moved = lived.assign(town="elsewhere", at=begin + pd.Timedelta(days=90))
+    people = pd.concat([lived, moved], ignore_index=True)
+    people.assign(shoe=random.normal(40, 3, 80).astype(np.float32)).to_parquet(folder / "people.parquet")
+    pd.DataFrame({"thing_id": ["i0"], "price": np.float32([1]), "at": begin}).to_parquet(
+        folder / "things.parquet"
+    )
+    access = FeatureAccess(folder, user_service="users", item_service="items", history_service=None)
+    access.apply()
+    liked = pd.DataFrame(
+        [
+            (user, f"i{item:02}")
+            for user in users
+            for item in random.permutation(12)[:8] + 12 * (int(user[1:]) % 2)
+        ],
+        columns=["user_id", "item_id"],
+    ).assign(timestamp=begin + pd.Timedelta(days=30))
+    ids = np.array([f"i{item:02}" for item in range(24)])
+    texts = np.eye(2, dtype=np.float32)[np.arange(24) // 12] + random.normal(0, 0.1, (24, 2)).astype(
+        np.float32
+    )
+    wanted = LearnedEmbeddingsSettings(
+        model="two_tower",
+        user_features=("town", "shoe"),
+        two_tower=TwoTowerOptions(
+            dim=8, hidden=16, batch_size=64, epochs=8, learning_rate=0.02, validation_share=0.0
+        ),
+    )
+    reader = PastUserFeatures.of(wanted, access)
+    assert reader is not None
+
+    model = fit_embeddings(wanted, reader.beside(liked), ids, texts, people=reader)
+
+    assert access.texts("town") == (
+        "north",
+        "south",
+    )  # codes of what was read, and of nothing that came later
+    assert (reader.categories, model.user_features) == ({"town"}, ("town", "shoe"))
+    space, nothing = EmbeddingSpace.build(model), np.empty(0, np.int64)
+    for code in (0, 1):
+        newcomer = UserFeatures(("shoe", "town"), np.array([np.nan, code], np.float32))
+        assert set((space.best(nothing, 12, user=newcomer)[0] // 12).tolist()) == {code}
 
 
 # ---- served ---------------------------------------------------------------------------------------------
