@@ -159,6 +159,8 @@ def build(
         output.print(
             f"{space.known:,} items have a place in the space of {space.model.name}, searched by {space.search_kind}"
         )
+        if space.model.user_features:
+            output.print(f"it reads {', '.join(space.model.user_features)} of users")
 
 
 def adapt(

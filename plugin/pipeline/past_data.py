@@ -84,14 +84,13 @@ def past_data(
         catalogue,
         queries,
         starts,
+        access=access,
         with_models=any(isinstance(retriever, LearnedEmbeddings) for retriever, _ in asked),
     )
     candidates = None
     if asked:
         limit = settings.retrieval.candidates
-        candidates = past_candidates(
-            asked, interactions, catalogue, queries, vectors, starts, use.tables, use.models, limit=limit
-        )
+        candidates = past_candidates(asked, interactions, catalogue, queries, vectors, use, limit=limit)
     rows = labelled_rows(
         queries,
         catalogue,

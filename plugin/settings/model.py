@@ -279,12 +279,28 @@ class LearnedEmbeddingsSettings(_Section):
     history: Positive = 100
     """How many of the latest items of a history count for the column; `sasrec` reads those of its own `history` at
     most."""
+    user_features: tuple[Name, ...] = ()
+    """What the user tower of `two_tower` reads of users besides their history: columns of `features.user_service`, by
+    name. Numbers are scaled and texts are categories; what is missing is told apart. Users without a history are found
+    something by them. Takes effect with `explorank build`."""
     als: ImplicitALSOptions = ImplicitALSOptions()
     """How `als` learns."""
     two_tower: TwoTowerOptions = TwoTowerOptions()
     """How `two_tower` learns."""
     sasrec: SASRecOptions = SASRecOptions()
     """How `sasrec` learns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.user_features and self.model != "two_tower":
+            raise rule_broken(
+                f"names columns of users, and `{self.model}` reads histories alone, so they would tell nothing. Set "
+                "`model: two_tower`, or leave them out.",
+                "user_features",
+            )
+        if len(set(self.user_features)) < len(self.user_features):
+            raise rule_broken("names a column twice. Name each once.", "user_features")
+        return self
 
 
 class ModalitySettings(_Section):
@@ -823,6 +839,15 @@ class Settings(_Section):
                 "find nothing. Set `retrieval.learned_embeddings: {interactions: FILE}`.",
                 "retrieval",
                 "retrievers",
+            )
+        learned = self.retrieval.learned_embeddings
+        if learned is not None and learned.user_features and self.features is None:
+            raise rule_broken(
+                "names columns of users, and without a `features` section nothing serves any. Add one, as `explorank "
+                "init` shows, or leave them out.",
+                "retrieval",
+                "learned_embeddings",
+                "user_features",
             )
         self._check_safety()
         slots = self.exploration.slots

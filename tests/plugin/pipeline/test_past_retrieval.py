@@ -87,9 +87,12 @@ def found(
         items,
         queries,
         interest_vectors(queries, items, 0.9),
-        np.array(starts),
-        [None] * len(starts) if tables is None else tables,
-        [None] * len(starts) if models is None else models,
+        PastUse(
+            RetrievalSettings(),
+            np.array(starts),
+            (None,) * len(starts) if tables is None else tuple(tables),
+            (None,) * len(starts) if models is None else tuple(models),
+        ),
         limit=limit,
     )
     return [items.item_ids[each].tolist() for each in rows]
@@ -299,9 +302,7 @@ def test_no_negative_was_liked_or_met_and_nothing_later_changes_what_is_found(
         )
         use = PastUse.of(wanted, lambda _: liked, items, queries, starts, with_models=True)
         vectors = interest_vectors(queries, items, 0.9)
-        return past_candidates(
-            retrievers, known, items, queries, vectors, starts, use.tables, use.models, limit=9
-        )
+        return past_candidates(retrievers, known, items, queries, vectors, use, limit=9)
 
     likely = candidates(happened)
     rows = labelled_rows(queries, items, negatives=6, seed=seed % 7, candidates=likely, retrieved_share=share)
