@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
+from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
@@ -123,6 +124,10 @@ def _components(settings: Settings, registry: Registry, installed: _Installed) -
         resolve_component("retriever", component, registry)
     yield CheckResult("policy", "ok", f"{policy.name}, mode {settings.exploration.mode}")
     yield CheckResult("guards", "ok", ", ".join(type(guard).__name__ for guard in guards) or "none")
+    if settings.ranker is not None and settings.ranker.taught_by is not None:
+        Teacher.of(settings.ranker, registry)
+        detail = f"{settings.ranker.taught_by.use} teaches {settings.ranker.use}"
+        yield CheckResult("ranker.taught_by", "ok", detail)
 
 
 def _features(installed: _Installed) -> Iterator[CheckResult]:
@@ -147,6 +152,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
     yield from _modalities(settings, version, catalogue)
     yield from _learned(settings, version, catalogue)
+    yield from _users_of_space(installed, version, catalogue)
     tuning = catalogue.index.tuning
     if tuning is not None and not tuning.reached:
         yield CheckResult(
@@ -212,6 +218,41 @@ def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator
         else:
             detail = f"{space.known:,} of {len(catalogue):,} items have a place in the space of `{space.model.name}`"
             yield CheckResult("retrieval.learned_embeddings", "ok", detail)
+
+
+def _users_of_space(installed: _Installed, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare what the learnt space reads of users with what the settings ask for, and with what is served now."""
+    learned, space = installed.settings.retrieval.learned_embeddings, catalogue.embeddings
+    if learned is None or space is None:
+        return
+    name, reads = "retrieval.learned_embeddings.user_features", space.model.user_features
+    if {*learned.user_features} != {*reads}:
+        yield CheckResult(
+            name,
+            "warning",
+            f"the space of {version} reads {_listed(reads)} of users, and the settings ask for "
+            f"{_listed(learned.user_features)}; run `explorank build`",
+        )
+    changed = (
+        {} if installed.features is None else installed.features.changed_users(catalogue.made.user_features)
+    )
+    if changed:
+        told = "; ".join(
+            f"{feature} was {catalogue.made.user_features[feature]!r} and is {now!r}"
+            for feature, now in changed.items()
+        )
+        yield CheckResult(
+            name,
+            "wrong",
+            f"the space of {version} was learnt from features that mean something else now, so that it misplaces "
+            f"users: {told}. Restore the features, or run `explorank build`",
+        )
+    elif reads and {*learned.user_features} == {*reads}:
+        yield CheckResult(name, "ok", f"the space reads {_listed(reads)} of users, as served")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def _ranker(installed: _Installed) -> Iterator[CheckResult]:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.assembly import RANKER, load_ranker
-from explorank.builtin.features import USER
 from explorank.builtin.rankers import CHEAPER
+from explorank.builtin.request_context import USER
 from explorank.builtin.retrieval import SIMILARITY, history_of
 from explorank.errors import USER_ERRORS, InvalidRequest
 from explorank.fallbacks import collecting_fallbacks

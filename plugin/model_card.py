@@ -14,7 +14,7 @@ from explorank.errors import DamagedArtefact
 _FORMAT: Final = "explorank.card/1"
 CARD_FILE: Final = "card.json"
 PAGE_FILE: Final = "card.md"
-_ADDED: Final = {"encoder_fingerprint": "", "sampling": None, "by_use": None}
+_ADDED: Final = {"encoder_fingerprint": "", "sampling": None, "by_use": None, "teaching": None}
 """What cards that were written earlier lack, and what they are read with."""
 
 
@@ -87,6 +87,35 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """Who else a ranker learnt from, beside what came of its rows."""
+
+    teacher: str
+    """The name in YAML."""
+    options: Mapping[str, Any]
+    """What it was trained with, defaults included."""
+    cross_fit: int
+    """In how many parts it was trained, each row scored by one that was not trained on its user."""
+    rows: int
+    """Of how many training rows it spoke."""
+    pseudo_labels: int
+    """How many of them have no label, so that its word is all that was learnt of them."""
+    ndcg_at_10: Estimate
+    """Of the teacher, on the training requests, each by one that was not trained on its user."""
+
+    def told(self) -> list[Sequence[str]]:
+        """Return lines of what and how much."""
+        return [
+            ("teacher", f"`{self.teacher}`"),
+            ("trained in parts", f"{self.cross_fit}"),
+            ("rows it spoke of", f"{self.rows:,}"),
+            ("of them without a label", f"{self.pseudo_labels:,}"),
+            ("its NDCG@10 on users it had not seen", str(self.ndcg_at_10)),
+            *((name, f"`{value}`") for name, value in self.options.items()),
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
     """How well the ranker did for some of the users of the later slice, or for some of the items."""
 
@@ -154,6 +183,8 @@ class ModelCard:
     or it was not written down."""
     sampling: Sampling | None = None
     """`None` where it was not written down."""
+    teaching: Teaching | None = None
+    """`None` where it learnt from what came of its rows alone."""
     options: Mapping[str, Any]
     """What it was trained with, defaults included."""
     seed: int
@@ -202,7 +233,7 @@ class ModelCard:
         content = {**_ADDED, **content}
         values = {field.name: content[field.name] for field in fields(cls)}
         comparison, probabilities = values["comparison"], values["probabilities"]
-        sampling = values["sampling"]
+        sampling, teaching = values["sampling"], values["teaching"]
         values |= {
             "features": tuple(values["features"]),
             "notes": tuple(values["notes"]),
@@ -215,6 +246,8 @@ class ModelCard:
         }
         if sampling is not None:
             values["sampling"] = Sampling(**{**sampling, "retrievers": tuple(sampling["retrievers"])})
+        if teaching is not None:
+            values["teaching"] = Teaching(**{**teaching, "ndcg_at_10": Estimate(**teaching["ndcg_at_10"])})
         if comparison is not None:
             estimates = {name: Estimate(**comparison[name]) for name in ("former_ndcg_at_10", "difference")}
             values["comparison"] = Comparison(**{**comparison, **estimates})
@@ -234,6 +267,7 @@ class ModelCard:
                 "",
                 *_section("Data", ("", "requests", "users", "rows", "liked", "from", "to"), self._data()),
                 *_section("How rows were made", ("", ""), self.sampling.told() if self.sampling else []),
+                *_section("Taught by", ("", ""), self.teaching.told() if self.teaching else []),
                 *_section(
                     "Similar by use",
                     ("option", "value"),

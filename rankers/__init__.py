@@ -39,7 +39,7 @@ from explorank.rankers.ranker import (
     UncertainRanker,
     report_metrics,
 )
-from explorank.rankers.teaching import taught_by
+from explorank.rankers.teaching import learns_from_teacher, taught_by, taught_out_of_fold
 
 if TYPE_CHECKING:
     from explorank.rankers.bagging import Bagging, BaggingOptions
@@ -120,6 +120,7 @@ __all__ = [
     "id_columns_of",
     "is_listwise",
     "is_prompt",
+    "learns_from_teacher",
     "places_of",
     "plot_reliability",
     "register_ranker",
@@ -129,6 +130,7 @@ __all__ = [
     "score_data",
     "search_lightgbm",
     "taught_by",
+    "taught_out_of_fold",
 ]
 
 _LATE: Final = {

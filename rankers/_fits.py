@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -84,15 +84,28 @@ class Fits:
 
     def out_of_fold(self, plans: Sequence[Plan], folds: int) -> NDArray[np.float64]:
         """Return scores (n, members) of each row by members that were trained without its request, or its user."""
+        scores = np.empty((len(self.data), len(plans)))
+        for rows, of_fold in self.each_fold(plans, folds):
+            scores[rows] = of_fold
+        return scores
+
+    def each_fold(
+        self, plans: Sequence[Plan], folds: int, learnt: NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.float64]]]:
+        """Yield which rows are of a fold, (n,), and their scores (rows, members), fold by fold.
+
+        Members learn from the rows of the other folds that `learnt` (n,) is true of, by default all.
+        """
         fold_of = folds_of(self.data, folds, self.randomness(2))
         row_fold = fold_of[self.data.request_of]
-        scores = np.empty((len(self.data), len(plans)))
         for fold in range(folds):
-            rest = self.data.take(np.flatnonzero(fold_of != fold))
-            held_out = self.data.take(np.flatnonzero(fold_of == fold))
-            for column, plan in enumerate(plans):
-                scores[row_fold == fold, column] = score_data(self.fit(plan, rest).ranker, held_out)
-        return scores
+            held_out = row_fold == fold
+            rest = self.data.take_rows(~held_out if learnt is None else ~held_out & learnt)
+            asked = self.data.take_rows(held_out)
+            yield (
+                held_out,
+                np.column_stack([score_data(self.fit(plan, rest).ranker, asked) for plan in plans]),
+            )
 
     def _resumed(self, plan: Plan, home: Path | None) -> Member | None:
         if home is None or not (home / "trained").is_dir():

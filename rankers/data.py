@@ -101,6 +101,27 @@ class RankingData:
         lengths = sizes[wanted]
         offsets = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         rows = np.repeat(starts[wanted], lengths) + offsets
+        return self._taken(rows, wanted, lengths)
+
+    def take_rows(self, kept: NDArray[np.bool_]) -> Self:
+        """Return the rows that `kept` (n,) is true of, in their order; requests without any are left out."""
+        rows = np.flatnonzero(kept)
+        lengths = np.bincount(self.request_of[rows], minlength=self.requests)
+        requests = np.flatnonzero(lengths)
+        return self._taken(rows, requests, lengths[requests])
+
+    def check_same_features(self, other: RankingData) -> None:
+        """Raise `InvalidTraining` unless `other` has the same columns in the same order."""
+        if (self.feature_names, self.categorical) != (other.feature_names, other.categorical):
+            raise InvalidTraining(
+                f"The {other.called} data has other feature columns than the {self.called} data, so a metric on it "
+                f"would mean nothing: {_difference(self.feature_names, other.feature_names)}. Build both alike."
+            )
+
+    def _taken(
+        self, rows: NDArray[np.int64], requests: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Self:
+        """Return some rows, `lengths` of them for each of `requests`."""
         return replace(
             self,
             features=self.features[rows],
@@ -111,17 +132,9 @@ class RankingData:
             outcomes={name: values[rows] for name, values in self.outcomes.items()},
             teacher={name: values[rows] for name, values in self.teacher.items()},
             item_ids=None if self.item_ids is None else self.item_ids[rows],
-            histories=None if self.histories is None else tuple(self.histories[i] for i in wanted.tolist()),
-            user_ids=None if self.user_ids is None else self.user_ids[wanted],
+            histories=None if self.histories is None else tuple(self.histories[i] for i in requests.tolist()),
+            user_ids=None if self.user_ids is None else self.user_ids[requests],
         )
-
-    def check_same_features(self, other: RankingData) -> None:
-        """Raise `InvalidTraining` unless `other` has the same columns in the same order."""
-        if (self.feature_names, self.categorical) != (other.feature_names, other.categorical):
-            raise InvalidTraining(
-                f"The {other.called} data has other feature columns than the {self.called} data, so a metric on it "
-                f"would mean nothing: {_difference(self.feature_names, other.feature_names)}. Build both alike."
-            )
 
     def _matrix(self, names: tuple[str, ...]) -> NDArray[np.float32]:
         matrix = np.ascontiguousarray(self.features, np.float32)

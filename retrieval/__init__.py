@@ -37,6 +37,7 @@ from explorank.retrieval.retrievers import (
     SimilarToHistory,
 )
 from explorank.retrieval.uniting import United, unite
+from explorank.retrieval.user_features import UserFeatures
 
 __all__ = [
     "AdapterMismatch",
@@ -69,6 +70,7 @@ __all__ = [
     "Tuning",
     "TwoTower",
     "United",
+    "UserFeatures",
     "UserVectors",
     "interest_vector",
     "tune_index",

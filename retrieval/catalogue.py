@@ -33,6 +33,7 @@ from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import Progress
 from explorank.retrieval.provenance import Provenance
+from explorank.retrieval.user_features import UserFeatures
 
 _FORMAT: Final = "explorank.catalogue/1"
 _MANIFEST: Final = "catalogue.json"
@@ -225,14 +226,17 @@ class Catalogue:
             return np.full(len(rows), np.nan, np.float32)
         return self.by_use.means(self.rows(history), rows)
 
-    def learned_products_at(self, history: Iterable[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def learned_products_at(
+        self, history: Iterable[str], rows: NDArray[np.int64], user: UserFeatures | None = None
+    ) -> NDArray[np.float32]:
         """Return the product of the user who took up `history` with the items in `rows` (m,), in the learnt space.
 
-        NaN for -1 and for items without a place, and throughout where no item of the history has one, or none is known.
+        `user` (g,) is what else is known of them, where the space reads it. NaN for -1 and for items without a place,
+        and throughout where the user has no vector: no item of the history has one, and nothing else tells of them.
         """
         if self.embeddings is None:
             return np.full(len(rows), np.nan, np.float32)
-        return products_with_user(self.embeddings.model, self.rows(history), rows)
+        return products_with_user(self.embeddings.model, self.rows(history), rows, user)
 
     def item_known(self, item_ids: Iterable[str]) -> NDArray[np.bool_]:
         """Return which ids are in the catalogue, (m,)."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from explorank.retrieval.catalogue import Catalogue
 from explorank.retrieval.errors import EmbeddingsUnknown, InvalidOption, NeighboursUnknown
 from explorank.retrieval.interest import interest_vector
+from explorank.retrieval.user_features import UserFeatures
 
 Found: TypeAlias = tuple[NDArray[Any], NDArray[np.float32]]
 """Item ids (m,) and their scores (m,), the best first."""
@@ -37,6 +38,8 @@ class RetrievalQuery:
     """(d,) the user's interest where it is at hand; otherwise it follows from `history`."""
     history: Sequence[str] = ()
     """The items the user took up, oldest first; unknown ones are passed over."""
+    user_features: UserFeatures | None = None
+    """What else is known of the user; `None` for nothing."""
     similar_to: str | None = None
     """Ask for items like this one, instead of items for the user's history."""
     exclude: frozenset[str] = frozenset()
@@ -149,8 +152,8 @@ class LearnedEmbeddings:
 
     The user's vector is computed from the history in the request, so that what happened a moment ago counts. Scores
     are inner products: with `als` how likely an item is taken up, some 0 to 1, and cosines with the others. Nothing is
-    found for a user of whom no known item is known; what the user took up is not found again. Raises
-    `EmbeddingsUnknown` for a catalogue that was built without.
+    found for a user of whom no known item is known, nor any of the `user_features` that the space was learnt with; what
+    the user took up is not found again. Raises `EmbeddingsUnknown` for a catalogue that was built without.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
@@ -181,7 +184,7 @@ class LearnedEmbeddings:
         if query.similar_to is not None:
             return space.like(int(catalogue.rows([query.similar_to])[0]), k, exclude)
         taken = catalogue.rows(query.history)
-        return space.best(taken[-self.history :], k, np.concatenate([taken, exclude]))
+        return space.best(taken[-self.history :], k, np.concatenate([taken, exclude]), query.user_features)
 
 
 @dataclass(frozen=True)

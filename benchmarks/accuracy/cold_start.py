@@ -26,13 +26,15 @@ from benchmarks.accuracy.summary import half_width, mean_of_seeds, of_seeds_told
 from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
 from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.retrieval.collaborative import EASE, ContentMapping, ImplicitALS, Interactions
-from explorank.retrieval.collaborative.two_tower import TwoTower
+from explorank.retrieval.collaborative.two_tower import TwoTower, TwoTowerOptions
 
 SHARE: Final = 0.1
 FIRST: Final = (0, 1, 5, 10)
 _WIDE: Final = 100
 _AMONG_NEW: Final = 20
 _POPULAR: Final = "popularity"
+_TOWERS: Final = TwoTowerOptions(history_dropout=0.0)
+"""Histories are never hidden in training; `benchmarks.user_features` measures what hiding them is worth."""
 
 _Figures: TypeAlias = dict[tuple[str, str], list[NDArray[np.float64]]]
 """By situation and system, for each seed the recall of every user (u,), NaN for those not asked about."""
@@ -97,7 +99,9 @@ def item_scores(cut: ItemCut, data: World, seed: int) -> Iterator[tuple[str, NDA
     yield "content similarity", (histories @ data.side.content) @ data.side.content.T
     als = ImplicitALS.fit(cut.known.without_times(), seed=seed)
     yield "content mapped to ALS factors", mapped(als, cut, content).scores_of_many(histories)
-    towers = TwoTower.fit(cut.known.without_times(), seed=seed, content=content, user_features=people)
+    towers = TwoTower.fit(
+        cut.known.without_times(), options=_TOWERS, seed=seed, content=content, user_features=people
+    )
     vectors = towers.item_vectors.copy()
     vectors[cut.new] = towers.place(content[cut.new])
     given = None if people is None else people[cut.users]
@@ -152,7 +156,11 @@ def _user_systems(data: World, known: Interactions, seed: int) -> Sequence[tuple
     popularity = known.popularity.astype(np.float64)
     ease, als = EASE.fit(known), ImplicitALS.fit(known, seed=seed)
     towers = TwoTower.fit(
-        known, seed=seed, content=known_of_items(data.side), user_features=known_of_users(data.side)
+        known,
+        options=_TOWERS,
+        seed=seed,
+        content=known_of_items(data.side),
+        user_features=known_of_users(data.side),
     )
 
     return [

@@ -20,7 +20,7 @@ from explorank.retrieval.collaborative import (
     ItemKNN,
     SideInformation,
 )
-from explorank.retrieval.collaborative.two_tower import TwoTower
+from explorank.retrieval.collaborative.two_tower import TwoTower, TwoTowerOptions
 
 FULL: Final = "full system"
 POPULAR: Final = "popularity"
@@ -72,7 +72,9 @@ def towers(split: Split, side: SideInformation, seed: int) -> Iterator[Entry]:
     histories = split.train.matrix[split.users]
     content, people = known_of_items(side), known_of_users(side)
     with measured() as effort:
-        fitted = TwoTower.fit(split.train, seed=seed, content=content, user_features=people)
+        # All of these users have a history.
+        options = TwoTowerOptions(history_dropout=0.0)
+        fitted = TwoTower.fit(split.train, options=options, seed=seed, content=content, user_features=people)
     given = None if people is None else people[split.users]
     yield Entry("TwoTower", fitted.scores_of_many(histories, given), effort)
 

@@ -4,21 +4,24 @@
 
 **Protocol.** MovieLens-100K under `user75`, candidates and features as in the full system of `benchmarks.accuracy`; of
 the requests to train on a random share is kept, which leaves more to overfit. The seed draws the split, the requests
-and the first weights, the same for all. Two figures, each over the catalogue: NDCG@10 of what the users took up, and
-of what they liked, rated 4 or more. What counts is the difference to the ranker named `against`, user by user and
-split by split; intervals are 95 %, users resampled, each user's seeds averaged.
+and the first weights, the same for all. Teachers score each request by one that was trained on those kept without its
+user; of unlabelled requests, which are those not kept, their word is all that is learnt from. Two figures, each over
+the catalogue: NDCG@10 of what the users took up, and of what they liked, rated 4 or more. What counts is the difference
+to the ranker named `against`, user by user and split by split; intervals are 95 %, users resampled, each user's seeds
+averaged.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +38,7 @@ from benchmarks.accuracy.worlds import World, world
 from benchmarks.report import markdown_table, tell_facts
 from explorank.demo.data import movielens
 from explorank.pipeline.metrics import Interval
-from explorank.rankers import RankingData
+from explorank.rankers import RankingData, taught_out_of_fold
 from explorank.retrieval.collaborative import FirstStageOptions
 
 LIKED: Final = "liked"
@@ -47,12 +50,24 @@ _BOTH: Final = {LIKED: 1.0}
 """The score of a ranker that is to find what is liked: that head alone."""
 
 
+_CLICKS: Final[Mapping[str, Any]] = {**two_stage.OPTIONS["lightgbm"], "objective": "binary"}
+_STACK: Final[Mapping[str, Any]] = {
+    "meta": "logistic",
+    "folds": 2,
+    "members": [{"use": "lightgbm", **two_stage.OPTIONS["lightgbm"]}, {"use": "dcn", **_DCN}],
+}
+TEACHERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "LightGBM": {"use": "lightgbm", **_CLICKS},
+    "a stack": {"use": "stack", **_STACK},
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
     """One ranker, and the one that it is compared with."""
 
     name: str
-    ranker: Literal["dcn", "sequence"]
+    ranker: Literal["dcn", "sequence", "lightgbm", "stack"]
     options: Mapping[str, Any]
     against: str = ""
     """Empty for those that others are compared with."""
@@ -60,6 +75,10 @@ class Variant:
     """Whether it sees the slice that training stops by; otherwise the last epoch is kept."""
     label: Literal["taken up", "liked"] = "taken up"
     """What its main head learns."""
+    teacher: str = ""
+    """Who of `TEACHERS` it learns from too."""
+    unlabelled: bool = False
+    """Whether that one also speaks of the requests that were not kept, whose labels nobody sees."""
 
 
 def variants() -> tuple[Variant, ...]:
@@ -81,7 +100,18 @@ def variants() -> tuple[Variant, ...]:
     of("DCN", "dcn", "FGM 0.3", adversarial=0.3)
     of("DCN", "dcn", "FGM 1", adversarial=1.0)
     of("DCN", "dcn", "noise 0.3", noise=0.3)
+    listed += _taught_variants("DCN", _DCN)
+    more = {**_DCN, "training": {"distillation": 1.0}}
+    told = "DCN, taught by LightGBM of unlabelled requests too"
+    listed.append(
+        Variant(name=told, ranker="dcn", options=more, against="DCN", teacher="LightGBM", unlabelled=True)
+    )
+    listed.append(
+        Variant(name="LightGBM, the teacher itself", ranker="lightgbm", options=_CLICKS, against="DCN")
+    )
+    listed.append(Variant(name="the stack itself", ranker="stack", options=_STACK, against="DCN"))
     listed.append(Variant(name="binary", ranker="dcn", options=_BINARY))
+    listed += _taught_variants("binary", _BINARY)
     outcomes = [LIKED, two_stage.VALUE]
     beside: dict[str, dict[str, Any]] = {
         "liked and value beside, mean": {"outcomes": outcomes},
@@ -110,6 +140,13 @@ def variants() -> tuple[Variant, ...]:
     return tuple(listed)
 
 
+def _taught_variants(base: str, own: Mapping[str, Any]) -> Iterator[Variant]:
+    for teacher, weight in itertools.product(TEACHERS, (1, 4)):
+        options = {**own, "training": {"distillation": float(weight)}}
+        name = f"{base}, taught by {teacher}, weight {weight}"
+        yield Variant(name=name, ranker="dcn", options=options, against=base, teacher=teacher)
+
+
 @dataclass(slots=True)
 class Played:
     """What came of a variant over several seeds."""
@@ -124,6 +161,11 @@ class Played:
         one, other = (side.taken_up if goal == "taken up" else side.liked for side in (self, base))
         by_seed = np.subtract(one.of_seeds("ndcg"), other.of_seeds("ndcg"))
         return one.gain(other, "ndcg"), by_seed.tolist()
+
+
+class _Lesson(NamedTuple):
+    teacher: str
+    unlabelled: bool
 
 
 def with_likes(data: RankingData, label: str) -> RankingData:
@@ -147,14 +189,21 @@ def play(
     for seed in seeds:
         split = PROTOCOLS["user75"].split(data.interactions, seed)
         rows = two_stage.gather(split, data.side, FirstStageOptions(), seed)
-        kept = np.random.default_rng(seed).permutation(rows.train.requests)
-        train = rows.train.take(np.sort(kept[: round(share * len(kept))]))
+        drawn = np.random.default_rng(seed).permutation(rows.train.requests)
+        kept = np.sort(drawn[: round(share * len(drawn))])
+        train = rows.train.take(kept)
+        lessons: dict[_Lesson, RankingData] = {}
         for one in played.values():
+            lesson = _Lesson(one.variant.teacher, one.variant.unlabelled)
+            if lesson.teacher and lesson not in lessons:
+                began = time.process_time()
+                lessons[lesson] = _taught(rows, kept, lesson, seed)
+                tell(f"seed {seed}: {lesson.teacher} asked, {time.process_time() - began:.0f} s")
             began = time.process_time()
             ranker = two_stage.trained(
                 one.variant.ranker,
                 one.variant.options,
-                with_likes(train, one.variant.label),
+                with_likes(lessons.get(lesson, train), one.variant.label),
                 with_likes(rows.valid, one.variant.label) if one.variant.stops else None,
                 seed,
             )
@@ -165,6 +214,17 @@ def play(
                 f"seed {seed}: {one.variant.name} {figures[0]:.4f} {figures[1]:.4f}, {one.seconds[-1]:.0f} s"
             )
     return list(played.values())
+
+
+def _taught(rows: two_stage.Rows, kept: NDArray[np.int64], lesson: _Lesson, seed: int) -> RankingData:
+    """Return the requests kept, or all, with what a teacher says of each that was trained without its user."""
+    taught = replace(rows.train, user_ids=rows.train_users)
+    unseen = ~np.isin(taught.request_of, kept)
+    if not lesson.unlabelled:
+        taught, unseen = taught.take(kept), np.zeros(int((~unseen).sum()), np.bool_)
+    return taught_out_of_fold(
+        TEACHERS[lesson.teacher], taught, valid=rows.valid, unlabelled=unseen, seed=seed
+    )
 
 
 def _judge(one: Played, split: Split, scores: NDArray[np.float64]) -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from benchmarks import environment
 from benchmarks.report import tell_facts
 from benchmarks.request_path import over_http, table
 from benchmarks.request_path.floors import Floors
-from benchmarks.request_path.installation import EXPLORED, TimedStage, policy_columns, prepare
+from benchmarks.request_path.installation import EXPLORED, TimedStage, folder_of, policy_columns, prepare
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.naive import SIZE_FILE, NaivePeer
 from benchmarks.request_path.nearest import exact, flat, recall, well_chosen
@@ -29,8 +30,10 @@ from benchmarks.request_path.options import add_world_options, world_of
 from benchmarks.request_path.repository import fill, is_filled, serving_store, shared_store, write_repository
 from benchmarks.request_path.turns import Request, drawn_users, measure
 from benchmarks.request_path.world import World
-from explorank import load
+from explorank import Stage, load
 
+_OURS: Final = "Explorank"
+_IN_PROCESS: Final = "in process"
 _CLIENTS: Final = 16
 _WARM: Final = 20
 _QUERIES: Final = 64
@@ -83,38 +86,55 @@ def in_process(world: World, settings: Path, rounds: int, console: Console) -> d
 
 
 def through_http(world: World, settings: Path, requests: int, console: Console) -> dict[str, Any]:
-    """Ask the servers, one after another; print their table, and return the same for a file."""
-    users = [
-        world.user_ids[row] for row in np.random.default_rng(1).integers(world.size.users, size=requests)
-    ]
+    """Ask the servers, one after another; print their table, and return the same for a file.
+
+    Explorank's requests one at a time take turns with a stage of this process, so that both meet the same machine.
+    """
+    drawn = drawn_users(world.size.users, requests, seed=1)
     slots = world.size.slots
-    asked: dict[str, tuple[Callable[[int], Sequence[str]], list[bytes]]] = {
-        "bare Starlette": (over_http.bare, [over_http.get("/")] * requests),
-        "Explorank": (
-            over_http.explorank(settings),
-            [over_http.post("/v1/rank", {"user_id": user, "slots": slots}) for user in users],
-        ),
-        "naive, flat": (
-            over_http.naive(world.folder),
-            [over_http.get(f"/rank/{user}?slots={slots}") for user in users],
-        ),
+    ranked = [over_http.post("/v1/rank", {"user_id": user, "slots": slots}) for user in world.user_ids]
+    naively = [over_http.get(f"/rank/{user}?slots={slots}") for user in world.user_ids]
+    asked: dict[str, tuple[Callable[[int], Sequence[str]], Sequence[bytes]]] = {
+        "bare Starlette": (over_http.bare, [over_http.get("/")] * world.size.users),
+        "naive, flat": (over_http.naive(world.folder), naively),
+        _OURS: (over_http.explorank(settings), ranked),
     }
-    rows, written = [], {}
+    rows: list[table.ServerRow] = []
+    alone: dict[str, NDArray[np.float64]] = {}
     for name, (command, messages) in asked.items():
-        with over_http.server(command, messages[0], world.folder / "server.log") as server:
+        with (
+            over_http.server(command, messages[0], world.folder / "server.log") as server,
+            ExitStack() as held,
+        ):
             over_http.settle(server, messages[:_WARM])
-            alone = over_http.latencies(server.port, messages)
-            loaded, rate = over_http.at_once(server.port, messages, _CLIENTS)
-            memory_mb = server.memory_mb
-        rows.append(table.ServerRow(name, alone, loaded, rate, memory_mb))
-        written[name] = {
-            "alone_us": _us(alone),
-            "loaded_us": _us(loaded),
-            "requests_per_s": rate,
-            "memory_mb": memory_mb,
+            loaded, rate = over_http.at_once(server.port, [messages[user] for user in drawn], _CLIENTS)
+            memory_mb = server.memory_mb  # before a stage of this process shares its pages
+            contestants: dict[str, Request] = {
+                name: held.enter_context(over_http.connected(server.port, messages))
+            }
+            if name == _OURS:
+                contestants[_IN_PROCESS] = _settled(held.enter_context(load(settings)), world)
+            alone |= {each: table.whole(steps) for each, steps in measure(contestants, drawn).items()}
+            rows.append(table.ServerRow(name, alone[name], loaded, rate, memory_mb))
+    console.print("\n### Over HTTP", table.http_table(rows, alone[_IN_PROCESS]), highlight=False)
+    written: dict[str, Any] = {
+        row.name: {
+            "alone_us": _us(row.alone),
+            "loaded_us": _us(row.loaded),
+            "requests_per_s": row.requests_per_s,
+            "memory_mb": row.memory_mb,
         }
-    console.print("\n### Over HTTP", table.http_table(rows), highlight=False)
+        for row in rows
+    }
+    written[_OURS]["in_process_us"] = _us(alone[_IN_PROCESS])
     return written
+
+
+def _settled(stage: Stage, world: World) -> Request:
+    """Return how a stage of this process is asked, once nothing works in its background any more."""
+    timed = TimedStage(stage, world.size.slots)
+    timed.settle(world.user_ids[0])
+    return lambda user, laps: timed.rank(world.user_ids[user], laps)
 
 
 def _us(seconds: NDArray[np.float64]) -> list[float]:
@@ -129,9 +149,7 @@ def run(world: World, options: argparse.Namespace, console: Console) -> dict[str
     (world.folder / SIZE_FILE).write_text(json.dumps(asdict(world.size)), encoding="utf-8")
     with shared_store(world, options.online_store) as section:
         access = write_repository(world, world.folder / "naive", section)
-        settings = prepare(
-            world, world.folder / f"explorank-{options.index}", serving_store(section), kind=options.index
-        )
+        settings = prepare(world, folder_of(world, options.index), serving_store(section), kind=options.index)
         if not is_filled(world, access):
             fill(world, access)
         console.print(f"- prepared in {time.perf_counter() - begin:.0f} s", highlight=False)

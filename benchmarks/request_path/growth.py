@@ -15,9 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from rich import box
@@ -60,18 +60,24 @@ class Point:
     """Of each server, in megabytes."""
 
 
-def run(varied: str, value: int, options: argparse.Namespace) -> Point:
-    """Measure one point."""
-    size = asdict(_QUICK if options.quick else Size()) | {varied: value}
+def run(size: Size, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size; return what `benchmarks.request_path` writes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
         command = [sys.executable, "-m", "benchmarks.request_path", "--http", "--json", str(path)]
-        command += [argument for name, number in size.items() for argument in (f"--{name}", str(number))]
-        command += ["--online-store", options.online_store, "--rounds", "100", "--requests", "100"]
+        command += [
+            argument for name, number in asdict(size).items() for argument in (f"--{name}", str(number))
+        ]
+        command += ["--online-store", options.online_store, "--rounds", "60", "--requests", "20"]
         command += ["--quick"] if options.quick else []
         command += ["--folder", str(options.folder)] if options.folder else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - ourselves
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return results
+
+
+def point(varied: str, value: int, results: Mapping[str, Any]) -> Point:
+    """Return what was measured at one size, as a point of the line along which a size was varied."""
     steps = {
         name: {step: np.array(us) for step, us in results["in_process"]["us"][name].items()}
         for name in _CONTESTANTS
@@ -151,12 +157,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 180)
     tell_facts(environment.describe(), console)
     sweeps = _QUICK_SWEEPS if options.quick else _SWEEPS
-    points = [
-        run(varied, value, options)
+    usual = _QUICK if options.quick else Size()
+    wanted = [
+        (varied, value, replace(usual, **{varied: value}))
         for varied, values in sweeps.items()
         if options.only in {None, varied}
         for value in values
     ]
+    # The usual size lies on every line, and is measured once.
+    measured = {size: run(size, options) for size in dict.fromkeys(size for _, _, size in wanted)}
+    points = [point(varied, value, measured[size]) for varied, value, size in wanted]
     for varied, table in tables(points):
         console.print(f"\n### By {varied}", table, highlight=False)
     if options.json is not None:

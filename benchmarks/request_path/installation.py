@@ -50,6 +50,11 @@ def policy_columns(world: World) -> list[str]:
     return ["score", *world.item_names, *world.user_names][:32]
 
 
+def folder_of(world: World, kind: str) -> Path:
+    """Return where an installation with an index of `kind` lies, which is tuned for so many candidates."""
+    return world.folder / f"explorank-{kind}-{world.size.candidates}"
+
+
 def prepare(
     world: World,
     folder: Path,

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.redis_server import free_port
 from benchmarks.request_path.settling import until_idle
 
@@ -155,6 +156,21 @@ def settle(server: Server, messages: Sequence[bytes]) -> None:
     latencies(server.port, messages)
     until_idle(lambda: server.cpu_s)
     latencies(server.port, messages)
+
+
+@contextmanager
+def connected(port: int, messages: Sequence[bytes]) -> Iterator[Callable[[int, Laps], object]]:
+    """Yield what sends the message of the user in a row over one kept connection, and times the whole."""
+    connection = Connection(port)
+
+    def ask(user: int, laps: Laps) -> None:
+        connection.ask(messages[user])
+        laps.lap("whole")
+
+    try:
+        yield ask
+    finally:
+        connection.close()
 
 
 def latencies(port: int, messages: Sequence[bytes]) -> NDArray[np.float64]:

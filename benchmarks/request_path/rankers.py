@@ -30,7 +30,7 @@ from rich.table import Table
 from benchmarks import environment
 from benchmarks.accuracy.two_stage import trained
 from benchmarks.report import markdown_table, tell_facts
-from benchmarks.request_path.installation import TimedStage, prepare
+from benchmarks.request_path.installation import TimedStage, folder_of, prepare
 from benchmarks.request_path.laps import Laps
 from benchmarks.request_path.options import add_world_options, world_of
 from benchmarks.request_path.repository import fill, is_filled, serving_store, shared_store, write_repository
@@ -101,7 +101,7 @@ def serve(
     access = write_repository(world, world.folder / "naive", section)
     if not is_filled(world, access):
         fill(world, access)
-    index = world.folder / f"explorank-{kind}"
+    index = folder_of(world, kind)
     prepare(world, index, serving_store(section), kind=kind)
     with ExitStack() as stack:
         contestants: dict[str, Request] = {}

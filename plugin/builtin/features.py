@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from explorank.builtin.request_context import USER, user_of
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.types import Candidates, Fallback, Features, RankingRequest
 from explorank.pipeline.features import feature_access
-from explorank.retrieval.features import FeatureAccess, OnlineUser
+from explorank.retrieval.features import FeatureAccess
 from explorank.settings import Settings
 
 NAME = "explorank-features"
-USER = "feast_user"
-"""The context key under which the user's row travels from the first hook to the feature columns."""
 
 
 class FeaturesPlugin:
@@ -70,9 +69,9 @@ class FeaturesPlugin:
             else self._access.items_at(places.table.item_ids, places.rows)
         )
         _note_failed(items.failed_views)
-        user = request.context.get(USER)
+        user = user_of(request)
         names = self._access.user_names
-        row = user.values if isinstance(user, OnlineUser) else np.full(len(names), np.nan, np.float32)
+        row = np.full(len(names), np.nan, np.float32) if user is None else user.values
         return Features(
             (*items.names, *names), np.hstack([items.values, np.broadcast_to(row, (n, len(names)))])
         )

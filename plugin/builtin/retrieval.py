@@ -9,6 +9,7 @@ import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.interest import LiveInterest
+from explorank.builtin.request_context import user_of
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
 from explorank.hooks.errors import InvalidBatch
@@ -35,6 +36,7 @@ from explorank.retrieval import (
     Retriever,
     SimilarByUse,
     SimilarToHistory,
+    UserFeatures,
     unite,
 )
 from explorank.services import Services
@@ -99,6 +101,7 @@ class RetrievalPlugin:
             user_vector=self._user_vector(request, catalogue),
             history=history_of(request),
             similar_to=request.similar_to,
+            user_features=self._user_features(request, catalogue),
             exclude=request.exclude,
             time=request.time,
         )
@@ -121,8 +124,9 @@ class RetrievalPlugin:
             if self._by_use is not None:
                 columns[SIMILARITY_BY_USE] = catalogue.means_by_use_at(known[-self._by_use.history :], rows)
             if self._learned is not None:
+                user = None if request.similar_to is not None else user_features_of(request)
                 columns[SIMILARITY_LEARNED] = catalogue.learned_products_at(
-                    known[-self._learned.history :], rows
+                    known[-self._learned.history :], rows, user
                 )
         return Features(tuple(columns), np.column_stack(list(columns.values())))
 
@@ -137,6 +141,18 @@ class RetrievalPlugin:
 
     def _newest(self) -> Catalogue | None:
         return None if self._catalogue is None else self._catalogue.get()
+
+    def _user_features(self, request: RankingRequest, catalogue: Catalogue) -> UserFeatures | None:
+        """Return what is known of the user besides their history; note what the learnt space misses of it."""
+        user = user_features_of(request)
+        if user is not None and catalogue.embeddings is not None:
+            absent = [name for name in catalogue.embeddings.model.user_features if name not in user.names]
+            if absent:
+                reason = (
+                    f"the user features {absent} of the learnt space are not served; run `explorank check`"
+                )
+                note_fallback(Fallback("retrieve", LearnedEmbeddings.name, reason, "missing values"))
+        return user
 
     def _user_vector(self, request: RankingRequest, catalogue: Catalogue) -> FeatureArray | None:
         return self._interest.vector(request.user_id, liked_items(request), catalogue)
@@ -267,6 +283,12 @@ def liked_items(request: RankingRequest) -> Sequence[str]:
     """Return what the visitor liked by what is stored and brought along, oldest first."""
     liked: Sequence[str] = request.context.get("liked", request.context.get("history", ()))
     return liked
+
+
+def user_features_of(request: RankingRequest) -> UserFeatures | None:
+    """Return what is known of the visitor besides their history; None for an anonymous one, and without Feast."""
+    user = user_of(request)
+    return None if user is None else UserFeatures(user.names, user.values)
 
 
 def history_of(request: RankingRequest) -> tuple[str, ...]:

@@ -159,6 +159,8 @@ def build(
         output.print(
             f"{space.known:,} items have a place in the space of {space.model.name}, searched by {space.search_kind}"
         )
+        if space.model.user_features:
+            output.print(f"it reads {', '.join(space.model.user_features)} of users")
 
 
 def adapt(
@@ -354,7 +356,9 @@ def train(
         log_folder=log_dir,
     )
     with progress("training") as report:
-        _, trained = train_ranker(settings, events, component=component, options=options, progress=report)
+        _, trained = train_ranker(
+            settings, events, component=component, options=options, progress=report, begins=report.begin
+        )
     _tell_of(trained)
 
 
@@ -369,6 +373,13 @@ def _tell_of(trained: TrainReport) -> None:
         f"{trained.validation_queries:,} latest, over sampled candidates",
         markup=False,
     )
+    teaching = trained.teaching
+    if teaching is not None:
+        output.print(
+            f"taught by {teaching.teacher}, in {teaching.cross_fit} parts: NDCG@10 {teaching.ndcg_at_10} on training "
+            "queries of users that it had not seen",
+            markup=False,
+        )
     comparison = trained.comparison
     if comparison is not None:
         output.print(

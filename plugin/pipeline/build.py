@@ -15,13 +15,14 @@ from explorank.assembly import CATALOGUE
 from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DamagedArtefact, DataError
 from explorank.pipeline.by_use import table_by_use
-from explorank.pipeline.embeddings import fit_embeddings, sampled_histories
+from explorank.pipeline.embeddings import fit_embeddings, sampled_users
 from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.interests import sampled_interests
 from explorank.pipeline.liked_events import events_of_learners
 from explorank.pipeline.modalities import JoinedEncoder, modalities_of
 from explorank.pipeline.tables import read_table
+from explorank.pipeline.user_features import PastUserFeatures
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
 from explorank.retrieval.catalogue import VECTORS_FILE
 from explorank.retrieval.collaborative import EmbeddingSpace, NeighbourTable
@@ -54,8 +55,8 @@ def build_catalogue(
     settings'. `progress` counts the texts and then the passes of what is learnt, `begins` is told each step after the
     texts. Needs the extra `train`.
 
-    Raises `DataError` where nothing names interactions that are asked for; and where they are too few for `by_use` or
-    `learned_embeddings`, once the catalogue is published without it.
+    Raises `DataError` where nothing names interactions that are asked for, and for user features that nobody serves;
+    and where interactions are too few for `by_use` or `learned_embeddings`, once the catalogue is published without it.
     """
     table = item_table(settings, items, until)
     item_ids = table["item_id"].to_numpy(np.str_)
@@ -63,6 +64,8 @@ def build_catalogue(
     modalities = modalities_of(settings, item_ids, items, until=until)
     events = events_of_learners(settings, interactions, until)
     wanted = settings.retrieval
+    access = None if settings.features is None else feature_access(settings)
+    people = PastUserFeatures.of(wanted.learned_embeddings, access)
     store = ArtefactStore(settings.folder_path / "artefacts")
     encoder = JoinedEncoder(configured_encoder(settings), modalities)
     former = _current_catalogue(store) if modalities else None
@@ -86,15 +89,25 @@ def build_catalogue(
             return None
         liked = events["learned_embeddings"]
         try:
+            if people is not None and len(liked):
+                liked = people.beside(liked)
             model = fit_embeddings(
-                wanted.learned_embeddings, liked, item_ids, vectors, progress=progress, begins=begins
+                wanted.learned_embeddings,
+                liked,
+                item_ids,
+                vectors,
+                people=people,
+                progress=progress,
+                begins=begins,
             )
+            histories, users = sampled_users(liked, item_ids, people)
             return EmbeddingSpace.build(
                 model,
                 recall=reached,
                 neighbours=neighbours(settings, LearnedEmbeddings.name),
                 tune_s=seconds,
-                histories=sampled_histories(liked, item_ids),
+                histories=histories,
+                users=users,
                 progress=begins,
             )
         except (DataError, RetrievalError) as error:
@@ -108,17 +121,20 @@ def build_catalogue(
             return vectors
 
         vectors = encoder.encode(table["text"].tolist(), progress, allocate=allocate)
+        table_of_use, space = users_shared(), learned(vectors)
         catalogue = Catalogue.build(
             item_ids,
             vectors,
             popularity=table["popularity"].to_numpy(),
             first_seen=table["first_seen"].to_numpy(),
-            by_use=users_shared(),
-            embeddings=learned(vectors),
+            by_use=table_of_use,
+            embeddings=space,
             encoder_name=encoder.name,
             encoder_fingerprint=encoder.fingerprint(item_ids, former),
             made=Provenance(
-                modalities={modality.feature: modality.weight for modality in modalities}, left_out=left_out
+                modalities={modality.feature: modality.weight for modality in modalities},
+                user_features={} if space is None or people is None else people.meanings,
+                left_out=left_out,
             ),
             kind=index.kind,
             device=index.device,

@@ -20,6 +20,7 @@ from explorank.model_card import (
     ReliabilityBin,
     Sampling,
     Segment,
+    Teaching,
     moment,
 )
 from explorank.pipeline.libraries import library_versions
@@ -56,6 +57,7 @@ def model_card(
     sampling: Sampling,
     segments: tuple[Segment, ...],
     comparison: Comparison | None,
+    teaching: Teaching | None = None,
     notes: tuple[str, ...] = (),
 ) -> ModelCard:
     """Return the card of `ranker`, trained as `name` on `data` and judged on `later`.
@@ -75,6 +77,7 @@ def model_card(
         encoder_fingerprint=encoder_fingerprint,
         by_use=None if by_use is None else by_use.model_dump(mode="json"),
         sampling=sampling,
+        teaching=teaching,
         options=options_as_json(options),
         seed=seed,
         training=_slice(data, users[0]),

@@ -56,12 +56,14 @@ def logged_data(
     histories = [history_of(record.request) for record, *_ in shown]
     queries = pd.DataFrame(
         {
+            "user_id": users.astype(object),
             "event_timestamp": pd.to_datetime((times * 1e6).astype(np.int64), unit="us", utc=True),
             # What the candidates of each decision were compared with.
             "liked": [
                 history if record.request.similar_to is None else (record.request.similar_to,)
                 for (record, *_), history in zip(shown, histories, strict=True)
             ],
+            "about_user": [record.request.similar_to is None for record, *_ in shown],
         }
     )
     rows = pd.DataFrame(
@@ -78,6 +80,7 @@ def logged_data(
         catalogue,
         queries,
         block_starts(split, options.blocks),
+        access=access,
     )
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     names, matrix = feature_matrix(

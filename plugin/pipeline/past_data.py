@@ -36,6 +36,9 @@ class PastData:
     """How many events the item of each later row had before the later slice; displays, of a log."""
     sampling: Sampling
     """How the rows of both were made."""
+    unlabelled: NDArray[np.bool_] | None = None
+    """(m,) which of the earlier rows nobody chose between, so that only a teacher says something of them; None where
+    all are liked or negatives."""
 
     @property
     def training_users(self) -> NDArray[np.str_]:
@@ -60,32 +63,34 @@ def past_data(
     access: FeatureAccess,
     options: TrainOptions,
     retrievers: Sequence[tuple[Retriever, int]] = (),
+    *,
+    pseudo_labels: int = 0,
 ) -> PastData:
     """Return the past requests that teach something; raise `DataError` where they are too few.
 
     `options.retrieved_share` of the negatives come from what `retrievers`, each with how many items it is asked for,
-    would have found then; without any, all are drawn evenly.
+    would have found then; without any, all are drawn evenly. So do up to `pseudo_labels` rows without a label that each
+    of the earlier requests has besides.
     """
     crosses = Crosses.of(settings)
     crosses.check((*access.item_names, *access.user_names, *similarity_columns(settings)))
     queries, split = _past_requests(interactions, catalogue, options)
     vectors = interest_vectors(queries, catalogue, settings.retrieval.decay)
     starts = block_starts(split, options.blocks)
-    asked = retrievers if options.retrieved_share > 0 else ()
+    asked = retrievers if options.retrieved_share > 0 or pseudo_labels else ()
     use = PastUse.of(
         settings.retrieval,
         lambda learner: liked_events(settings, learner, interactions),
         catalogue,
         queries,
         starts,
+        access=access,
         with_models=any(isinstance(retriever, LearnedEmbeddings) for retriever, _ in asked),
     )
     candidates = None
     if asked:
         limit = settings.retrieval.candidates
-        candidates = past_candidates(
-            asked, interactions, catalogue, queries, vectors, starts, use.tables, use.models, limit=limit
-        )
+        candidates = past_candidates(asked, interactions, catalogue, queries, vectors, use, limit=limit)
     rows = labelled_rows(
         queries,
         catalogue,
@@ -93,6 +98,7 @@ def past_data(
         seed=options.seed,
         candidates=candidates,
         retrieved_share=options.retrieved_share,
+        unlabelled=np.where(np.arange(len(queries)) < split, pseudo_labels, 0),
     )
     learnt = use.columns(catalogue, queries, rows)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, learnt)
@@ -128,8 +134,9 @@ def past_data(
             retrieved_share=options.retrieved_share,
             retrievers=() if candidates is None else tuple(retriever.name for retriever, _ in retrievers),
             drawn_from_retrieval=int(rows["retrieved"].sum()),
-            drawn_evenly=int((~rows["retrieved"] & (rows["label"] == 0)).sum()),
+            drawn_evenly=int((~rows["retrieved"] & ~rows["unlabelled"] & (rows["label"] == 0)).sum()),
         ),
+        rows["unlabelled"].to_numpy()[rows["query"].to_numpy() < split] if pseudo_labels else None,
     )
 
 

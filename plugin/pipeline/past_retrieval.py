@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from explorank.builtin.retrieval import united
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Fallback
+from explorank.pipeline.past_use import PastUse
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalQuery, Retriever, SimilarByUse
-from explorank.retrieval.collaborative import EmbeddingModel, EmbeddingSpace, NeighbourTable
+from explorank.retrieval.collaborative import EmbeddingSpace
 
 _log: Final = logging.getLogger(__name__)
 
@@ -26,26 +27,23 @@ def past_candidates(
     catalogue: Catalogue,
     queries: pd.DataFrame,
     vectors: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    tables: Sequence[NeighbourTable | None],
-    models: Sequence[EmbeddingModel | None],
+    use: PastUse,
     *,
     limit: int,
 ) -> list[NDArray[np.int64]]:
     """Return the catalogue's rows (m,) that each of `queries` would have been answered, at most `limit`, best first.
 
     A query knows its history and interest of `vectors` (q, d). Popularity is how many of `interactions` came before
-    the query's block, which begins at one of `starts` (b,); use is what that block's of `tables` (b,) tells, and the
-    learnt space that of its own of `models` (b,). What the user had met, and what appeared after the query, is not
-    among the rows; texts are those of today.
+    the query's block; what has the same users and where items lie is what `use` knew at that block. What the user had
+    met, and what appeared after the query, is not among the rows; texts are those of today.
     """
     events = catalogue.rows(interactions["item_id"].tolist())
     happened = interactions["timestamp"]
     found: list[NDArray[np.int64]] = []
     fallbacks: list[Fallback] = []
     with collecting_fallbacks(fallbacks):
-        blocks = pairwise([*starts.tolist(), len(queries)])
-        for table, model, (start, end) in zip(tables, models, blocks, strict=True):
+        blocks = pairwise([*use.starts.tolist(), len(queries)])
+        for table, model, (start, end) in zip(use.tables, use.models, blocks, strict=True):
             if start == end:
                 continue
             before = events[(happened < queries["event_timestamp"].iloc[start]).to_numpy() & (events >= 0)]
@@ -61,6 +59,7 @@ def past_candidates(
                     time=queries["event_timestamp"].iloc[query].timestamp(),
                     user_vector=vectors[query] if vectors[query].any() else None,
                     history=queries["liked"].iloc[query],
+                    user_features=use.user(query),
                     exclude=frozenset(queries["seen"].iloc[query]),
                 )
                 rows = catalogue.rows(united(able, known, asked, limit).head(limit).item_ids.tolist())

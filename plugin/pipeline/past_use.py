@@ -20,8 +20,10 @@ from explorank.errors import DataError
 from explorank.pipeline.by_use import fit_table
 from explorank.pipeline.embeddings import fit_embeddings
 from explorank.pipeline.liked_events import Learner
-from explorank.retrieval import Catalogue, InvalidTable
+from explorank.pipeline.user_features import PastUserFeatures
+from explorank.retrieval import Catalogue, InvalidTable, UserFeatures
 from explorank.retrieval.collaborative import EmbeddingModel, NeighbourTable, products_with_user
+from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RetrievalSettings
 
 Fit = TypeVar("Fit")
@@ -39,6 +41,8 @@ class PastUse:
     """(b,) what had the same users."""
     models: tuple[EmbeddingModel | None, ...]
     """(b,) where items and users lay."""
+    people: UserFeatures | None = None
+    """(q, g) what was known of the user of each request, where models read it."""
 
     @classmethod
     def of(
@@ -49,13 +53,15 @@ class PastUse:
         queries: pd.DataFrame,
         starts: Rows,
         *,
+        access: FeatureAccess | None = None,
         with_models: bool = False,
     ) -> PastUse:
         """Fit what rankers are told of `queries`, in order of time, in blocks that begin at `starts` (b,), the first 0.
 
         `liked` returns the liked events that a learner learns from. No label of a block, nor anything later, is in what
         it is told; a serving fit is as old when it is asked. Where no column asks for models, which are dear, they are
-        fitted `with_models` alone.
+        fitted `with_models` alone. What models read of users comes from `access`, as of each event, and as of each
+        request by its `user_id`, unless it has `about_user` as False: it asked for items like another.
         """
         by_use, learned = settings.by_use, settings.learned_embeddings
         nothing = (None,) * len(starts)
@@ -64,16 +70,27 @@ class PastUse:
         ids = catalogue.item_ids
         if by_use is not None:
             tables = _fits(lambda known: fit_table(by_use, known, ids), liked("by_use"), queries, starts)
+        told: UserFeatures | None = None
         if learned is not None and (learned.column or with_models):
+            events, people = liked("learned_embeddings"), PastUserFeatures.of(learned, access)
+            if people is not None and len(events):
+                events = people.beside(events)
+                told = people.known_at(queries["user_id"], queries["event_timestamp"])
+                if "about_user" in queries:
+                    told.values[~queries["about_user"].to_numpy()] = np.nan
 
             def fit(known: pd.DataFrame) -> EmbeddingModel | None:
                 try:
-                    return fit_embeddings(learned, known, ids, catalogue.vectors)
+                    return fit_embeddings(learned, known, ids, catalogue.vectors, people=people)
                 except (DataError, InvalidTable):
                     return None
 
-            models = _fits(fit, liked("learned_embeddings"), queries, starts)
-        return cls(settings, starts, tables, models)
+            models = _fits(fit, events, queries, starts)
+        return cls(settings, starts, tables, models, told)
+
+    def user(self, query: int) -> UserFeatures | None:
+        """Return what was known of the user of that request, (g,), where models read it."""
+        return None if self.people is None else self.people.take(np.array(query))
 
     def columns(
         self, catalogue: Catalogue, queries: pd.DataFrame, rows: pd.DataFrame
@@ -81,24 +98,32 @@ class PastUse:
         """Return what serving would have told of each of `rows` (r,), by column.
 
         The latest items that were liked count. NaN where a block has no fit, or nothing of the request's history is
-        known.
+        known, nor of its user.
         """
         by_use, learned = self.settings.by_use, self.settings.learned_embeddings
         columns = {}
         if by_use is not None:
+
+            def means(table: NeighbourTable, _: int, liked: Rows, items: Rows) -> NDArray[np.float32]:
+                return table.means(liked, items)
+
             columns[SIMILARITY_BY_USE] = self._told(
-                self.tables, NeighbourTable.means, by_use.history, catalogue, queries, rows
+                self.tables, means, by_use.history, catalogue, queries, rows
             )
         if learned is not None and learned.column:
+
+            def products(model: EmbeddingModel, query: int, liked: Rows, items: Rows) -> NDArray[np.float32]:
+                return products_with_user(model, liked, items, self.user(query))
+
             columns[SIMILARITY_LEARNED] = self._told(
-                self.models, products_with_user, learned.history, catalogue, queries, rows
+                self.models, products, learned.history, catalogue, queries, rows
             )
         return columns
 
     def _told(
         self,
         fits: Sequence[Fit | None],
-        tell: Callable[[Fit, Rows, Rows], NDArray[np.float32]],
+        tell: Callable[[Fit, int, Rows, Rows], NDArray[np.float32]],
         history: int,
         catalogue: Catalogue,
         queries: pd.DataFrame,
@@ -113,7 +138,7 @@ class PastUse:
             for query in range(start, end):
                 those = slice(first_rows[query], first_rows[query + 1])
                 liked = catalogue.rows(queries["liked"].iloc[query][-history:])
-                told[those] = tell(fit, liked, items[those])
+                told[those] = tell(fit, query, liked, items[those])
         return told
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from explorank.errors import DataError
 from explorank.retrieval import Catalogue, interest_vector
 
-_LIKED, _RETRIEVED, _EVENLY = range(3)
+_LIKED, _RETRIEVED, _EVENLY, _UNLABELLED = range(4)
 
 _Query: TypeAlias = tuple[str, pd.Timestamp, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
@@ -96,16 +96,19 @@ def labelled_rows(
     seed: int,
     candidates: Sequence[NDArray[np.int64]] | None = None,
     retrieved_share: float = 0.0,
+    unlabelled: NDArray[np.int64] | None = None,
 ) -> pd.DataFrame:
     """Return one row per query and item to learn from: `query`, `user_id`, `item_id`, `event_timestamp`, `label`.
 
-    `retrieved` says which were drawn from `candidates`.
+    `retrieved` says which negatives were drawn from `candidates`, `unlabelled` which rows are neither liked nor
+    negatives: up to as many as the parameter (q,) has for the query, drawn from what is left of its candidates, with
+    label 0 like any that was not liked. They come last, and change no other draw.
     `retrieved_share` of the negatives are drawn from the query's own of `candidates` (q,), rows of the catalogue (m,)
     each once, as far as those reach; the others evenly from the catalogue. What the user knew or liked next is never
     among them. Rows are shuffled within a query: metrics break ties by position, and must not find the positives in
     front.
     """
-    generator = np.random.default_rng(seed)
+    generator, for_unlabelled = np.random.default_rng(seed), np.random.default_rng([seed, _UNLABELLED])
     item_rows: list[NDArray[np.int64]] = []
     kinds: list[NDArray[np.int64]] = []
     for number, (seen, positives) in enumerate(zip(queries["seen"], queries["positives"], strict=True)):
@@ -122,9 +125,14 @@ def labelled_rows(
         evenly = np.unique(generator.integers(len(catalogue), size=negatives - len(retrieved)))
         drawn = np.concatenate([retrieved, np.setdiff1d(evenly, np.concatenate([kept_out, retrieved]))])
         shuffled = generator.permutation(len(wanted) + len(drawn))
-        item_rows.append(np.concatenate([wanted, drawn])[shuffled])
+        more = np.empty(0, np.int64)
+        if candidates is not None and unlabelled is not None and unlabelled[number] > 0:
+            left = np.setdiff1d(candidates[number], np.concatenate([kept_out, drawn]))
+            more = for_unlabelled.choice(left, min(int(unlabelled[number]), len(left)), replace=False)
+        item_rows.append(np.concatenate([np.concatenate([wanted, drawn])[shuffled], more]))
         counts = [len(wanted), len(retrieved), len(drawn) - len(retrieved)]
         kinds.append(np.repeat([_LIKED, _RETRIEVED, _EVENLY], counts)[shuffled])
+        kinds.append(np.full(len(more), _UNLABELLED))
     query = np.repeat(np.arange(len(queries)), [len(rows) for rows in item_rows])
     kind = np.concatenate(kinds)
     return pd.DataFrame(
@@ -135,5 +143,6 @@ def labelled_rows(
             "event_timestamp": queries["event_timestamp"].array[query],
             "label": (kind == _LIKED).astype(np.int64),
             "retrieved": kind == _RETRIEVED,
+            "unlabelled": kind == _UNLABELLED,
         }
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from explorank.errors import DataError
 from explorank.rankers import report_metrics
+
+_log = logging.getLogger(__name__)
 
 TrackerName: TypeAlias = Literal["tensorboard", "mlflow", "wandb"]
 
@@ -142,6 +145,13 @@ _REQUIREMENTS: Final[Mapping[TrackerName, str]] = {
 }
 
 
+_SET_UP: Final[Mapping[TrackerName, str]] = {
+    "tensorboard": "See that --log-dir may be written",
+    "mlflow": "Set MLFLOW_TRACKING_URI to a server or a database that answers",
+    "wandb": "Run `wandb login`, or set WANDB_MODE=offline",
+}
+
+
 def default_trackers() -> tuple[TrackerName, ...]:
     """Return what is tracked with where nothing else is asked for: TensorBoard, where it is installed."""
     return ("tensorboard",) if importlib.util.find_spec("tensorboard") is not None else ()
@@ -160,14 +170,58 @@ def require_installed(names: Collection[TrackerName]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[TrackerName], run: Run) -> Iterator[list[Tracker]]:
-    """Yield the trackers of a run, which end with the block; raise `DataError` for one that is not installed."""
+    """Yield the trackers of a run, which end with the block.
+
+    Raises `DataError` for one that is not installed or cannot begin. One that fails later is warned of and told nothing
+    more: hours of training are worth more than their curve.
+    """
     trackers: list[Tracker] = []
     with ExitStack() as ends:
         for name in dict.fromkeys(names):
-            tracker = _TRACKERS[name](run)
+            tracker = _Forgiven(name, _begun(name, run))
             trackers.append(tracker)
             ends.push(_ending(tracker))
         yield trackers
+
+
+def _begun(name: TrackerName, run: Run) -> Tracker:
+    try:
+        return _TRACKERS[name](run)
+    except DataError:
+        raise
+    except Exception as error:  # whatever a client of somebody's server raises
+        raise DataError(
+            f"The tracker {name!r} could not begin a run: {error} Nothing was trained. {_SET_UP[name]}, or leave it "
+            "out of --tracker."
+        ) from error
+
+
+class _Forgiven:
+    """A tracker whose failures are warned of once, and end no training."""
+
+    def __init__(self, name: TrackerName, tracker: Tracker) -> None:
+        self._name = name
+        self._tracker = tracker
+        self._failed = False
+
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Pass numbers of one step on, unless an earlier step failed."""
+        if not self._failed:
+            self._try(lambda: self._tracker.log(step, metrics))
+
+    def close(self, *, failed: bool) -> None:
+        """End the run."""
+        self._try(lambda: self._tracker.close(failed=failed))
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:  # as in `_begun`
+            if not self._failed:
+                _log.warning(
+                    "The tracker %r failed and misses what follows; training goes on: %s", self._name, error
+                )
+            self._failed = True
 
 
 def _ending(tracker: Tracker) -> Callable[[type[BaseException] | None, Any, Any], None]:

@@ -19,7 +19,7 @@ from explorank.errors import CorruptState, DataError, SettingsError
 from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
-from explorank.model_card import Comparison, Segment
+from explorank.model_card import Comparison, Segment, Teaching
 from explorank.pipeline.card import model_card, options_as_json
 from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_resumed
 from explorank.pipeline.evidence import Verdict, accuracy, judge
@@ -30,9 +30,17 @@ from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.pipeline.models import Models
 from explorank.pipeline.past_data import PastData, past_data
 from explorank.pipeline.segments import by_popularity, by_segment, user_groups
+from explorank.pipeline.teaching import Lessons, Teacher
 from explorank.pipeline.tracking import Monitor, Run, require_installed, tracking
 from explorank.pipeline.train_options import TrainOptions
-from explorank.rankers import AdaptableRanker, CorruptRanker, Ranker, TrainableRanker, score_data
+from explorank.rankers import (
+    AdaptableRanker,
+    CorruptRanker,
+    Ranker,
+    RankingData,
+    TrainableRanker,
+    score_data,
+)
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.settings import RankerComponent, Settings, resolve_ranker
@@ -63,6 +71,8 @@ class TrainReport:
     """Where event files of this run lie; `None` without trackers."""
     start: str | None = None
     """The ranker that it began as, by the version that decisions name; `None` where it began from scratch."""
+    teaching: Teaching | None = None
+    """Who taught it beside what came of the rows; `None` where nobody did."""
     calibration: str | None = None
     """The map of the former ranker's scores to rewards, carried over to this one's by rank; `None` where there was
     none to carry over."""
@@ -75,6 +85,7 @@ def train_ranker(
     component: RankerComponent | None = None,
     options: TrainOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
+    begins: Callable[[str], None] | None = None,
     plugins: Sequence[object] = (),
 ) -> tuple[TrainableRanker, TrainReport]:
     """Return a published ranker, trained on what was known at the time of past requests.
@@ -83,7 +94,9 @@ def train_ranker(
     ranker and its options; by default the configured one. Validation is the latest slice by time; features come from
     the feature store's point-in-time joins. It becomes current by `options.promote`, judged on that slice beside the
     current one. A run that was cut off goes on when it is run again, as far as the ranker saves checkpoints. With
-    `options.start` it begins as that ranker. `plugins` join the installed ones.
+    `options.start` it begins as that ranker. Where `component` names a teacher, the training rows are scored by some
+    that were trained without their users, and the ranker learns from those scores too. `begins` is told what begins
+    where there are several things to train. `plugins` join the installed ones.
 
     Raises `DataError` where there is too little to learn from, `SettingsError` for options that do not fit, and
     `InvalidTraining` where the ranker refuses the data.
@@ -100,25 +113,36 @@ def train_ranker(
         )
     access = feature_access(settings)
     catalogue = Catalogue.load(current[1])
-    past = _past(settings, interactions, catalogue, access, options, trainee.registry)
+    past = _past(settings, interactions, catalogue, access, options, trainee)
     run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,
         name=run_name,
         folder=(options.log_folder or settings.folder_path / "runs") / run_name,
-        options={**options_as_json(trainee.options), "seed": options.seed},
+        options={
+            **options_as_json(trainee.options),
+            "seed": options.seed,
+            **({} if trainee.teacher is None else {"taught_by": trainee.teacher.plan.use}),
+        },
     )
     started = None if start is None else start.manifest.version
     identity = fingerprint(
-        trainee.name, (past.training, past.later), (trainee.options, started), options.seed
+        trainee.name, (past.training, past.later), (trainee.options, started, trainee.teacher), options.seed
     )
     with (
-        checkpoint_folder(settings.folder_path / "training", f"{trainee.name}-{identity}") as checkpoint,
+        checkpoint_folder(settings.folder_path / "training", f"{trainee.name}-{identity}") as folder,
         tracking(options.trackers, run) as trackers,
     ):
-        resumed = is_resumed(checkpoint)
+        resumed = is_resumed(folder)
+        lessons, checkpoint = Lessons(past.training), folder
+        if trainee.teacher is not None:
+            tell = begins or (lambda _: None)
+            tell("training the teacher")
+            lessons = trainee.teacher.taught(past, options.seed, progress, folder / "teacher")
+            tell("training")
+            checkpoint = folder / "student"
         monitor = Monitor(progress, trackers)
-        ranker = trainee.fitted(past, options.seed, monitor, checkpoint, start)
+        ranker = trainee.fitted(lessons.data, past.later, options.seed, monitor, checkpoint, start)
         scores = score_data(ranker, past.later)
         metrics = accuracy(scores, past.later)
         monitor.end({name: float(np.nanmean(values)) for name, values in metrics.items()})
@@ -141,6 +165,7 @@ def train_ranker(
             sampling=past.sampling,
             segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),
             comparison=former.comparison,
+            teaching=lessons.teaching,
             notes=() if started is None else (f"It began as the ranker {started}, and was adapted.",),
         )
 
@@ -165,6 +190,7 @@ def train_ranker(
         resumed=resumed,
         log_folder=run.folder if trackers else None,
         start=started,
+        teaching=lessons.teaching,
     )
 
 
@@ -174,10 +200,17 @@ def _past(
     catalogue: Catalogue,
     access: FeatureAccess,
     options: TrainOptions,
-    registry: Registry,
+    trainee: _Trainee,
 ) -> PastData:
     """Return the past requests, from where the options say."""
+    pseudo_labels = 0 if trainee.teacher is None else trainee.teacher.pseudo_labels
     if options.rows == "log":
+        if pseudo_labels:
+            raise DataError(
+                f"taught_by.pseudo_labels is {pseudo_labels}, and rows of the log are what was displayed, no others "
+                "that a teacher could speak of. Set it to 0 (`-o taught_by.pseudo_labels=0`), or train from "
+                "interactions."
+            )
         now = clock_of(settings)() if options.until is None else options.until
         return logged_data(settings, catalogue, access, options, now=now)
     if interactions is None:
@@ -185,8 +218,10 @@ def _past(
             "There are no interactions to learn from. Name their table, or train from what the log says was displayed: "
             "`explorank train --from-log`."
         )
-    retrievers = configured_retrievers(settings, registry)
-    return past_data(settings, interactions, catalogue, access, options, retrievers)
+    retrievers = configured_retrievers(settings, trainee.registry)
+    return past_data(
+        settings, interactions, catalogue, access, options, retrievers, pseudo_labels=pseudo_labels
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +232,7 @@ class _Trainee:
     ranker_class: Any
     options: Any
     registry: Registry
+    teacher: Teacher | None
 
     @classmethod
     def of(cls, settings: Settings, component: RankerComponent | None, plugins: Sequence[object]) -> _Trainee:
@@ -213,7 +249,7 @@ class _Trainee:
                 f"The ranker {component.use!r} cannot be trained here: its class has no `fit`. Publish it with "
                 "`ArtefactStore.publish`, or name another one."
             )
-        return cls(component.use, ranker_class, options, registry)
+        return cls(component.use, ranker_class, options, registry, Teacher.of(component, registry))
 
     def loaded(self, settings: Settings, given: str) -> AdaptableRanker:
         """Return the ranker to begin as, from a folder or by its version.
@@ -234,15 +270,21 @@ class _Trainee:
         return start
 
     def fitted(
-        self, past: PastData, seed: int, monitor: Monitor, checkpoint: Path, start: AdaptableRanker | None
+        self,
+        data: RankingData,
+        later: RankingData,
+        seed: int,
+        monitor: Monitor,
+        checkpoint: Path,
+        start: AdaptableRanker | None,
     ) -> TrainableRanker:
         """Train it, from where an earlier run was cut off if one was."""
         resumed = is_resumed(checkpoint)
         fit = self.ranker_class.fit if start is None else start.adapt
         try:
             ranker: TrainableRanker = fit(
-                past.training,
-                valid=past.later,
+                data,
+                valid=later,
                 options=self.options,
                 seed=seed,
                 progress=monitor,

@@ -34,6 +34,7 @@ from explorank.settings.model import (
     ServerSettings,
     Settings,
     StabilitySettings,
+    TeacherComponent,
     TokenSettings,
 )
 from explorank.settings.schema import json_schema
@@ -66,6 +67,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "StabilitySettings",
+    "TeacherComponent",
     "TokenSettings",
     "json_schema",
     "load_settings",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from pydantic import SecretStr, TypeAdapter
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
 from explorank.errors import Problem, SettingsError, UnknownComponent
@@ -102,13 +102,14 @@ def ranker_component(
 
     `None` is the configured one; the answer is `None` where none is configured either. Values are read as YAML reads
     them, and `training.epochs=3` sets a key within an option. Raises `SettingsError` for an option that is no
-    `NAME=VALUE`.
+    `NAME=VALUE`, and for a value of a key that all rankers have and that does not fit.
     """
     configured = settings.ranker
     if name is None and configured is None:
         return None
     same = configured is not None and name in (None, configured.use)
-    given = copy.deepcopy(configured.options) if same and configured is not None else {}
+    written = configured.model_dump(exclude={"use"}, exclude_unset=True) if same and configured else {}
+    given = copy.deepcopy(written)
     for option in options:
         key, found, value = option.partition("=")
         if not found or not key.strip():
@@ -122,10 +123,14 @@ def ranker_component(
                 within[part] = {}
             within = within[part]
         within[last] = read_scalar(value)
-    if same and configured is not None and given == configured.options:
+    if same and given == written:
         return configured
     use = name or (configured.use if configured is not None else "")
-    return RankerComponent(use=use, **given)
+    try:
+        return RankerComponent(use=use, **given)
+    except ValidationError:
+        validate(RankerComponent, {"use": use, **_revealed(given)}, Document({}), ("ranker",))
+        raise  # pragma: no cover - what pydantic refuses, `validate` refuses in plain words
 
 
 def _factory(kind: ComponentKind, component: Component, registry: Registry) -> Factory:

@@ -57,6 +57,8 @@ def _components(settings: Settings) -> Iterator[tuple[KeyPath, Component]]:
         yield ("guards", position), guard
     if settings.ranker is not None:
         yield ("ranker",), settings.ranker
+        if settings.ranker.taught_by is not None:
+            yield ("ranker", "taught_by"), settings.ranker.taught_by
 
 
 def _present(data: Any, path: KeyPath) -> bool:

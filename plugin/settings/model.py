@@ -111,6 +111,21 @@ class RetrieverComponent(Component):
     """How many candidates to ask this retriever for."""
 
 
+class TeacherComponent(Component):
+    """A ranker that another one learns from."""
+
+    kind: ClassVar[ComponentKind] = "ranker"
+    words: ClassVar[str] = "a ranker `{use: NAME, …}` with its options"
+
+    cross_fit: Annotated[int, Field(ge=2)] = 5
+    """Into how many parts the users are cut. The rows of each are scored by a teacher that was trained on the other
+    parts, since one is surer of rows that it was trained on than it should be."""
+    pseudo_labels: Annotated[int, Field(ge=0)] = 0
+    """At most how many items each past request has besides, of those that the configured retrievers would have found
+    and that are neither liked nor drawn to tell the liked from: of these the teacher's word is all that is learnt. 0
+    has none. For training from interactions."""
+
+
 class RankerComponent(Component):
     """The model that scores candidates."""
 
@@ -119,6 +134,9 @@ class RankerComponent(Component):
     budget_ms: Milliseconds = 200.0
     """How long scoring may take, in milliseconds. Later scores are dropped: the last good ranker answers, or
     the order of retrieval. Rankers that only compute, as all of Explorank's own do, are called without it."""
+    taught_by: TeacherComponent | None = None
+    """Another ranker, whose probabilities `explorank train` lets this one learn from too, with the weight
+    `training.distillation`; for `dcn` and `sequence`. It is trained for that alone, and does not serve."""
 
 
 CrossKind: TypeAlias = Literal["difference", "equal", "product", "ratio"]
@@ -261,12 +279,28 @@ class LearnedEmbeddingsSettings(_Section):
     history: Positive = 100
     """How many of the latest items of a history count for the column; `sasrec` reads those of its own `history` at
     most."""
+    user_features: tuple[Name, ...] = ()
+    """What the user tower of `two_tower` reads of users besides their history: columns of `features.user_service`, by
+    name. Numbers are scaled and texts are categories; what is missing is told apart. Users without a history are found
+    something by them. Takes effect with `explorank build`."""
     als: ImplicitALSOptions = ImplicitALSOptions()
     """How `als` learns."""
     two_tower: TwoTowerOptions = TwoTowerOptions()
     """How `two_tower` learns."""
     sasrec: SASRecOptions = SASRecOptions()
     """How `sasrec` learns."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.user_features and self.model != "two_tower":
+            raise rule_broken(
+                f"names columns of users, and `{self.model}` reads histories alone, so they would tell nothing. Set "
+                "`model: two_tower`, or leave them out.",
+                "user_features",
+            )
+        if len(set(self.user_features)) < len(self.user_features):
+            raise rule_broken("names a column twice. Name each once.", "user_features")
+        return self
 
 
 class ModalitySettings(_Section):
@@ -805,6 +839,15 @@ class Settings(_Section):
                 "find nothing. Set `retrieval.learned_embeddings: {interactions: FILE}`.",
                 "retrieval",
                 "retrievers",
+            )
+        learned = self.retrieval.learned_embeddings
+        if learned is not None and learned.user_features and self.features is None:
+            raise rule_broken(
+                "names columns of users, and without a `features` section nothing serves any. Add one, as `explorank "
+                "init` shows, or leave them out.",
+                "retrieval",
+                "learned_embeddings",
+                "user_features",
             )
         self._check_safety()
         slots = self.exploration.slots

@@ -116,6 +116,11 @@ def _components(component: type[Component], registry: Registry) -> Iterator[str]
     if own:
         yield "Beside `use`, each takes:\n"
         yield _table(own)
+    for name, field in component.model_fields.items():
+        within = model_in(field.annotation)
+        if within is not None:
+            yield f"`{name}` takes, beside `use` and the options of what that names:\n"
+            yield _table(row for row in _fields(within) if row[0] != "use")
     for name in registry.names(component.kind):
         factory = registry.get(component.kind, name)
         yield f"#### `{name}`\n\n{summary(factory)}\n"

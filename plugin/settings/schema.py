@@ -19,6 +19,7 @@ from explorank.settings.model import (
     RankerComponent,
     RetrieverComponent,
     Settings,
+    TeacherComponent,
 )
 from explorank.settings.yaml_file import ENVIRONMENT_KEY
 
@@ -49,7 +50,8 @@ def json_schema(registry: Registry) -> Schema:
     """Return the JSON Schema (draft 2020-12) of explorank.yaml with the components in `registry`."""
     schema = Settings.model_json_schema()
     definitions: dict[str, Schema] = schema.pop("$defs")
-    for component in COMPONENTS:
+    named: tuple[type[Component], ...] = (*COMPONENTS, TeacherComponent)
+    for component in named:
         own = definitions[component.__name__]
         definitions[component.__name__] = _one_of(component.kind, own, registry, definitions)
     for definition in definitions.values():

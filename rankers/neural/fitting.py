@@ -153,6 +153,8 @@ def _artefact(
         "rows": float(len(data)), "epochs": float(trained.epochs), "best_epoch": float(trained.best_epoch),
         "weights": float(sum(parameter.numel() for parameter in network.parameters())), **trained.metrics,
     }  # fmt: skip
+    if (said := _teacher(data, training.tasks)) is not None:
+        metrics["taught_rows"] = float((~torch.isnan(said)).any(dim=1).sum())
     manifest = RankerManifest(
         name=plan.kind,
         version="",

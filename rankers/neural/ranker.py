@@ -40,6 +40,8 @@ class NeuralRanker(ABC):
 
     kind: ClassVar[str]
     Options: ClassVar[type[Any]]
+    learns_from_teacher: ClassVar[bool] = True
+    """It reads `RankingData.teacher`."""
 
     def __init__(self, artefact: Artefact) -> None:
         """Take what `Artefact.load` returns; use `fit` or `load`."""

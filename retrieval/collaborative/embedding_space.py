@@ -21,6 +21,7 @@ from explorank.retrieval.collaborative.two_tower import TwoTower
 from explorank.retrieval.errors import InvalidVectors
 from explorank.retrieval.faiss_index import FaissIndex
 from explorank.retrieval.index_tuning import Progress
+from explorank.retrieval.user_features import UserFeatures
 
 SPACE_MANIFEST: Final = "space.json"
 _FORMAT: Final = "explorank.embedding_space/1"
@@ -62,19 +63,24 @@ class EmbeddingSpace:
         neighbours: int = 100,
         tune_s: float = 60.0,
         histories: Sequence[NDArray[np.int64]] = (),
+        users: UserFeatures | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Make the items that `model` places ready to be searched; `FaissIndex.build` says what the options mean.
 
         `histories` are the rows that some users took up, each (h,), oldest first: an index is tuned by these users'
-        vectors. Raises `InvalidVectors` where it places none.
+        vectors. `users` (u, g) tell of the same ones, where the model reads it. Raises `InvalidVectors` where it places
+        none.
         """
         placed, rows = _placed(model)
         squares = np.einsum("md,md->m", placed, placed, dtype=np.float64)
         if np.abs(squares - 1.0).max() > _UNIT:
             return cls(model, LengthOrderedScan.build(placed, rows))
-        users = (user_vector(model, history) for history in histories)
-        interests = [user for user in users if user is not None and user.any()]
+        found = (
+            user_vector(model, history, None if users is None else users.take(np.array(number)))
+            for number, history in enumerate(histories)
+        )
+        interests = [vector for vector in found if vector is not None and vector.any()]
         index = FaissIndex.build(
             placed,
             rows,
@@ -112,16 +118,21 @@ class EmbeddingSpace:
         return self._search.kind if isinstance(self._search, FaissIndex) else _SCAN
 
     def best(
-        self, history: NDArray[np.int64], k: int, exclude: NDArray[np.int64] = _NONE
+        self,
+        history: NDArray[np.int64],
+        k: int,
+        exclude: NDArray[np.int64] = _NONE,
+        user: UserFeatures | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return up to `k` rows of greatest product with the vector of who took up `history` (h,), oldest first.
 
         With them come the products. Neither rows of the history nor of `exclude` (e,) are among them. A row of -1
         stands for an unknown item and is passed over, as one that the model cannot place; one that stands twice counts
-        where it stands last. Nothing is found where no row of the history is left.
+        where it stands last. `user` (g,) is what else is known of them, where the model reads it. Nothing is found
+        where that tells nothing, and no row of the history is left.
         """
-        user = user_vector(self.model, history)
-        return _NOTHING if user is None else self._greatest(user, k, np.concatenate([history, exclude]))
+        vector = user_vector(self.model, history, user)
+        return _NOTHING if vector is None else self._greatest(vector, k, np.concatenate([history, exclude]))
 
     def like(
         self, row: int, k: int, exclude: NDArray[np.int64] = _NONE

@@ -18,6 +18,7 @@ from explorank.retrieval.collaborative._arrays import load_arrays, save_arrays
 from explorank.retrieval.collaborative.embedding_model import has_place
 from explorank.retrieval.collaborative.interactions import Interactions, ItemRows
 from explorank.retrieval.errors import InvalidOption
+from explorank.retrieval.user_features import UserFeatures
 
 _FORMAT: Final = "explorank.implicit_als/1"
 _FIRST_SD: Final = 0.05
@@ -83,6 +84,11 @@ class ImplicitALS:
         return has_place(self.item_vectors)
 
     @property
+    def user_features(self) -> tuple[str, ...]:
+        """None: histories alone are read."""
+        return ()
+
+    @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What scoring needs, by name."""
         return {"factors": self.factors}
@@ -95,6 +101,7 @@ class ImplicitALS:
         options: ImplicitALSOptions | None = None,
         seed: int = 0,
         content: ArrayLike | None = None,  # noqa: ARG003 - none is read
+        user_features: UserFeatures | None = None,  # noqa: ARG003 - none are read
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Return the factors after `iterations`; `seed` draws the first.
@@ -129,7 +136,11 @@ class ImplicitALS:
         """Return (n,) scores, the higher the better; unknown items of the history are passed over."""
         return (self.factors @ self.user_vector_at(self._rows.known(history))).astype(np.float32)
 
-    def user_vector_at(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def user_vector_at(
+        self,
+        rows: NDArray[np.int64],
+        user: UserFeatures | None = None,  # noqa: ARG002 - none are read
+    ) -> NDArray[np.float64]:
         """Return the factors (f,) of somebody who took up the items in `rows` (h,), each once: the fold-in."""
         return _one(self.factors[rows], self._gram, self._options.confidence)
 

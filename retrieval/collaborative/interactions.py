@@ -31,6 +31,8 @@ class Interactions:
     """(m,) how much it was worth, 1 unless told: a rating, say."""
     times: NDArray[np.float64] | None
     """(m,) seconds since the Unix epoch, or None where times are not to be used."""
+    given: NDArray[np.int64]
+    """(m,) where each interaction stood among those that `of` was given."""
 
     @classmethod
     def of(
@@ -67,7 +69,8 @@ class Interactions:
         kept = kept[
             np.lexsort((items[kept], np.zeros(len(kept)) if when is None else when[kept], users[kept]))
         ]
-        return cls(rows, columns, users[kept], items[kept], worth[kept], None if when is None else when[kept])
+        times_kept = None if when is None else when[kept]
+        return cls(rows, columns, users[kept], items[kept], worth[kept], times_kept, kept)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -100,14 +103,13 @@ class Interactions:
             items=self.items[chosen],
             values=self.values[chosen],
             times=None if self.times is None else self.times[chosen],
+            given=self.given[chosen],
         )
 
     def without_times(self) -> Self:
         """Return the same interactions with their times forgotten, and with them the order of each user's."""
         order = np.lexsort((self.items, self.users))
-        return replace(
-            self, users=self.users[order], items=self.items[order], values=self.values[order], times=None
-        )
+        return replace(self.take(order), times=None)
 
     def _sparse(self, data: NDArray[np.float32]) -> csr_matrix:
         return csr_matrix((data, (self.users, self.items)), (len(self.user_ids), len(self.item_ids)))

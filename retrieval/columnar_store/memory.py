@@ -10,14 +10,15 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.retrieval.columnar_store.columns import ABSENT, COLD, FIRST, Slots
+from explorank.retrieval.columnar_store.columns import COLD, FIRST, Slots
 from explorank.retrieval.columnar_store.keys import EntityKeys, Key
-from explorank.retrieval.columnar_store.sources.source import Source, StoredRows, StoredView
+from explorank.retrieval.columnar_store.passes import KeyPass, PagePass, Pages, Pass, TimePass
+from explorank.retrieval.columnar_store.sources.source import Source, StoredRows, StoredView, SweptSource
 from explorank.retrieval.columnar_store.table import Blocks, KeySpace, Table
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ _STEP_S: Final = 0.005
 _LOADING_PAUSE_S: Final = 0.001
 _LOADING_PAUSE_BESIDE_READERS_S: Final = 0.01
 _SWEEPING_PAUSE_S: Final = 0.02  # a fifth of a core
-_KEYS_PER_STEP: Final = 200
 _KEYS_AT_ONCE: Final = 2_000
 _LOOKS_PER_BOUND: Final = 4  # how often the backing store is asked within the freshness bound
 _ROOM: Final = 0.5  # of the entities stay when the limit is passed
@@ -127,7 +127,8 @@ class Memory:
         self._lock = threading.RLock()
         self._spaces: dict[EntityKeys, KeySpace] = {}
         self._views: dict[str, StoredView] = {}
-        self._passes: dict[str, _Pass] = {}
+        self._passes: dict[str, Pass] = {}
+        self._swept: dict[str, Pages] = {}
         self._pending: dict[bytes, None] = {}
         self._known: weakref.WeakSet[KnownKeys] = weakref.WeakSet()
         self._reads = self._reads_before = 0
@@ -245,6 +246,7 @@ class Memory:
         with self._lock:
             for name in views:
                 self._passes.pop(name, None)
+                self._swept.pop(name, None)
                 for space in self._spaces.values():
                     space.tables.pop(name, None)
 
@@ -267,6 +269,10 @@ class Memory:
                     self._pending.pop(key, None)
         self._looked = max(self._looked, began)
         self._next_look = began + self._freshness_s / _LOOKS_PER_BOUND
+
+    def space_of(self, view: StoredView) -> KeySpace | None:
+        """Return the entities that a view's rows are kept by, as they are numbered now."""
+        return self._spaces.get(view.keys)
 
     def report(self) -> MemoryReport:
         """Return what is in memory."""
@@ -331,7 +337,7 @@ class Memory:
         if self.source.sweeps:
             self._next_sweep = min(self._next_sweep, time.monotonic() + self._sweep_s)
         if self.source.pages():
-            self._passes[view.name] = _PagePass(self, view)
+            self._passes[view.name] = PagePass(self, view)
             try:
                 self._run_passes(until=time.monotonic() + _LOAD_AT_ONCE_S, names=(view.name,))
             except Exception:
@@ -345,20 +351,22 @@ class Memory:
         for view, table in zip(views, tables, strict=True):
             cold = np.unique(ids[table.slot_of[ids] == COLD])
             for first in range(0, len(cold), _KEYS_AT_ONCE):
-                self._read_ids(space, view, cold[first : first + _KEYS_AT_ONCE])
-        self._limit(keep=len(set(ids.tolist())))
+                self.read_ids(space, view, cold[first : first + _KEYS_AT_ONCE])
+        self.keep_within_limit(keep=len(set(ids.tolist())))
         return self._spaces[views[0].keys]
 
-    def _read_ids(self, space: KeySpace, view: StoredView, ids: NDArray[np.int64]) -> None:
+    def read_ids(self, space: KeySpace, view: StoredView, ids: NDArray[np.int64]) -> None:
+        """Take up the rows of these entities as the backing store has them now; the lock is held."""
         positions = ids.tolist()
         stored = [space.keys.serialize(space.natives[position]) for position in positions]
         rows = self.source.read(view, [key for key in stored if key is not None])
-        self._put(space, view, rows)
+        self.put(space, view, rows)
         found = set(rows.keys)
         gone = [position for position, key in zip(positions, stored, strict=True) if key not in found]
         space.tables[view.name].forget(np.array(gone, np.int64))
 
-    def _put(self, space: KeySpace, view: StoredView, rows: StoredRows, *, newer_only: bool = False) -> None:
+    def put(self, space: KeySpace, view: StoredView, rows: StoredRows, *, newer_only: bool = False) -> None:
+        """Take up rows, or those of them whose time differs from what is there; the lock is held."""
         natives = [space.keys.parse(key) for key in rows.keys]
         ids = space.add(natives)
         table = space.tables[view.name]
@@ -386,10 +394,11 @@ class Memory:
                     ids = np.unique(space.lookup(own))
                     ids = ids[(ids > 0) & (table.slot_of[ids] != COLD)]
                 if len(ids):
-                    self._read_ids(space, self._views[name], ids)
-        self._limit(keep=0)
+                    self.read_ids(space, self._views[name], ids)
+        self.keep_within_limit(keep=0)
 
-    def _limit(self, *, keep: int) -> None:
+    def keep_within_limit(self, *, keep: int) -> None:
+        """Drop what was not asked for lately where there is too much, but not the last `keep`; the lock is held."""
         while self._nbytes() > self.limit_nbytes:
             keys, space = max(self._spaces.items(), key=lambda item: item[1].nbytes)
             wanted = max(keep, int(_ROOM * (len(space) - 1)))
@@ -473,12 +482,15 @@ class Memory:
         reads, self._reads_before = self._reads - self._reads_before, self._reads
         return _LOADING_PAUSE_BESIDE_READERS_S if reads else _LOADING_PAUSE_S
 
-    def _sweep(self, name: str, space: KeySpace) -> _Pass:
+    def _sweep(self, name: str, space: KeySpace) -> Pass:
         view = self._views[name]
         table = space.tables[name]
-        if table.complete and self.source.pages():
-            return _PagePass(self, view)
-        return _KeyPass(self, view, np.flatnonzero(table.slot_of[: len(space)] != COLD))
+        if table.complete and self.source.pages() and isinstance(self.source, SweptSource):
+            pages = self._swept.get(name)
+            if pages is None or pages.table is not table or pages.space is not space:
+                pages = self._swept[name] = Pages(space, table)
+            return TimePass(self, self.source, view, pages)
+        return KeyPass(self, view, np.flatnonzero(table.slot_of[: len(space)] != COLD))
 
     def _run_passes(self, *, until: float, names: tuple[str, ...]) -> None:
         for name in names:
@@ -488,61 +500,6 @@ class Memory:
                     self._passes.pop(name, None)
                 if time.monotonic() > until:
                     return
-
-
-class _Pass(Protocol):
-    """A walk through a view, in steps; `step` returns whether it is done."""
-
-    def step(self) -> bool: ...
-
-
-class _PagePass:
-    """Reads all rows of a view; afterwards the table is complete."""
-
-    def __init__(self, memory: Memory, view: StoredView) -> None:
-        self._memory = memory
-        self._view = view
-        self._after: Any = None
-        self._seen: set[Key] = set()
-
-    def step(self) -> bool:
-        memory, view = self._memory, self._view
-        space = memory._spaces[view.keys]
-        page = memory.source.page(view, self._after)
-        if page is not None:
-            rows, self._after = page
-            memory._put(space, view, rows, newer_only=True)
-            self._seen.update(space.keys.parse(key) for key in rows.keys)
-            memory._limit(keep=0)
-            return False
-        table = space.tables[view.name]
-        if table.rows > len(self._seen):
-            # Rows that were not met: deleted, or written behind the place where the walk was.
-            live = np.flatnonzero(table.slot_of[: len(space)] >= FIRST)
-            unmet = [position for position in live.tolist() if space.natives[position] not in self._seen]
-            memory._read_ids(space, view, np.array(unmet, np.int64))
-        table.slot_of[table.slot_of == COLD] = ABSENT
-        space.index_texts()
-        table.complete = True
-        return True
-
-
-class _KeyPass:
-    """Reads the known rows of a view again."""
-
-    def __init__(self, memory: Memory, view: StoredView, ids: NDArray[np.int64]) -> None:
-        self._memory = memory
-        self._view = view
-        self._space = memory._spaces[view.keys]
-        self._ids = ids
-
-    def step(self) -> bool:
-        memory, view = self._memory, self._view
-        ids, self._ids = self._ids[:_KEYS_PER_STEP], self._ids[_KEYS_PER_STEP:]
-        if memory._spaces.get(view.keys) is not self._space:  # renumbered meanwhile: the next sweep will do
-            return True
-        memory._read_ids(self._space, view, ids)
-        return not len(self._ids)
 
 
 class _Follower:

@@ -64,7 +64,7 @@ class ColumnarOnlineStoreConfig(FeastConfigBaseModel, VectorStoreConfig):  # typ
     """Whether a row older than its view's ttl is answered as OUTSIDE_MAX_AGE; Feast's own stores answer it."""
 
     sweep_s: float = Field(30.0, gt=0)
-    """How often everything is read again, in seconds, where the backing store can't tell of all writers."""
+    """How often everything is looked at again, in seconds, where the backing store can't tell of all writers."""
 
     memory_limit_mb: float = Field(4_096.0, gt=0)
     """How much memory the columns may take; beyond it rows that were not asked for lately are read again."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +26,10 @@ from explorank.retrieval.features.historical import historical_lists, historical
 from explorank.retrieval.features.online import read_views
 from explorank.retrieval.features.served import (
     ServedFeatures,
+    meaning_of,
     numbers_from_messages,
     refuse_equal_names,
+    same_meaning,
     served_features,
 )
 from explorank.retrieval.features.tables import MICROSECONDS, microseconds, require_columns, text_ids
@@ -132,6 +134,31 @@ class FeatureAccess:
     def texts(self, feature: str) -> tuple[str, ...]:
         """Return the texts that the numbers of `feature` are codes of, in that order; none where it is no text."""
         return self._open.vocabularies.texts(feature)
+
+    def user_meanings(self) -> dict[str, str]:
+        """Return what each of a user's numbers means, by name; it changes where a number would mean something else.
+
+        `number`, `time`, or `text` with how many texts have codes, and a hash of them in the order of their codes.
+        """
+        opened = self._open
+        return {
+            feature.name: meaning_of(feature, opened.vocabularies.texts(feature.name))
+            for view in opened.users.views
+            for feature in view.features
+            if feature.kind != "other"
+        }
+
+    def changed_users(self, former: Mapping[str, str]) -> dict[str, str]:
+        """Return which of the `former` meanings of a user's numbers hold no more, each with what it is now.
+
+        A feature that is not served any more is "not served". A text that got its code later changes nothing.
+        """
+        meanings, texts = self.user_meanings(), self._open.vocabularies.texts
+        return {
+            name: meanings.get(name, "not served")
+            for name, meaning in former.items()
+            if name not in meanings or not same_meaning(meaning, meanings[name], texts(name))
+        }
 
     @property
     def store(self) -> FeatureStore:
@@ -294,6 +321,24 @@ class FeatureAccess:
         frame = pd.DataFrame(columns, index=entities.index)
         frame["history"] = pd.Series(lists, index=entities.index, dtype=object)
         return frame
+
+    def past_users(
+        self, user_ids: Sequence[str], times: pd.Series[Any], *, extend_vocabularies: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the numbers of `user_names` as they were known of users (r,) at `times` (r,), (r, d); NaN for missing.
+
+        `extend_vocabularies` and errors are those of `training_frame`.
+        """
+        opened = self._open
+        moments = microseconds(times, "entities", "event_timestamp")
+        ids = text_ids(pd.Series(user_ids, dtype=object), "entities", "user_id")
+        with quiet("joining features from", self.repository):
+            columns = historical_numbers(
+                opened.store, opened.users, ids, moments, opened.vocabularies, extend=extend_vocabularies
+            )
+        if extend_vocabularies:
+            opened.vocabularies.save()
+        return np.column_stack([columns[name] for name in opened.users.names])
 
     def item_arrays(
         self, reference: str, until: datetime | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -140,6 +142,29 @@ def refuse_equal_names(names: tuple[str, ...], what: str) -> None:
 def _served(field: Any) -> ServedFeature:
     member, kind = _KINDS.get(str(field.dtype), ("", "other"))
     return ServedFeature(field.name, kind, member)
+
+
+def meaning_of(feature: ServedFeature, texts: Sequence[str]) -> str:
+    """Return what the numbers of `feature` mean, of which `texts` have codes, as a text to compare.
+
+    `same_meaning` allows for texts that got a code later.
+    """
+    if feature.kind != "text":
+        return feature.kind
+    return f"text {len(texts)} {_digest(texts)}"
+
+
+def same_meaning(former: str, now: str, texts: Sequence[str]) -> bool:
+    """Say whether numbers that meant `former` still do, now that they mean `now` and `texts` have codes."""
+    if former == now or not former.startswith("text "):
+        return former == now
+    _, count, digest = former.split(" ")
+    return now.startswith("text ") and len(texts) >= int(count) and _digest(texts[: int(count)]) == digest
+
+
+def _digest(texts: Sequence[str]) -> str:
+    content = json.dumps(list(texts), ensure_ascii=False).encode()
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def numbers_from_messages(

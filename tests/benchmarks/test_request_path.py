@@ -53,6 +53,7 @@ def test_it_runs(tmp_path: Path) -> None:
     assert times["explorank"].keys() == steps | {"guards", "log", "rest"}
     assert all(min(each) >= 0 for contestant in times.values() for each in contestant.values())
     assert results["http"].keys() == {"bare Starlette", "Explorank", "naive, flat"}
+    assert len(results["http"]["Explorank"]["in_process_us"]) == len(results["http"]["Explorank"]["alone_us"])
     for line in ("retrieve", "whole, p50", "whole, p99", "bare Starlette"):
         assert f"\n| {line} " in done.stdout
 

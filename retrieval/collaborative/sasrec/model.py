@@ -19,6 +19,7 @@ from explorank.retrieval.collaborative.embedding_model import has_place, user_ve
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.sasrec.options import SASRecOptions
 from explorank.retrieval.errors import InvalidTable
+from explorank.retrieval.user_features import UserFeatures
 
 _FORMAT: Final = "explorank.sasrec/1"
 _HEADS: Final = "heads"
@@ -104,6 +105,11 @@ class SASRec:
         return has_place(self.item_vectors)
 
     @property
+    def user_features(self) -> tuple[str, ...]:
+        """None: histories alone are read."""
+        return ()
+
+    @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What scoring needs, by name."""
         return {part.name: getattr(self._arrays, part.name) for part in fields(SASRecArrays)}
@@ -116,6 +122,7 @@ class SASRec:
         options: SASRecOptions | None = None,
         seed: int = 0,
         content: ArrayLike | None = None,  # noqa: ARG003 - none is read
+        user_features: UserFeatures | None = None,  # noqa: ARG003 - none are read
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Train on `interactions`; the same ones, options and seed give the same model on the same machine.
@@ -155,7 +162,11 @@ class SASRec:
         vector = user_vector(self, self._table.find(history))
         return np.zeros(self.item_vectors.shape[1], np.float32) if vector is None else vector
 
-    def user_vector_at(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def user_vector_at(
+        self,
+        rows: NDArray[np.int64],
+        user: UserFeatures | None = None,  # noqa: ARG002 - none are read
+    ) -> NDArray[np.float32]:
         """Return the newest step's output (d,), of length 1, after the items in `rows` (h,), h ≥ 1, the newest last."""
         arrays = self._arrays
         read = rows[-len(arrays.positions) :]

@@ -22,6 +22,12 @@ class TwoTowerOptions:
     id_dropout: float = 0.2
     """The share of training items whose id is hidden, so that content alone learns to place them, in [0, 1); without
     content nothing is hidden."""
+    history_dropout: float = 0.1
+    """The share of training interactions whose user's history is hidden, so that what is known of users alone learns to
+    place them, in [0, 1); where nothing is known of users, nothing is hidden."""
+    feature_dropout: float = 0.1
+    """The share of training interactions whose user's columns are all hidden, and of the columns hidden for the others,
+    so that neither an anonymous visitor nor a missing column is a surprise, in [0, 1)."""
     temperature: float = 0.2
     """Cosines are divided by it before the softmax, above 0; smaller ones push harder apart what is near."""
     logq: float = 1.0
@@ -45,9 +51,10 @@ class TwoTowerOptions:
 
     def __post_init__(self) -> None:
         whole = ("dim", "hidden", "batch_size", "history", "epochs", "patience")
+        shares = ("id_dropout", "history_dropout", "feature_dropout", "validation_share")
         wrong = [name for name in whole if getattr(self, name) < 1]
         wrong += [name for name in ("temperature", "learning_rate") if not getattr(self, name) > 0]
-        wrong += [name for name in ("id_dropout", "validation_share") if not 0 <= getattr(self, name) < 1]
+        wrong += [name for name in shares if not 0 <= getattr(self, name) < 1]
         wrong += [] if 0 <= self.logq <= 1 else ["logq"]
         wrong += [] if self.weight_decay >= 0 else ["weight_decay"]
         if wrong:

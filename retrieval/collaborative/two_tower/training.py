@@ -15,6 +15,7 @@ from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
 from explorank.retrieval.collaborative.two_tower.options import TwoTowerOptions
+from explorank.retrieval.collaborative.two_tower.training_users import TrainingUsers
 
 _FIRST_SD: Final = 0.05
 
@@ -80,7 +81,7 @@ class Towers(nn.Module):
 def train(
     interactions: Interactions,
     content: NDArray[np.float32],
-    user_features: NDArray[np.float32],
+    people: TrainingUsers,
     options: TwoTowerOptions,
     seed: int,
     progress: Callable[[int, int], None] | None = None,
@@ -92,23 +93,23 @@ def train(
     # The draws of whoever calls are left as they were.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _trained(interactions, content, user_features, options, np.random.default_rng(seed), progress)
+        return _trained(interactions, content, people, options, np.random.default_rng(seed), progress)
 
 
 def _trained(
     interactions: Interactions,
     content: NDArray[np.float32],
-    user_features: NDArray[np.float32],
+    people: TrainingUsers,
     options: TwoTowerOptions,
     generator: np.random.Generator,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TowerArrays, dict[str, float]]:
     known, held_out = cut(interactions, options.validation_share, generator)
-    towers = Towers(content, len(interactions.item_ids), user_features.shape[1], options)
+    towers = Towers(content, len(interactions.item_ids), people.width, options)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    batches = _Batches(known, user_features, options, generator, with_content=bool(content.shape[1]))
+    batches = _Batches(known, people, options, generator, with_content=bool(content.shape[1]))
 
     def train_once() -> None:
         for batch in batches.epoch():
@@ -119,7 +120,7 @@ def _trained(
     return best_epoch(
         train_once,
         towers.arrays,
-        lambda arrays: _scores(TwoTower(interactions.item_ids, arrays, {}), known, user_features),
+        lambda arrays: _scores(TwoTower(interactions.item_ids, arrays, {}), known, people),
         known,
         held_out,
         epochs=options.epochs,
@@ -146,7 +147,7 @@ class _Batches:
     def __init__(
         self,
         known: Interactions,
-        user_features: NDArray[np.float32],
+        people: TrainingUsers,
         options: TwoTowerOptions,
         generator: np.random.Generator,
         *,
@@ -155,10 +156,11 @@ class _Batches:
         self._known = known
         self._matrix: csr_matrix = known.matrix
         self._matrix.sort_indices()
-        self._user_features = user_features
+        self._people = people
         self._options = options
         self._generator = generator
         self._hidden = options.id_dropout if with_content else 0.0
+        self._forgotten = options.history_dropout if people.width else 0.0
         self._log_frequency = np.log(np.maximum(known.popularity, 1) / max(len(known), 1)).astype(np.float32)
 
     def epoch(self) -> Any:
@@ -181,7 +183,7 @@ class _Batches:
             "history_items": torch.from_numpy(unique),
             "history": torch.from_numpy(places),
             "history_starts": torch.from_numpy(np.searchsorted(of, np.arange(len(chosen)))),
-            "user_features": torch.from_numpy(self._user_features[users]),
+            "user_features": torch.from_numpy(self._people.at_events(self._known, chosen, self._generator)),
             "with_id": torch.from_numpy(with_id.astype(np.float32)),
             "log_frequency": torch.from_numpy(self._log_frequency[items]),
             "taken": torch.from_numpy(taken),
@@ -198,11 +200,13 @@ class _Batches:
         taken = indices[indptr[users][of] + within].astype(np.int64)
         # Each stays with the probability that leaves `history` items on average.
         kept = (taken != items[of]) & (self._generator.random(len(of)) * lengths[of] < self._options.history)
+        if self._forgotten:
+            kept &= (self._generator.random(len(users)) >= self._forgotten)[of]
         return of[kept], taken[kept]
 
 
-def _scores(model: TwoTower, known: Interactions, user_features: NDArray[np.float32]) -> Scores:
-    return lambda users: model.scores_of_many(known.matrix[users], user_features[users])
+def _scores(model: TwoTower, known: Interactions, people: TrainingUsers) -> Scores:
+    return lambda users: model.scores_of_many(known.matrix[users], people.lately(known, users))
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:

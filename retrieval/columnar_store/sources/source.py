@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from feast import FeatureView
@@ -48,6 +48,19 @@ class Changes:
     everything: bool = False
 
 
+@dataclass(frozen=True)
+class PageTimes:
+    """When the rows of one page of a view happened."""
+
+    after: Any
+    """Where the next page begins."""
+    mark: bytes
+    """Stands for keys and times: another one says that some of them changed."""
+    keys: list[bytes] | None
+    """Of n rows; `None` where the page has the mark that was asked with."""
+    times: NDArray[np.int64]  # (n,) microseconds since the epoch
+
+
 class Source(Protocol):
     """Reads a backing store on connections of its own; called by one thread at a time."""
 
@@ -80,6 +93,17 @@ class Source(Protocol):
 
     def abandon(self) -> None:
         """Let go of connections that a parent process opened, without closing them."""
+
+
+@runtime_checkable
+class SweptSource(Source, Protocol):
+    """One that can tell when its rows happened without reading them."""
+
+    def page_times(self, view: StoredView, after: Any, mark: bytes) -> PageTimes | None:
+        """Return the times of the next page and where to go on; `None` after the last.
+
+        Pages that begin at the same place hold the same keys for as long as none is added or removed.
+        """
 
 
 class ToldSource(Source, Protocol):

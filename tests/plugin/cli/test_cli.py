@@ -353,6 +353,30 @@ def test_the_whole_preparation(run: Run, books: Path) -> None:
     assert run("check").code == 0
 
 
+def test_a_ranker_is_taught_by_another_one(run: Run, books: Path) -> None:
+    options = (
+        "objective=binary", "training.epochs=1", "taught_by.use=lightgbm", "taught_by.rounds=5",
+        "taught_by.objective=binary", "taught_by.cross_fit=2", "taught_by.pseudo_labels=3",
+    )  # fmt: skip
+    asked = ("train", "--interactions", "interactions.parquet", "--ranker", "dcn", "--no-promote")
+    ran = run(*asked, "--tracker", "none", *(part for option in options for part in ("-o", option)))
+    assert ran.code == 0, ran.err
+    assert re.search(r"taught by lightgbm, in 2 parts: NDCG@10 0\.\d+ .* users that it had not seen", ran.out)
+    (trained,) = re.findall(r"ranker (\S+): dcn", ran.out)
+    card = ModelCard.read(artefact(books, "ranker").parent / trained)
+    assert card is not None
+    assert card.teaching is not None
+    assert card.sampling is not None
+    # Of what was retrieved and never chosen between the teacher speaks alone.
+    assert card.training.requests < card.teaching.pseudo_labels <= 3 * card.training.requests
+    assert card.teaching.rows == card.training.rows
+    drawn = card.sampling.drawn_evenly + card.sampling.drawn_from_retrieval
+    liked = card.training.positives + card.validation.positives
+    assert drawn + liked + card.teaching.pseudo_labels == card.training.rows + card.validation.rows
+    ran = run(*asked, "-o", "taught_by.use=lightgbm", "-o", "taught_by.cross_fit=1")
+    assert_told(ran, "ranker.taught_by.cross_fit", "at least 2")
+
+
 def test_an_encoder_is_adapted_and_used(run: Run, books: Path) -> None:
     before = Catalogue.load(artefact(books, "catalogue"))
     ran = run("adapt", "--interactions", "interactions.parquet", "--steps", "20", "--head", "linear")

@@ -280,6 +280,72 @@ def test_other_trackers_are_told_the_same(
     )
 
 
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_tracker_that_fails_ends_no_training(
+    settings: Settings,
+    events: pd.DataFrame,
+    linear: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+) -> None:
+    """Its server is away: before anything is trained that is an error, later a warning."""
+
+    def away(*_: Any, **__: Any) -> None:
+        raise ConnectionError("nobody answers.")
+
+    client = recording("mlflow", [])
+    called = ["set_experiment"] if when == "at the start" else ["log_metrics", "end_run"]
+    for name in called:
+        monkeypatch.setattr(client, name, away, raising=False)
+    monkeypatch.setitem(sys.modules, "mlflow", client)
+    if when == "at the start":
+        with pytest.raises(
+            DataError, match=r"nobody answers\. Nothing was trained\. Set MLFLOW_TRACKING_URI"
+        ):
+            trained(settings, events, linear, trackers=("mlflow",))
+        return
+    ranker, _ = trained(settings, events, linear, trackers=("mlflow",))
+    assert ranker is not None
+    assert [record.message for record in caplog.records if "tracker" in record.message] == [
+        "The tracker 'mlflow' failed and misses what follows; training goes on: nobody answers."
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own making
+def test_mlflow_keeps_what_was_measured(
+    settings: Settings,
+    events: pd.DataFrame,
+    linear: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    mlflow = pytest.importorskip("mlflow", exc_type=ImportError)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    trained(settings, events, linear, trackers=("mlflow",))
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    assert run.info.status == "FINISHED"
+    measured = client.get_metric_history(run.info.run_id, "train/error")
+    assert [metric.step for metric in measured] == list(range(1, 21))
+    assert "final/ndcg_at_10" in run.data.metrics
+
+
+@pytest.mark.filterwarnings("ignore")  # of its own making
+def test_weights_and_biases_keep_what_was_measured(
+    settings: Settings, events: pd.DataFrame, linear: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", exc_type=ImportError)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    _, report = trained(settings, events, linear, trackers=("wandb",))
+    (file,) = report.log_folder.glob("wandb/offline-run-*/run-*.wandb")
+    written = file.read_bytes()  # in a form of its own, that has changed before
+    assert written.count(b"train/error") >= 20
+    assert b"final/ndcg@10" in written
+
+
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_tracker_that_is_not_installed_is_named(
     settings: Settings, events: pd.DataFrame, linear: ModuleType, monkeypatch: pytest.MonkeyPatch, name: Any

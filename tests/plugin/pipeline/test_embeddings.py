@@ -14,7 +14,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
 from explorank.pipeline.build import build_catalogue
-from explorank.pipeline.embeddings import fit_embeddings, sampled_histories
+from explorank.pipeline.embeddings import fit_embeddings, sampled_users
 from explorank.pipeline.tables import past_interactions
 from explorank.retrieval import InvalidTable
 from explorank.retrieval.collaborative import (
@@ -57,7 +57,7 @@ def clubs(users: int = 60) -> pd.DataFrame:
 def test_an_index_is_tuned_by_what_some_users_liked() -> None:
     events = clubs(users=300)
     ids = np.array(["other", "i3", "i0", "i1"])
-    histories = sampled_histories(events, ids)
+    histories, _ = sampled_users(events, ids)
     assert 100 < len(histories) < 256  # some liked nothing that is known
     liked = {frozenset(history.tolist()) for history in histories}
     assert liked == {frozenset(some) for some in ({1}, {3}, {1, 3}, {2})}

@@ -87,9 +87,12 @@ def found(
         items,
         queries,
         interest_vectors(queries, items, 0.9),
-        np.array(starts),
-        [None] * len(starts) if tables is None else tables,
-        [None] * len(starts) if models is None else models,
+        PastUse(
+            RetrievalSettings(),
+            np.array(starts),
+            (None,) * len(starts) if tables is None else tuple(tables),
+            (None,) * len(starts) if models is None else tuple(models),
+        ),
         limit=limit,
     )
     return [items.item_ids[each].tolist() for each in rows]
@@ -250,6 +253,29 @@ def test_without_a_share_the_draw_is_even_whatever_retrieval_finds() -> None:
     pd.testing.assert_frame_equal(labelled([np.empty(0, np.int64)] * 30, 1.0), evenly)
 
 
+def test_rows_without_a_label_are_what_is_left_of_retrieval_and_change_no_other() -> None:
+    queries = asked(*range(20), seen=("i0",)).assign(user_id="u", positives=[("i1",)] * 20)
+    wanted = np.where(np.arange(20) < 15, 3, 0)
+
+    def rows(unlabelled: NDArray[np.int64] | None) -> pd.DataFrame:
+        return labelled_rows(
+            queries, catalogue(), negatives=4, seed=0, candidates=[np.arange(8)] * 20, retrieved_share=0.5,
+            unlabelled=unlabelled,
+        )  # fmt: skip
+
+    with_more = rows(wanted)
+    more = with_more[with_more["unlabelled"]]
+    pd.testing.assert_frame_equal(
+        with_more[~with_more["unlabelled"]].reset_index(drop=True), rows(None), check_dtype=True
+    )
+    assert set(more["query"]) <= set(range(15))
+    assert more.groupby("query").size().max() <= 3
+    assert set(more["item_id"]) == {f"i{number}" for number in range(2, 8)}
+    assert not more["label"].any()
+    assert not with_more.duplicated(["query", "item_id"]).any()
+    assert with_more["query"].is_monotonic_increasing
+
+
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), block=st.integers(0, 2), share=st.sampled_from([0.5, 1.0]))
 def test_no_negative_was_liked_or_met_and_nothing_later_changes_what_is_found(
@@ -283,9 +309,7 @@ def test_no_negative_was_liked_or_met_and_nothing_later_changes_what_is_found(
         )
         use = PastUse.of(wanted, lambda _: liked, items, queries, starts, with_models=True)
         vectors = interest_vectors(queries, items, 0.9)
-        return past_candidates(
-            retrievers, known, items, queries, vectors, starts, use.tables, use.models, limit=9
-        )
+        return past_candidates(retrievers, known, items, queries, vectors, use, limit=9)
 
     likely = candidates(happened)
     rows = labelled_rows(queries, items, negatives=6, seed=seed % 7, candidates=likely, retrieved_share=share)

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from explorank.retrieval import CorruptArtefact, InvalidVectors
+from explorank.retrieval import (
+    Catalogue,
+    CorruptArtefact,
+    InvalidVectors,
+    LearnedEmbeddings,
+    RetrievalQuery,
+    UserFeatures,
+)
 from explorank.retrieval.collaborative import (
     EmbeddingSpace,
     ImplicitALS,
@@ -21,9 +28,11 @@ from explorank.retrieval.collaborative import (
     SASRec,
     SASRecOptions,
     TwoTower,
+    products_with_user,
 )
 from explorank.retrieval.collaborative.sasrec.training import Network
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays
+from explorank.retrieval.collaborative.two_tower.user_encoding import UserEncoding
 
 CLUBS = 3
 PER_CLUB = 8
@@ -131,6 +140,61 @@ def test_what_a_club_takes_up_is_best_for_its_users() -> None:
     assert set(IDS[found]) == {"i09", *(f"i{item}" for item in range(11, 16))}
     assert IDS[found[0]] == "i09"
     assert products[0] == pytest.approx(1.0, abs=0.35)  # about what would be seen if it was taken up
+
+
+def by_age() -> TwoTower:
+    """Return towers whose users look to the east, and the more to the north the older they are; unknown ages to it."""
+    items = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
+    encoding = UserEncoding.fit(UserFeatures(("age",), np.array([[20], [40]], np.float32)), np.array([0, 1]))
+    arrays = TowerArrays(
+        item_vectors=items,
+        content_weights=np.zeros((0, 2), np.float32),
+        content_bias=np.zeros(2, np.float32),
+        history_vectors=items,
+        history_content=np.zeros((0, 2), np.float32),
+        hidden_weights=np.zeros((4, 1), np.float32),
+        hidden_bias=np.zeros(1, np.float32),
+        output_weights=np.zeros((1, 2), np.float32),
+        # The history's mean, the age in deviations from 30, and whether it is missing.
+        skip_weights=np.array([[1, 0], [0, 1], [0, 2], [0, 4]], np.float32),
+        output_bias=np.array([1, 0], np.float32),
+    )
+    return TwoTower(np.array(["east", "north", "west"]), arrays, {}, encoding)
+
+
+def test_what_is_known_of_a_user_places_them_with_and_without_a_history(tmp_path: Path) -> None:
+    space = EmbeddingSpace.build(by_age())
+    space.save(tmp_path)
+    nothing = np.empty(0, np.int64)
+    old = UserFeatures(("visits", "age"), np.array([1, 50], np.float32))
+    unknown = UserFeatures(("visits", "age"), np.array([1, np.nan], np.float32))
+
+    for one in (space, EmbeddingSpace.load(tmp_path)):
+        rows, products = one.best(nothing, 2, user=old)  # (1, 4)
+        assert rows.tolist() == [1, 0]
+        np.testing.assert_allclose(products, np.array([4, 1]) / np.sqrt(17), rtol=1e-5)
+        rows, products = one.best(np.array([0]), 2, user=old)  # (2, 4), of whom the east is known
+        assert rows.tolist() == [1, 2]
+        np.testing.assert_allclose(products, np.array([4, -2]) / np.sqrt(20), rtol=1e-5)
+        rows, products = one.best(np.array([1]), 2, user=unknown)  # (1, 5)
+        np.testing.assert_allclose(products, np.array([1, -1]) / np.sqrt(26), rtol=1e-5)
+        assert len(one.best(nothing, 2, user=unknown)[0]) == len(one.best(nothing, 2)[0]) == 0
+    catalogue = Catalogue.build(space.item_ids, np.eye(3), embeddings=space)
+    query = RetrievalQuery(time=0.0, user_features=old, exclude=frozenset({"north"}))
+    assert LearnedEmbeddings().retrieve(catalogue, query, 1)[0].tolist() == ["east"]
+    told = products_with_user(space.model, nothing, np.array([1, -1, 0]), old)
+    np.testing.assert_allclose(told, [4 / np.sqrt(17), np.nan, 1 / np.sqrt(17)], rtol=1e-5)
+    assert np.isnan(products_with_user(space.model, nothing, np.array([1]), unknown)).all()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_model_that_reads_histories_alone_passes_over_what_else_is_known(name: str) -> None:
+    user = UserFeatures(("age",), np.array([50], np.float32))
+    assert len(SPACES[name].best(np.empty(0, np.int64), 3, user=user)[0]) == 0
+    for one, other in zip(
+        SPACES[name].best(np.array([3]), 3), SPACES[name].best(np.array([3]), 3, user=user), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", SPACES)

@@ -2,13 +2,21 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from explorank.retrieval import CorruptArtefact, InvalidOption, InvalidTable, InvalidVectors, TwoTower
+from explorank.retrieval import (
+    CorruptArtefact,
+    InvalidOption,
+    InvalidTable,
+    InvalidVectors,
+    TwoTower,
+    UserFeatures,
+)
 from explorank.retrieval.collaborative import Interactions, TwoTowerOptions
 
 OPTIONS = TwoTowerOptions(dim=8, hidden=16, batch_size=64, epochs=15, learning_rate=0.02)
@@ -169,6 +177,108 @@ def test_the_same_seed_gives_the_same_towers_and_leaves_torchs_draws_alone() -> 
     assert torch.rand(1).item() == wanted
     assert np.array_equal(vectors[0], vectors[1])
     assert not np.array_equal(vectors[0], vectors[2])
+
+
+# ---- columns of users, by name ------------------------------------------------------------------------------
+
+
+PROFILED = replace(OPTIONS, history_dropout=0.3, feature_dropout=0.3, epochs=8, validation_share=0.0)
+
+
+def profiled() -> tuple[Interactions, UserFeatures]:
+    """The users of `clubs`; an amount tells the first club from the others, and a text the other two apart."""
+    interactions, _, _ = clubs()
+    club = np.array([int(user[1:]) % CLUBS for user in interactions.user_ids])[interactions.users]
+    age = np.random.default_rng(1).normal(np.where(club == 0, 20.0, 60.0), 3.0)
+    values = np.stack([age, np.where(club == 2, 1.0, 4.0)], axis=1).astype(np.float32)
+    return interactions, UserFeatures(("age", "town"), values, frozenset({"town"}))
+
+
+def user(**told: float) -> UserFeatures:
+    return UserFeatures(tuple(told), np.array(list(told.values()), np.float32))
+
+
+@pytest.fixture(scope="module")
+def by_profile() -> TwoTower:
+    torch.set_num_threads(1)
+    interactions, told = profiled()
+    return TwoTower.fit(interactions, options=PROFILED, content=clubs()[1], user_features=told)
+
+
+def best_club(model: TwoTower, history: list[str], told: UserFeatures | None) -> set[int]:
+    return set((np.argsort(-model.scores(history, told))[:PER_CLUB] // PER_CLUB).tolist())
+
+
+def test_named_columns_place_users_without_a_history(by_profile: TwoTower) -> None:
+    assert by_profile.user_features == ("age", "town")
+    assert best_club(by_profile, [], user(age=21.0, town=4.0)) == {0}
+    assert best_club(by_profile, [], user(town=4.0, visits=3.0, age=61.0)) == {1}  # in whatever order
+    assert best_club(by_profile, [], user(age=61.0, town=1.0)) == {2}
+
+
+def test_a_history_speaks_where_columns_are_missing_or_of_no_known_category(by_profile: TwoTower) -> None:
+    for told in (None, user(age=np.nan, town=np.nan), user(town=99.0), user(visits=1.0)):
+        assert best_club(by_profile, ["i12", "i14", "i20"], told) == {1}
+    np.testing.assert_array_equal(
+        by_profile.user_vector(["i12"]), by_profile.user_vector(["i12"], user(age=np.nan))
+    )
+    assert not np.array_equal(
+        by_profile.user_vector([], user(town=np.nan, age=40.0)),
+        by_profile.user_vector([], user(town=99.0, age=40.0)),
+    )
+
+
+def test_columns_are_those_of_each_event_and_the_last_of_repeated_ones_counts() -> None:
+    interactions, told = profiled()
+    who, what = interactions.user_ids[interactions.users], interactions.item_ids[interactions.items]
+    order = np.random.default_rng(3).permutation(len(who))
+    # Everything happened once before, when the columns were another's.
+    times = np.concatenate([np.arange(len(who)), 10_000.0 + np.arange(len(who))])
+    doubled = Interactions.of([*who, *who[order]], [*what, *what[order]], times=times)
+    both = UserFeatures(told.names, np.concatenate([told.values[::-1], told.values[order]]), told.categories)
+    np.testing.assert_array_equal(
+        both.values[doubled.given, 1], told.values[order][doubled.given - len(who), 1]
+    )
+
+    model = TwoTower.fit(doubled, options=PROFILED, content=clubs()[1], user_features=both)
+
+    assert best_club(model, [], user(age=21.0, town=4.0)) == {0}
+    assert best_club(model, [], user(age=61.0, town=1.0)) == {2}
+
+
+def test_interactions_know_which_of_the_given_they_are() -> None:
+    who, what = ["b", "a", "b", "a", "b"], ["y", "x", "x", "y", "y"]
+    interactions = Interactions.of(who, what, times=[5.0, 2.0, 3.0, 1.0, 4.0])
+
+    for some in (interactions, interactions.without_times(), interactions.take(np.array([0, 3]))):
+        assert np.array(who)[some.given].tolist() == some.user_ids[some.users].tolist()
+        assert np.array(what)[some.given].tolist() == some.item_ids[some.items].tolist()
+    assert interactions.given.tolist() == [3, 1, 2, 0]
+
+
+def test_named_columns_survive_a_file_and_other_rows(by_profile: TwoTower, tmp_path: Path) -> None:
+    by_profile.save(tmp_path)
+    told = user(age=61.0, town=1.0)
+    for mapped in (False, True):
+        loaded = TwoTower.load(tmp_path, mapped=mapped)
+        assert loaded.user_features == ("age", "town")
+        np.testing.assert_array_equal(loaded.scores([], told), by_profile.scores([], told))
+    turned = by_profile.in_rows_of(by_profile.item_ids[::-1])
+    np.testing.assert_allclose(turned.scores([], told)[::-1], by_profile.scores([], told), atol=1e-6)
+    assert set(by_profile.arrays) > {"user_names", "user_categories"}
+    (tmp_path / "user_means.npy").write_bytes(b"")
+    with pytest.raises(CorruptArtefact, match=r"user_means\.npy"):
+        TwoTower.load(tmp_path)
+
+
+def test_named_columns_must_fit(by_profile: TwoTower) -> None:
+    interactions, told = profiled()
+    with pytest.raises(InvalidVectors, match="Pass a row for each interaction"):
+        TwoTower.fit(interactions, user_features=told.take(np.arange(9)))
+    with pytest.raises(InvalidVectors, match="by name where it was trained by names"):
+        by_profile.scores([], [61.0, 1.0])
+    with pytest.raises(InvalidOption, match="history_dropout=1"):
+        TwoTowerOptions(history_dropout=1.0)
 
 
 def test_training_stops_early(fitted: TwoTower) -> None:

@@ -5,15 +5,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from feast.protos.feast.types.Value_pb2 import Value
 from feast.types import Array, Float64, Int64, String, UnixTimestamp
 
 pytest.importorskip("redis")
 
 
-def over_redis(make: ModuleType, folder: Any, port: int, **settings: Any) -> Any:
-    backing = {"type": "redis", "connection_string": f"127.0.0.1:{port}"}
-    return make.open_repository(folder, {"type": make.CLASS_PATH, "backing": backing, **settings})
+def over_redis(make: ModuleType, folder: Any, port: int, **kind: Any) -> Any:
+    backing = {"type": "redis", "connection_string": f"127.0.0.1:{port}", **kind}
+    return make.open_repository(folder, {"type": make.CLASS_PATH, "backing": backing})
 
 
 @pytest.fixture
@@ -24,8 +23,8 @@ def store(make: ModuleType, tmp_path: Any, redis_port: int) -> Any:
     return store
 
 
-def plain(make: ModuleType, folder: Any, port: int) -> Any:
-    return make.open_repository(folder, {"type": "redis", "connection_string": f"127.0.0.1:{port}"})
+def plain(make: ModuleType, folder: Any, port: int, **kind: Any) -> Any:
+    return make.open_repository(folder, {"type": "redis", "connection_string": f"127.0.0.1:{port}", **kind})
 
 
 def test_values_are_those_of_feasts_own_store(make: ModuleType, tmp_path: Any, redis_port: int) -> None:
@@ -84,23 +83,86 @@ def test_a_reader_that_missed_entries_reads_everything_anew(
     assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [2.0, 2.0]
 
 
-def test_a_sweep_finds_what_plain_writers_wrote_and_what_was_deleted(
-    store: Any, make: ModuleType, tmp_path: Any, redis_port: int
-) -> None:
-    view = store.get_feature_view("facts")
-    for key in ("a", "b"):
-        make.write(store, view, key, price=make.number(1.0), stock=Value(int64_val=1))
-    assert make.read(store, "facts:price", keys=["a", "b", "c"])["price"] == [1.0, 1.0, None]
-    writer = plain(make, tmp_path, redis_port)
-    make.write(writer, view, "a", make.NOW + timedelta(seconds=1), price=make.number(2.0))
-    make.write(writer, view, "c", price=make.number(3.0))
+def swept(make: ModuleType, store: Any) -> Any:
+    """Sweep to the end; return the memory."""
     memory = make.online_store(store)._columns(store.config)
-    [key] = [key for key in memory.source._client.scan_iter() if b"\x00b" in key or key.find(b"bshop") > 0]
-    memory.source._client.delete(key)
     memory._next_sweep = 0.0
     while memory.round() is not None:
         pass
-    assert make.read(store, "facts:price", keys=["a", "b", "c"])["price"] == [2.0, None, 3.0]
+    return memory
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_sweeps_find_what_plain_writers_wrote_and_what_was_deleted(
+    store: Any, make: ModuleType, tmp_path: Any, redis_port: int, *, scripts: bool
+) -> None:
+    """Each of three: the first has nothing to compare with, the second finds pages changed, the third all the same."""
+    view = store.get_feature_view("facts")
+    keys = [f"i{number:04}" for number in range(1_500)]
+    store.write_to_online_store("facts", make.rows(keys, {"price": [1.0] * 1_500, "stock": [1] * 1_500}))
+    assert make.read(store, "facts:price", keys=[*keys, "new"])["price"] == [1.0] * 1_500 + [None]
+    writer = plain(make, tmp_path, redis_port)
+    client = make.online_store(store)._columns(store.config).source._client
+    if not scripts:
+        client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+    asked = ["i0007", "i0700", "new"]
+    for time, price in ((1, 2.0), (2, 3.0)):
+        make.write(writer, view, "i0007", make.NOW + timedelta(seconds=time), price=make.number(price))
+        swept(make, store)
+        assert make.read(store, "facts:price", keys=asked)["price"] == [price, 1.0, None]
+    make.write(writer, view, "new", price=make.number(4.0))
+    [deleted] = [key for key in client.scan_iter() if b"i0700" in key]
+    client.delete(deleted)
+    memory = swept(make, store)
+    assert memory.source._scripts == scripts
+    assert make.read(store, "facts:price", keys=asked)["price"] == [3.0, None, 4.0]
+    assert make.read(store, "facts:stock", keys=keys)["stock"] == [
+        None if key == "i0700" else 1 for key in keys
+    ]
+
+
+def test_a_sweep_lists_no_page_that_is_as_the_last_one_left_it(
+    store: Any, make: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"i{number:04}" for number in range(1_500)]
+    store.write_to_online_store("facts", make.rows(keys, {"price": [1.0] * 1_500, "stock": [1] * 1_500}))
+    make.read(store, "facts:price", keys=["i0000"])
+    source = swept(make, store).source
+    pages: list[int] = []
+    look = source.page_times
+
+    def counted(*asked: Any) -> Any:
+        page = look(*asked)
+        pages.append(0 if page is None or page.keys is None else len(page.keys))
+        return page
+
+    monkeypatch.setattr(source, "page_times", counted)
+    swept(make, store)
+    assert len(pages) > 2
+    assert sum(pages) == 0
+    make.write(
+        store,
+        store.get_feature_view("facts"),
+        "i0007",
+        make.NOW + timedelta(seconds=1),
+        price=make.number(2.0),
+    )
+    pages.clear()
+    swept(make, store)
+    assert 0 < sum(pages) < 1_500
+
+
+def test_a_cluster_is_read_by_key_and_swept(make: ModuleType, tmp_path: Any, redis_cluster_port: int) -> None:
+    """Its keys can't be walked through from one place."""
+    store = over_redis(make, tmp_path, redis_cluster_port, redis_type="redis_cluster")
+    store.apply([make.item_entity(), make.view_of(tmp_path, {"price": Float64})])
+    view = store.get_feature_view("facts")
+    make.write(store, view, "a", price=make.number(1.0))
+    assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [1.0, None]
+    writer = plain(make, tmp_path, redis_cluster_port, redis_type="redis_cluster")
+    make.write(writer, view, "a", make.NOW + timedelta(seconds=1), price=make.number(2.0))
+    swept(make, store)
+    assert make.read(store, "facts:price", keys=["a", "b"])["price"] == [2.0, None]
 
 
 def test_teardown_forgets_everything(store: Any, make: ModuleType) -> None:

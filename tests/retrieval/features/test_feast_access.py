@@ -1,5 +1,6 @@
 """Feast as the stage sees it: what is found, missing, expired, broken, and the same in training."""
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -175,6 +176,58 @@ def test_a_training_frame_keeps_every_row_in_order(access: FeatureAccess) -> Non
     np.testing.assert_array_equal(frame["user_events"], np.float32([5, np.nan, np.nan, 5, 5]))
     np.testing.assert_array_equal(frame["item_events"], np.float32([4, np.nan, 4, np.nan, 4]))
     assert frame["history"].map(len).tolist() == [5, 0, 0, 5, 5]
+
+
+def test_past_users_are_those_of_a_training_frame(access: FeatureAccess) -> None:
+    moments = pd.Series(pd.to_datetime(["2026-01-10", "2026-02-01", "2026-01-10", "2025-01-01"], utc=True))
+    users = ["ada", "ada", "nobody", "ada"]
+    entities = pd.DataFrame({"user_id": users, "item_id": "tide", "event_timestamp": moments})
+
+    known = access.past_users(users, moments)
+
+    frame = access.training_frame(entities)[list(access.user_names)]
+    np.testing.assert_array_equal(known, frame.to_numpy(np.float32))
+    assert not np.array_equal(known[0], known[1], equal_nan=True)
+    assert np.isnan(known[2:]).all()
+
+
+def test_texts_of_past_users_get_codes_where_that_is_asked_for(own_repository: Path) -> None:
+    (own_repository / "data" / "vocabularies.json").unlink()
+    access, moment = FeatureAccess(own_repository), pd.Series([SAMPLE_TIME] * 2)
+    place = access.user_names.index("user_reads")
+    assert access.user_meanings()["user_reads"].startswith("text 0 ")
+    assert np.isnan(access.past_users(["ada", "bo"], moment)[:, place]).all()
+
+    known = access.past_users(["ada", "bo"], moment, extend_vocabularies=True)[:, place]
+
+    texts = FeatureAccess(own_repository).texts("user_reads")
+    assert len(texts) == np.isfinite(known).sum() > 0
+    np.testing.assert_array_equal(
+        FeatureAccess(own_repository).past_users(["ada", "bo"], moment)[:, place], known
+    )
+
+
+def test_what_numbers_mean_is_told_and_compared(own_repository: Path) -> None:
+    access = FeatureAccess(own_repository)
+    meanings = access.user_meanings()
+    assert tuple(meanings) == access.user_names
+    assert meanings["user_events"] == "number"
+    assert meanings["user_last_event"] == "time"
+    assert meanings["user_reads"].startswith("text 2 ")
+    assert access.changed_users(meanings) == {}
+    assert access.changed_users({"gone": "number", "user_reads": "number"}) == {
+        "gone": "not served", "user_reads": meanings["user_reads"]
+    }  # fmt: skip
+
+    file = own_repository / "data" / "vocabularies.json"
+    codes = json.loads(file.read_text())
+    for texts, changed in (
+        (["evening", "morning", "night"], set()),  # a text that came later
+        (["morning", "evening"], {"user_reads"}),
+        (["evening"], {"user_reads"}),
+    ):
+        file.write_text(json.dumps(codes | {"user_reads": texts}))
+        assert {*FeatureAccess(own_repository).changed_users(meanings)} == changed
 
 
 def test_entities_without_a_column_are_refused(access: FeatureAccess) -> None:
