@@ -238,12 +238,15 @@ class ArtefactStore:
         promotion = Promotion(version, datetime.now(UTC).isoformat(timespec="seconds"), action)
         with (self._home(kind) / _HISTORY).open("ab") as history:
             fcntl.flock(history, fcntl.LOCK_EX)
-            history.write(
-                b"\n" * _is_cut_short(history.name) + json.dumps(asdict(promotion)).encode() + b"\n"
-            )
-            history.flush()
-            os.fsync(history.fileno())
-            write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+            try:
+                history.write(
+                    b"\n" * _is_cut_short(history.name) + json.dumps(asdict(promotion)).encode() + b"\n"
+                )
+                history.flush()
+                os.fsync(history.fileno())
+                write_atomic(self.pointer(kind), json.dumps({"version": version}).encode())
+            finally:
+                fcntl.flock(history, fcntl.LOCK_UN)  # for a child too that was forked meanwhile
 
     def _home(self, kind: str) -> Path:
         if not _KIND.fullmatch(kind):
@@ -275,7 +278,7 @@ class Watched(Generic[T]):
         self._kind = kind
         self._load = load
         self._held: tuple[str, T] | None = None
-        self._looked_at: tuple[int, int] | None = None
+        self._looked_at: tuple[int, int, bytes] | None = None
         self._lock = Lock()
         self.refresh()
 
@@ -321,12 +324,14 @@ class Watched(Generic[T]):
                 continue
             return
 
-    def _pointer_identity(self) -> tuple[int, int] | None:
+    def _pointer_identity(self) -> tuple[int, int, bytes] | None:
+        pointer = self._store.pointer(self._kind)
         try:
-            state = self._store.pointer(self._kind).stat()
+            state = pointer.stat()
+            # Two replacements within one tick of the file system's clock may come back to the same inode.
+            return state.st_ino, state.st_mtime_ns, pointer.read_bytes()
         except OSError:
             return None
-        return state.st_ino, state.st_mtime_ns
 
 
 def published_checksums(folder: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
@@ -71,6 +72,24 @@ def feast_repository() -> Callable[[Path, str], Path]:
 
 
 @contextmanager
+def _reserved_port() -> Iterator[int]:
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def reserved_port() -> Callable[[], AbstractContextManager[int]]:
+    """Keep a port for a server that must be told which, while the block lasts.
+
+    Bound and never listened on, it is handed out to nobody who asks for any; a server that names it, with
+    `SO_REUSEADDR` as servers do, may listen there.
+    """
+    return _reserved_port
+
+
+@contextmanager
 def _running(settings: Path) -> Iterator[int]:
     """Serve an installation in a thread, as `explorank serve` does in a process; yield the port."""
     import httpx
@@ -87,7 +106,7 @@ def _running(settings: Path) -> Iterator[int]:
             assert time.monotonic() < deadline, "the server did not start"
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
         yield port
     finally:
         server.should_exit = True
@@ -120,7 +139,7 @@ def installation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 capture_output=True,
                 text=True,
                 check=False,
-                timeout=300,
+                timeout=900,
                 env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
             )
             if done.returncode != 0:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import random
 import sqlite3
 import time
@@ -172,23 +170,6 @@ def move_aside(path: Path, why: str) -> Path:
         aside,
     )
     return aside
-
-
-def take_lock(path: Path) -> int | None:
-    """Return the descriptor that holds the advisory lock on `path`, or `None` where another holds it.
-
-    The kernel lets the lock go with the descriptor, however the process ends. A lock file is separate from
-    the database, because closing any descriptor of a database drops SQLite's own locks on it.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
 
 
 def file_identity(path: Path) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ import orjson
 
 from explorank.hooks.errors import InvalidFeedback, LogUnavailable
 from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback._file_lock import FileLock
 from explorank.hooks.feedback.record import encode
 from explorank.hooks.feedback.segments import Segments, last_sequence, open_for_writing, segment_path
 from explorank.hooks.types import DecisionRecord, Impression, Reward
@@ -126,7 +127,7 @@ class DecisionLog:
         self._damaged = False
         self._appends = self._commits = self._failures = 0
         self._moved_aside: list[Path] = []
-        self.worker, self._lock_descriptor = self._claim(worker)
+        self.worker, self._lock = self._claim(worker)
         self.path = segment_path(self.folder, self.worker)
         self._segments = Segments(self.folder, busy_timeout_s=busy_timeout_s)
         self._checkpointer = _Checkpointer(self.path)
@@ -215,9 +216,7 @@ class DecisionLog:
         with self._idle:
             self._idle.wait_for(lambda: not self._led)
             self._close_connection()
-            descriptor, self._lock_descriptor = self._lock_descriptor, -1
-            if descriptor >= 0:
-                os.close(descriptor)
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +229,7 @@ class DecisionLog:
     ) -> None:
         self.close()
 
-    def _claim(self, worker: str | None) -> tuple[str, int]:
+    def _claim(self, worker: str | None) -> tuple[str, FileLock]:
         names = [worker] if worker is not None else [str(number) for number in range(4096)]
         for name in names:
             if not name or not name.replace("-", "").replace("_", "").isalnum():
@@ -240,11 +239,11 @@ class DecisionLog:
                 )
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                descriptor = _sqlite.take_lock(self.folder / f"segment-{name}.lock")
+                lock = FileLock.take(self.folder / f"segment-{name}.lock")
             except OSError as error:
                 raise _sqlite.unavailable(self.folder, error) from error
-            if descriptor is not None:
-                return name, descriptor
+            if lock is not None:
+                return name, lock
         raise LogUnavailable(
             f"{segment_path(self.folder, names[0])} is in use by another log, and a segment has one writer. "
             "Give each worker a name of its own, or `worker=None` to take the first free number."
@@ -359,7 +358,7 @@ class DecisionLog:
 
     def _ready(self) -> sqlite3.Connection:
         """Return the open segment; open it again after a failure, a replacement or damage."""
-        if self._lock_descriptor < 0:
+        if not self._lock.held:
             raise LogUnavailable(f"{self.path} was closed. Open a new `DecisionLog` to append to it.")
         if self._connection is not None:
             if self._unchanged():

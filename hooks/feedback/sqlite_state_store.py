@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from typing import Any, Final
 
 from explorank.hooks.errors import CorruptState, LogUnavailable
 from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback._file_lock import FileLock
 from explorank.hooks.feedback.state_store import Entry, Shelf
 
 SCHEMA_VERSION: Final = 3
@@ -59,8 +59,8 @@ class SqliteStateBackend:
         lock = self.path.with_name(f"{self.path.name}.{fingerprint[:12]}.lock")
         with _translated(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _sqlite.take_lock(lock)
-        return None if descriptor is None else FileLease(descriptor)
+            held = FileLock.take(lock)
+        return None if held is None else FileLease(held)
 
     def move_aside(self, why: str) -> None:
         """Rename the file, with its WAL."""
@@ -69,20 +69,18 @@ class SqliteStateBackend:
 
 
 class FileLease:
-    """An advisory lock, held as long as its descriptor is open."""
+    """A lock on a file, which ends with its process."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
+    def __init__(self, lock: FileLock) -> None:
+        self._lock = lock
 
     def renew(self) -> bool:
         """Return whether it was not released: it does not run out."""
-        return self._descriptor is not None
+        return self._lock.held
 
     def release(self) -> None:
-        """Close the descriptor."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        """Unlock the file."""
+        self._lock.release()
 
 
 class SqliteStateStore:

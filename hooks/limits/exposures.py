@@ -27,6 +27,7 @@ import numpy as np
 
 from explorank.hooks.errors import LogUnavailable
 from explorank.hooks.feedback import _sqlite
+from explorank.hooks.feedback._file_lock import FileLock
 from explorank.hooks.limits.visitor import DAY_S, day_of
 from explorank.hooks.types import Ids, IndexArray
 
@@ -727,8 +728,8 @@ class SqliteExposures:
         """Be the only one who creates or renames the file; raise `LogUnavailable` where another takes long."""
         deadline = time.monotonic() + max(self._patience_s, 1.0)
         while True:
-            descriptor = _sqlite.take_lock(self.path.with_name(f"{self.path.name}.lock"))
-            if descriptor is not None:
+            lock = FileLock.take(self.path.with_name(f"{self.path.name}.lock"))
+            if lock is not None:
                 break
             if time.monotonic() >= deadline:
                 raise LogUnavailable(
@@ -738,7 +739,7 @@ class SqliteExposures:
         try:
             yield
         finally:
-            os.close(descriptor)
+            lock.release()
 
     def _abandon(self, opened: _File) -> None:
         # Closed under both locks: a thread may be in the middle of a statement.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from multiprocessing.connection import Connection
+from typing import Final
 
 from explorank.hooks.feedback import Entry, StateStore
 from explorank.testing.state_cases import ONE, OTHER, SHARED, SHELF, TWO, StateStoreCases, elsewhere, hear
+
+_LEAVING_ROOM_S: Final = 0.01
 
 
 class StateTransactionTests(StateStoreCases):
@@ -51,19 +55,28 @@ class StateTransactionTests(StateStoreCases):
         Before it writes, a learner looks whether the state is still the one that it goes on from.
         """
         rounds = 25
+        counted, left = [0, 0], [rounds, rounds]
 
-        def count() -> None:
-            with self.opened() as store:
-                for _ in range(rounds):
-                    self.persist(lambda: _increment(store))
+        def count(writer: int) -> None:
+            try:
+                with self.opened() as store:
+                    # Until both are done: one that is held up would else come when nobody writes beside it.
+                    while max(left) > 0:
+                        self.persist(lambda: _increment(store))
+                        counted[writer] += 1
+                        left[writer] -= 1
+                        if left[writer] <= 0:
+                            time.sleep(_LEAVING_ROOM_S)
+            finally:
+                left[writer] = 0
 
-        threads = [threading.Thread(target=count) for _ in range(2)]
+        threads = [threading.Thread(target=count, args=(writer,)) for writer in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         with self.opened() as store:
-            self.demand_entries(store, SHARED, [Entry("number", b"%d" % (2 * rounds))])
+            self.demand_entries(store, SHARED, [Entry("number", b"%d" % sum(counted))])
 
     def test_what_was_kept_is_there_when_it_is_opened_again(self) -> None:
         """Closing keeps what was committed; a store and a backend made later find it, and `close` may come twice."""

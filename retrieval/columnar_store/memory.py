@@ -136,8 +136,8 @@ class Memory:
         self._next_look = -np.inf
         self._next_sweep = np.inf
         self._failing = False
-        self._pid = os.getpid()
         self._follower: _Follower | None = None
+        _MEMORIES.add(self)
         # Not at the end of the process: connections end with it.
         weakref.finalize(self, source.close).atexit = False
 
@@ -414,8 +414,6 @@ class Memory:
     # ---- keeping fresh ----------------------------------------------------------------------------------
 
     def _keep_fresh(self) -> None:
-        if self._pid != os.getpid():
-            self._after_fork()
         if self._follower is None:
             with self._lock:
                 if self._follower is None:
@@ -445,17 +443,17 @@ class Memory:
             self._looked = -np.inf
             self._next_look = time.monotonic() + self._freshness_s
 
-    def _after_fork(self) -> None:
-        # Columns are shared with the parent as they are; its locks, thread and connections are not ours.
+    def begin_anew(self) -> None:
+        """Leave to the parent of this process, which was just forked, what is its own: connections, thread, rows."""
+        # Its thread may have held the lock at the fork, and will never let go of it here.
         self._lock = threading.RLock()
         self._follower = None
         self.source.abandon()
         self._spaces, self._passes, self._pending = {}, {}, {}
-        self._pid = os.getpid()
 
     def round(self) -> float | None:
         """Look for changes if it is time, load a little; return when to go on, in seconds, if there is more."""
-        if not self._spaces or self._pid != os.getpid():
+        if not self._spaces:
             return None
         now = time.monotonic()
         if now >= self._next_look:
@@ -525,3 +523,15 @@ class _Follower:
                 return
             pause = memory.round()
             del memory
+
+
+_MEMORIES: Final[weakref.WeakSet[Memory]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for memory in list(_MEMORIES):
+        memory.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # absent where processes cannot fork
+    os.register_at_fork(after_in_child=_begin_anew)

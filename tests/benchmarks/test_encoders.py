@@ -20,7 +20,7 @@ def test_it_runs(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     names = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
     assert names == ["", *rows]

@@ -25,7 +25,7 @@ def test_it_runs(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     figures = json.loads((tmp_path / "out.json").read_text())["figures"]
     assert [len(figure["rows"]) for figure in figures] == [8, 1, 1, 2, 1]

@@ -30,7 +30,7 @@ def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     results = json.loads(written.read_text())["results"]
     assert results

@@ -15,7 +15,7 @@ def test_it_runs() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=500,
+        timeout=900,
     )
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
     assert {"to_dict", "to_df", "to_arrow", "by key", "by known position", "SQLite"} <= set(rows)

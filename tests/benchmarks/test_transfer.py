@@ -155,7 +155,7 @@ def test_it_runs() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
+        timeout=900,
     )
     names = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
     assert names.count("from scratch") == names.count("frozen trunk") == 3

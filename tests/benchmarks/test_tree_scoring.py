@@ -14,7 +14,7 @@ def test_it_runs(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=900,
     )
     kinds = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("| ")]
     assert kinds == ["features are", "numbers", "missing", "categories"]

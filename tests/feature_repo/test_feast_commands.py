@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,12 +29,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(clone: Path) -> Iterator[httpx.Client]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def server(clone: Path, reserved_port: Callable[[], AbstractContextManager[int]]) -> Iterator[httpx.Client]:
     log = clone.parent / "serve.log"
-    with log.open("w") as output:
+    with reserved_port() as port, log.open("w") as output:
         process = subprocess.Popen(
             [FEAST, "serve", "--port", str(port)],
             cwd=clone,
@@ -43,12 +40,12 @@ def server(clone: Path) -> Iterator[httpx.Client]:
             stderr=output,
         )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
                 await_health(client, process, log)
                 yield client
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=300)
 
 
 def environment(clone: Path) -> dict[str, str]:
@@ -62,7 +59,7 @@ def feast(folder: Path, *arguments: str) -> None:
         env=environment(folder),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

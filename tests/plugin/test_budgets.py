@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from explorank.checks import run_checks
 from explorank.explorer import Explorer
 from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import replay, target_propensities
-from explorank.hooks.feedback import read_log
+from explorank.hooks.feedback import DecisionLog, read_log
+from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import (
     BoolArray,
@@ -166,7 +168,12 @@ def test_a_slate_shorter_than_asked_for_costs_what_it_explored(open_limited: Ope
     assert explored(ask(stage)) == []
 
 
-def test_concurrent_requests_of_one_user_share_the_cap(open_limited: OpenStage) -> None:
+def test_concurrent_requests_of_one_user_share_the_cap(
+    open_limited: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whom another thread keeps waiting beyond its patience explores nothing, and the cap may not be reached.
+    monkeypatch.setattr("explorank.assembly.SqliteExposures", partial(SqliteExposures, patience_s=60.0))
+    monkeypatch.setattr("explorank.assembly.DecisionLog", partial(DecisionLog, busy_timeout_s=60.0))
     stages = [open_limited({"per_user_per_day": 20}) for _ in range(2)]
     slots: list[int] = []
     start = threading.Barrier(8)
@@ -206,7 +213,7 @@ def test_processes_share_the_cap(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)

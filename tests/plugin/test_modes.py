@@ -160,7 +160,7 @@ def test_the_kill_switch_stops_exploration_from_another_process(
         command = [sys.executable, "-m", "explorank", "kill-switch", *arguments]
         environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200"}
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=60
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True, timeout=300
         )
         return done.stdout
 

@@ -46,7 +46,7 @@ def say(code: str, **environment: str) -> Any:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
         env={**inherited, **environment},
     )
     return json.loads(done.stdout)

@@ -48,7 +48,7 @@ def driver(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
         yield process
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def run_and_kill(

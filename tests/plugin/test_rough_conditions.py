@@ -265,11 +265,15 @@ class BadRankers:
 
 
 @pytest.mark.parametrize(
-    ("ranker", "told"),
-    [("slow", "budget of 50 ms"), ("raising", "no room for the trees"), ("nan", "not finite")],
+    ("ranker", "budget_ms", "told"),
+    [
+        ("slow", 50.0, "budget of 50 ms"),
+        ("raising", 60_000.0, "no room for the trees"),
+        ("nan", 60_000.0, "not finite"),
+    ],
 )
 def test_a_ranker_that_fails_leaves_retrieval_order(
-    open_books: OpenStage, installation: Path, ranker: str, told: str
+    open_books: OpenStage, installation: Path, ranker: str, budget_ms: float, told: str
 ) -> None:
     # Without a card, which would say that it is a `lightgbm` whatever the settings name.
     store = ArtefactStore(installation / ".explorank" / "artefacts")
@@ -277,7 +281,7 @@ def test_a_ranker_that_fails_leaves_retrieval_order(
     store.publish("ranker", LightGBMRanker.load(folder).save)
     SlowRanker.goes_on.clear()
     stage = open_books(
-        {"ranker": {"use": ranker, "budget_ms": 50.0}, **NO_EXPLORATION}, plugins=[BadRankers()]
+        {"ranker": {"use": ranker, "budget_ms": budget_ms}, **NO_EXPLORATION}, plugins=[BadRankers()]
     )
     decision = stage.rank(user_id="reader-1")  # would never return if it waited for a slow one
     SlowRanker.goes_on.set()
@@ -328,7 +332,7 @@ def test_feast_losing_its_tables_means_missing_values_and_is_named(
     drop_tables(installation / "feature_repo" / "data" / "online_store.db")
     with caplog.at_level(logging.CRITICAL):
         decision = stage.rank(user_id="reader-1")
-        deadline = time.monotonic() + 30  # the columns in memory learn of it within a second
+        deadline = time.monotonic() + TAKEN_UP_S  # the columns in memory learn of it within a second
         while not decision.fallbacks and time.monotonic() < deadline:
             time.sleep(0.1)
             decision = stage.rank(user_id="reader-1")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 from explorank.retrieval._locks import SharedLock
 
@@ -39,42 +41,51 @@ def test_writers_exclude_everybody_and_readers_only_writers() -> None:
     for thread in (*readers, *writers):
         thread.start()
     for thread in writers:
-        thread.join(30)
+        thread.join(60)
     stop.set()
     for thread in readers:
-        thread.join(30)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in (*readers, *writers))
     assert wrong == []
     assert max(seen_together) > 1
 
 
 def test_readers_have_their_turn_between_writers_without_a_pause() -> None:
-    lock, stop = SharedLock(), threading.Event()
-    writes = 0
+    """Who waits to read waits for the write in progress, and for none of the writers that wait as well."""
+    lock, order = SharedLock(), []
+    first_may_end = threading.Event()
 
-    def write() -> None:
-        nonlocal writes
-        while not stop.is_set():
-            with lock.writing():
-                time.sleep(0.001)
-            writes += 1
+    def write(name: str) -> None:
+        with lock.writing():
+            order.append(name)
+            if name == "first":
+                first_may_end.wait()
 
-    writers = [threading.Thread(target=write) for _ in range(2)]
-    for thread in writers:
-        thread.start()
-    try:
-        waits = []
-        for _ in range(50):
-            before = writes
-            with lock.reading():
-                waits.append(writes - before)
-    finally:
-        stop.set()
-        for thread in writers:
-            thread.join(30)
-    # The write in progress ends first; on its way there the reader may miss another few, never all of them.
-    assert sorted(waits)[25] <= 3
-    assert max(waits) <= 25
+    def read() -> None:
+        with lock.reading():
+            order.append("reader")
+
+    for _ in range(20):
+        order.clear()
+        first_may_end.clear()
+        threads = [threading.Thread(target=write, args=("first",))]
+        threads[0].start()
+        until(lambda: order == ["first"])
+        for target, waiting in ((partial(write, "second"), "_writers_waiting"), (read, "_readers_waiting")):
+            threads.append(threading.Thread(target=target))
+            threads[-1].start()
+            until(lambda: getattr(lock, waiting) == 1)  # noqa: B023
+        first_may_end.set()
+        for thread in threads:
+            thread.join(60)
+        assert order == ["first", "reader", "second"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.0001)
 
 
 def test_a_writer_is_not_shut_out_by_readers() -> None:
@@ -85,16 +96,20 @@ def test_a_writer_is_not_shut_out_by_readers() -> None:
             with lock.reading():
                 time.sleep(0.001)
 
+    def write() -> None:
+        for _ in range(20):
+            with lock.writing():
+                pass
+
     readers = [threading.Thread(target=read) for _ in range(4)]
     for thread in readers:
         thread.start()
     try:
-        start = time.monotonic()
-        for _ in range(20):
-            with lock.writing():
-                pass
-        assert time.monotonic() - start < 10
+        written = threading.Thread(target=write)
+        written.start()
+        written.join(60)
+        assert not written.is_alive()
     finally:
         stop.set()
         for thread in readers:
-            thread.join(30)
+            thread.join(60)

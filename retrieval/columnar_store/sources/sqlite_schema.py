@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 JOURNAL: Final = "explorank_changes"
 TIMES: Final = "explorank_times"
+_WAL_RETRY_S: Final = 0.005
 _JOURNAL_ROWS: Final = 1_000_000  # a reader that is further behind reads everything anew
 
 # Cells are written one at a time. Those of one row follow each other, and only the first of them is noted: the
@@ -26,9 +29,21 @@ _TABLES: Final = (
 
 
 def use_wal(connection: sqlite3.Connection) -> None:
-    """Let readers and the writer not wait for each other, where the file may be changed at all."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("PRAGMA journal_mode=WAL")
+    """Let readers and the writer not wait for each other, where the file may be changed at all.
+
+    Of several connections that would each change the mode, SQLite refuses all but one at once, without waiting as
+    long as they may: those try again, and then find it changed.
+    """
+    give_up_at = time.monotonic() + pragma(connection, "busy_timeout") / 1e3
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                return
+            time.sleep(random.uniform(0.0, _WAL_RETRY_S))  # noqa: S311 - so that two do not meet again
+        else:
+            return
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

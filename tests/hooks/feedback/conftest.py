@@ -28,7 +28,7 @@ def run_script() -> Callable[..., str]:
             [sys.executable, str(HERE / name), *map(str, arguments)],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, done.stderr

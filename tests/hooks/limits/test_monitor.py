@@ -208,7 +208,7 @@ def test_killed_learners_count_what_an_uninterrupted_one_does(
         [sys.executable, script, tmp_path / "log", tmp_path / "killed.db", "60"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

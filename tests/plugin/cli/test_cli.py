@@ -67,7 +67,7 @@ def change(config: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize("command", [["-m", "explorank"], ["-c", "from explorank.cli import main; main()"]])
 def test_the_version(command: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, *command, "--version"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, *command, "--version"], capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout == f"explorank {version('explorank')}\n"
     assert done.stderr == ""
@@ -530,7 +530,7 @@ def server(installation: Path) -> Iterator[httpx.Client]:
                     break
             else:
                 pytest.fail("".join(said))
-            with httpx.Client(base_url=found[1], timeout=30.0) as client:
+            with httpx.Client(base_url=found[1], timeout=120.0) as client:
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)

@@ -69,8 +69,12 @@ class Server:
 
     def end(self) -> None:
         """Make sure that nothing stays behind, whatever a test came to."""
-        self.process.kill()
-        self.process.wait()
+        self.process.terminate()  # killed, it would leave its workers behind
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self._reader.join()
 
     def stop(self) -> int:
@@ -98,19 +102,19 @@ def server(folder: Path) -> Iterator[Server]:
 
 def ask(url: str) -> dict[str, object]:
     """Ask over a connection of its own, which either worker may take."""
-    answer = httpx.post(f"{url}/v1/explore", json=QUESTION, timeout=30.0)
+    answer = httpx.post(f"{url}/v1/explore", json=QUESTION, timeout=120.0)
     assert answer.status_code == 200, answer.text
     told: dict[str, object] = answer.json()
     return told
 
 
 def counted(url: str) -> float:
-    text = httpx.get(f"{url}/metrics", timeout=30.0).text
+    text = httpx.get(f"{url}/metrics", timeout=120.0).text
     return sum(float(count) for count in re.findall(r"^explorank_decisions_total\{.*\} (\S+)$", text, re.M))
 
 
 def steps_counted(url: str) -> float:
-    text = httpx.get(f"{url}/metrics", timeout=30.0).text
+    text = httpx.get(f"{url}/metrics", timeout=120.0).text
     (count,) = re.findall(r'^explorank_step_duration_seconds_count\{step="explore"\} (\S+)$', text, re.M)
     return float(count)
 
@@ -135,7 +139,7 @@ def test_workers_share_port_log_and_counters_and_end_together(server: Server, fo
     # Whichever is asked knows every decision and counts for all.
     for decision in decisions[:10]:
         reward = {"decision_id": decision["decision_id"], "slot": 0}
-        answer = httpx.post(f"{server.url}/v1/rewards", json=reward, timeout=30.0)
+        answer = httpx.post(f"{server.url}/v1/rewards", json=reward, timeout=120.0)
         assert answer.json()["accepted"] == 1
     assert {counted(server.url) for _ in range(6)} == {40.0}
     assert {steps_counted(server.url) for _ in range(6)} == {40.0}

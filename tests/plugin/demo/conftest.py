@@ -117,7 +117,7 @@ def run_demo() -> RunDemo:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=900,
             env={
                 **os.environ,
                 "COLUMNS": "80",

@@ -30,13 +30,13 @@ def address(new_stage):
     thread.start()
     yield listener.getsockname()
     server.should_exit = True
-    thread.join(timeout=20)
+    thread.join(timeout=120)
     assert not thread.is_alive()
 
 
 def exchange(address, request: bytes) -> bytes:
     """Send raw bytes and return all that comes back until the server closes."""
-    with socket.create_connection(address, timeout=10) as connection:
+    with socket.create_connection(address, timeout=60) as connection:
         connection.sendall(request)
         answer = b""
         while chunk := connection.recv(65536):
@@ -45,7 +45,7 @@ def exchange(address, request: bytes) -> bytes:
 
 
 def test_one_connection_serves_many_requests(address):
-    connection = HTTPConnection(*address, timeout=10)
+    connection = HTTPConnection(*address, timeout=60)
     connection.connect()
     socket_at_first = connection.sock
     for slots in range(1, 6):
@@ -105,7 +105,7 @@ def test_a_client_that_leaves_half_way_harms_nobody(address):
             b"Content-Length: 99\r\n\r\n{"
         )
     host, port = address
-    assert httpx.get(f"http://{host}:{port}/healthz").status_code == 200
+    assert httpx.get(f"http://{host}:{port}/healthz", timeout=60).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "host.example", ""])  # noqa: S104 - refused here
@@ -146,20 +146,21 @@ def wait_until_listening(port):
     raise TimeoutError(port)
 
 
-def test_a_process_told_to_stop_closes_its_stage(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_a_process_told_to_stop_closes_its_stage(tmp_path, reserved_port):
     closed = tmp_path / "closed"
     conftest = Path(__file__).with_name("conftest.py")
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(conftest), str(port), str(closed)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-    ) as process:
+    with (
+        reserved_port() as port,
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(conftest), str(port), str(closed)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
         wait_until_listening(port)
-        response = httpx.post(f"http://127.0.0.1:{port}/v1/rank", json={"user_id": "u"})
+        response = httpx.post(f"http://127.0.0.1:{port}/v1/rank", json={"user_id": "u"}, timeout=60)
         assert response.status_code == 200
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=300)
         assert process.stderr.read() == b""
     assert closed.read_text() == "closed, imported []"

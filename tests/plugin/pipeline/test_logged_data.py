@@ -100,17 +100,18 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
 def test_a_ranker_is_trained_from_the_log_and_allows_for_slots(
     open_books: OpenStage, installation: Path
 ) -> None:
-    stage = open_books({"feedback": {"horizon_s": 1.0}, "retrieval": {"by_use": {"log": True}}})
+    stage = open_books({"retrieval": {"by_use": {"log": True}}})
     settings = stage.installation.settings
     for number in range(60):
         decision = stage.rank(user_id=f"reader-{number % 40}", slots=SLOTS)
         stage.shown(decision.decision_id, decision.items)
         stage.reward(decision.decision_id, slot=number % 2)
-    time.sleep(1.1)
     component = RankerComponent.model_validate(
         {"use": "lightgbm", "rounds": 5, "min_data_in_leaf": 5, "position_bias": "lightgbm"}
     )
-    ranker, report = train_ranker(settings, None, component=component, options=TrainOptions(rows="log"))
+    ranker, report = train_ranker(
+        settings, None, component=component, options=TrainOptions(rows="log", until=time.time() + LATER)
+    )
     assert isinstance(ranker, LightGBMRanker)
     assert "similarity_by_use" in ranker.manifest.feature_names
     assert report.queries + report.validation_queries == 60

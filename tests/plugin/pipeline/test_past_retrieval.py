@@ -145,7 +145,14 @@ def test_each_block_asks_its_own_table_of_use_and_one_without_a_past_asks_none(
     )
 
     assert answered == [[], ["i4"], ["i9"]]
-    assert not caplog.records
+    assert not told_in(caplog)
+
+
+def told_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the module under test told; threads that other tests left behind may tell of something else."""
+    return [
+        record.getMessage() for record in caplog.records if record.name == "explorank.pipeline.past_retrieval"
+    ]
 
 
 def leaning_to(item: int) -> ImplicitALS:
@@ -171,7 +178,7 @@ def test_each_block_asks_a_space_of_its_own_past_and_not_the_one_that_serves(
     )
 
     assert answered == [["i1"], ["i4", "i1"], ["i9", "i1"]]
-    assert not caplog.records
+    assert not told_in(caplog)
 
 
 def test_answers_are_united_in_order_and_cut_as_the_stage_does() -> None:
@@ -200,9 +207,9 @@ def test_a_retriever_that_fails_costs_the_others_nothing_and_is_told_once(
         answered = found([(Broken(), 3), (Popular(), 1)], events(i5=[0]), catalogue(), asked(1, 2))
 
     assert answered == [["i5"], ["i5"]]
-    [record] = caplog.records
-    assert "'broken' failed at past requests" in record.getMessage()
-    assert "nobody answers" in record.getMessage()
+    [message] = told_in(caplog)
+    assert "'broken' failed at past requests" in message
+    assert "nobody answers" in message
 
 
 # ---- what is drawn --------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_the_first_interface(store: Any) -> None:
 
 def test_changes_expiry_and_documents_without_a_vector(store: Any, make: ModuleType, tmp_path: Path) -> None:
     view = store.get_feature_view("facts")
-    later = make.NOW + timedelta(seconds=5)
+    later = make.NOW + timedelta(hours=2)
     rows = store._get_provider()._prep_rows_to_write_for_ingestion(
         view,
         make.rows(["a", "e"], {"vector": [[9.0, 9.0], None], "text": ["x", "y"], "shelf": [1, 1]}, later),
@@ -144,7 +144,7 @@ def test_changes_expiry_and_documents_without_a_vector(store: Any, make: ModuleT
         name = key.entity_values[0].string_val
         assert list(values["vector"].float_list_val.val) == VECTORS_NOW[name]
         assert moment == (later if name == "a" else make.NOW)
-    view.ttl = datetime.now(UTC) - later + timedelta(seconds=2)
+    view.ttl = datetime.now(UTC) - later + timedelta(hours=1)
     assert len(online.retrieve_online_documents_v2(store.config, view, ["vector"], [9.0, 9.0], 9, "L2")) == 1
 
 

@@ -193,10 +193,22 @@ def test_readers_never_see_half_a_row(store: Any, make: ModuleType) -> None:
 
 
 def test_a_forked_process_reads_for_itself(store: Any, make: ModuleType) -> None:
+    """Even where the thread that follows was at work at the fork: the child never waits for it."""
     view = store.get_feature_view("facts")
     read_end, write_end = os.pipe()
+    at_work, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with make.online_store(store)._columns(store.config).using_source():
+            at_work.set()
+            may_end.wait()
+
+    follower = threading.Thread(target=work)
+    follower.start()
+    at_work.wait()
     child = os.fork()
     if child == 0:
+        signal.alarm(120)
         try:
             make.write(store, view, "a", price=make.number(7.0), stock=Value(int64_val=7))
             told = make.read(store, "facts:price", keys=["a"])["price"]
@@ -204,6 +216,8 @@ def test_a_forked_process_reads_for_itself(store: Any, make: ModuleType) -> None
         finally:
             os._exit(0)
     os.close(write_end)
+    may_end.set()
+    follower.join()
     with os.fdopen(read_end) as answer:
         assert json.loads(answer.read()) == [7.0]
     os.waitpid(child, 0)
