@@ -15,9 +15,9 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.retrieval.columnar_store.columns import COLD, FIRST, Slots
+from explorank.retrieval.columnar_store.columns import COLD, Slots
 from explorank.retrieval.columnar_store.keys import EntityKeys, Key
-from explorank.retrieval.columnar_store.passes import KeyPass, PagePass, Pages, Pass, TimePass
+from explorank.retrieval.columnar_store.passes import KeyPass, PagePass, Pass, TimePass
 from explorank.retrieval.columnar_store.sources.source import Source, StoredRows, StoredView, SweptSource
 from explorank.retrieval.columnar_store.table import Blocks, KeySpace, Table
 
@@ -128,7 +128,6 @@ class Memory:
         self._spaces: dict[EntityKeys, KeySpace] = {}
         self._views: dict[str, StoredView] = {}
         self._passes: dict[str, Pass] = {}
-        self._swept: dict[str, Pages] = {}
         self._pending: dict[bytes, None] = {}
         self._known: weakref.WeakSet[KnownKeys] = weakref.WeakSet()
         self._reads = self._reads_before = 0
@@ -246,7 +245,6 @@ class Memory:
         with self._lock:
             for name in views:
                 self._passes.pop(name, None)
-                self._swept.pop(name, None)
                 for space in self._spaces.values():
                     space.tables.pop(name, None)
 
@@ -365,21 +363,27 @@ class Memory:
         gone = [position for position, key in zip(positions, stored, strict=True) if key not in found]
         space.tables[view.name].forget(np.array(gone, np.int64))
 
-    def put(self, space: KeySpace, view: StoredView, rows: StoredRows, *, newer_only: bool = False) -> None:
-        """Take up rows, or those of them whose time differs from what is there; the lock is held."""
+    def put(
+        self, space: KeySpace, view: StoredView, rows: StoredRows, *, newer_only: bool = False
+    ) -> NDArray[np.int64]:
+        """Take up n rows, or those of them whose time differs from what is there; the lock is held.
+
+        Returns the id (n,) of each.
+        """
         natives = [space.keys.parse(key) for key in rows.keys]
         ids = space.add(natives)
         table = space.tables[view.name]
         times, cells = rows.times, rows.cells
         if newer_only:
-            slots = table.slot_of[ids]
-            chosen = np.flatnonzero((slots < FIRST) | (table.times[slots] != times))
-            ids, times = ids[chosen], times[chosen]
+            chosen = np.flatnonzero(table.differing(ids, times))
             positions = chosen.tolist()
             cells = {name: [column[row] for row in positions] for name, column in cells.items()}
-        table.put(ids, times, cells)
+            table.put(ids[chosen], times[chosen], cells)
+        else:
+            table.put(ids, times, cells)
         if table.wasteful:
             space.pack(view.name)
+        return ids
 
     def _read_again(self, keys: Sequence[bytes]) -> None:
         for space in list(self._spaces.values()):
@@ -486,10 +490,7 @@ class Memory:
         view = self._views[name]
         table = space.tables[name]
         if table.complete and self.source.pages() and isinstance(self.source, SweptSource):
-            pages = self._swept.get(name)
-            if pages is None or pages.table is not table or pages.space is not space:
-                pages = self._swept[name] = Pages(space, table)
-            return TimePass(self, self.source, view, pages)
+            return TimePass(self, self.source, view, space)
         return KeyPass(self, view, np.flatnonzero(table.slot_of[: len(space)] != COLD))
 
     def _run_passes(self, *, until: float, names: tuple[str, ...]) -> None:

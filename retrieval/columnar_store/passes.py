@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.columnar_store.columns import ABSENT, COLD, FIRST
-from explorank.retrieval.columnar_store.keys import Key
 from explorank.retrieval.columnar_store.sources.source import StoredView, SweptSource
-from explorank.retrieval.columnar_store.table import KeySpace, Table
+from explorank.retrieval.columnar_store.table import Ids, KeySpace
 
 if TYPE_CHECKING:
     from explorank.retrieval.columnar_store.memory import Memory
@@ -32,7 +32,7 @@ class PagePass:
         self._memory = memory
         self._view = view
         self._after: Any = None
-        self._seen: set[Key] = set()
+        self._met: list[Ids] = []
 
     def step(self) -> bool:
         """Read a page."""
@@ -42,30 +42,15 @@ class PagePass:
         page = memory.source.page(view, self._after)
         if page is not None:
             rows, self._after = page
-            memory.put(space, view, rows, newer_only=True)
-            self._seen.update(space.keys.parse(key) for key in rows.keys)
+            self._met.append(memory.put(space, view, rows, newer_only=True).astype(np.int32))
             memory.keep_within_limit(keep=0)
             return False
+        _read_unmet(memory, space, view, self._met)
         table = space.tables[view.name]
-        if table.rows > len(self._seen):
-            # Rows that were not met: deleted, or written behind the place where the walk was.
-            live = np.flatnonzero(table.slot_of[: len(space)] >= FIRST)
-            unmet = [position for position in live.tolist() if space.natives[position] not in self._seen]
-            memory.read_ids(space, view, np.array(unmet, np.int64))
         table.slot_of[table.slot_of == COLD] = ABSENT
         space.index_texts()
         table.complete = True
         return True
-
-
-class Pages:
-    """What the last walk through a complete view met, page by page: the source's mark of it, and the entities."""
-
-    def __init__(self, space: KeySpace, table: Table) -> None:
-        self.space = space
-        self.table = table
-        self.met: dict[Any, tuple[bytes, NDArray[np.int32]]] = {}
-        """By where the page begins."""
 
 
 class TimePass:
@@ -75,50 +60,40 @@ class TimePass:
     nothing, however large it is.
     """
 
-    def __init__(self, memory: Memory, source: SweptSource, view: StoredView, pages: Pages) -> None:
+    def __init__(self, memory: Memory, source: SweptSource, view: StoredView, space: KeySpace) -> None:
         self._memory = memory
         self._source = source
         self._view = view
-        self._pages = pages
+        self._space = space
+        self._table = space.tables[view.name]
         self._after: Any = None
-        self._met: dict[Any, tuple[bytes, NDArray[np.int32]]] = {}
+        self._met: dict[Any, tuple[bytes, Ids]] = {}
 
     def step(self) -> bool:
         """Look at a page."""
-        space = self._pages.space
-        if self._memory.space_of(self._view) is not space:  # renumbered meanwhile: the next sweep will do
+        if (
+            self._memory.space_of(self._view) is not self._space
+        ):  # renumbered meanwhile: the next sweep will do
             return True
         begins = self._after
-        mark, ids = self._pages.met.get(begins, (b"", np.zeros(0, np.int32)))
+        mark, ids = self._table.pages.get(begins, (b"", np.zeros(0, np.int32)))
         page = self._source.page_times(self._view, begins, mark)
         if page is None:
-            self._read_unmet(space)
-            self._pages.met = self._met
+            _read_unmet(self._memory, self._space, self._view, [ids for _, ids in self._met.values()])
+            self._table.pages = self._met
             return True
         if page.keys is not None:
-            ids = self._compare(space, page.keys, page.times)
+            ids = self._compare(page.keys, page.times)
         self._met[begins] = page.mark, ids
         self._after = page.after
         return False
 
-    def _compare(self, space: KeySpace, keys: list[bytes], times: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _compare(self, keys: list[bytes], times: NDArray[np.int64]) -> Ids:
         """Read those of n rows whose time differs from the one in memory; return the entities of all of them."""
-        ids = space.add([space.keys.parse(key) for key in keys])
-        table = space.tables[self._view.name]
-        slots = table.slot_of[ids]
-        self._read(space, ids[(slots < FIRST) | (table.times[slots] != times)])
+        ids = self._space.add([self._space.keys.parse(key) for key in keys])
+        differing = self._space.tables[self._view.name].differing(ids, times)
+        _read(self._memory, self._space, self._view, ids[differing])
         return ids.astype(np.int32)
-
-    def _read_unmet(self, space: KeySpace) -> None:
-        """Read rows again that no page held: they were deleted, or written behind the place where the walk was."""
-        unmet = space.tables[self._view.name].slot_of[: len(space)] >= FIRST
-        for _, ids in self._met.values():
-            unmet[ids] = False
-        self._read(space, np.flatnonzero(unmet))
-
-    def _read(self, space: KeySpace, ids: NDArray[np.int64]) -> None:
-        for first in range(0, len(ids), _KEYS_PER_STEP):
-            self._memory.read_ids(space, self._view, ids[first : first + _KEYS_PER_STEP])
 
 
 class KeyPass:
@@ -137,3 +112,16 @@ class KeyPass:
             return True
         self._memory.read_ids(self._space, self._view, ids)
         return not len(self._ids)
+
+
+def _read_unmet(memory: Memory, space: KeySpace, view: StoredView, met: Iterable[Ids]) -> None:
+    """Read rows again that no page held: they were deleted, or written behind the place where the walk was."""
+    unmet = space.tables[view.name].slot_of[: len(space)] >= FIRST
+    for ids in met:
+        unmet[ids] = False
+    _read(memory, space, view, np.flatnonzero(unmet))
+
+
+def _read(memory: Memory, space: KeySpace, view: StoredView, ids: NDArray[np.int64]) -> None:
+    for first in range(0, len(ids), _KEYS_PER_STEP):
+        memory.read_ids(space, view, ids[first : first + _KEYS_PER_STEP])

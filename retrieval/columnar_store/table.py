@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from feast.value_type import ValueType
@@ -41,6 +41,8 @@ _MANY: Final = 10_000  # keys, from which on a dictionary no longer fits into th
 _WIDEST: Final = 64  # characters of a key in a compiled table
 _KEY_BYTES: Final = 180  # a dictionary entry, the list's pointer and the key object itself, roughly
 
+Ids: TypeAlias = NDArray[np.int32]
+"""Entities by their number, where many are kept."""
 NO_SUCH_TIME: Final = np.iinfo(np.int64).min
 
 
@@ -84,6 +86,8 @@ class Table:
         self.rows = 0
         self.column_changes = 0
         """Counts columns that were replaced by one of another type."""
+        self.pages: dict[Any, tuple[bytes, Ids]] = {}
+        """What the last sweep met, by where each of its pages begins: the source's mark of it, and the entities."""
         self._asked: Mapping[str, ValueType] = features
         self._blocks: Blocks | None = None
 
@@ -135,6 +139,12 @@ class Table:
         self.rows += int((self.slot_of[ids] < FIRST).sum())
         self.version += 1
         self.slot_of[ids] = np.arange(first, end)  # from here on readers see the rows
+
+    def differing(self, ids: NDArray[np.int64], times: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of n entities have no row here, or one of another time than `times` (n,)."""
+        slots = self.slot_of[ids]
+        differing: NDArray[np.bool_] = (slots < FIRST) | (self.times[slots] != times)
+        return differing
 
     def forget(self, ids: NDArray[np.int64]) -> None:
         """Note that the backing store has no rows of these entities."""
