@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -26,10 +26,10 @@ from scipy.sparse import csr_matrix
 
 from benchmarks import environment
 from benchmarks.accuracy.metrics import accuracy, best_of
-from benchmarks.accuracy.summary import mean_of_seeds, of_seeds_told
+from benchmarks.accuracy.situations import Figures, Found, first_of, summed
+from benchmarks.accuracy.summary import of_seeds_told
 from benchmarks.accuracy.worlds import World, world
 from explorank.demo.data import movielens
-from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.retrieval.collaborative import Interactions, TwoTower, TwoTowerOptions
 from explorank.retrieval.user_features import UserFeatures
 
@@ -45,19 +45,6 @@ WITHHELD: Final = "the same, asked without the profile"
 
 _System: TypeAlias = Callable[[csr_matrix, UserFeatures], NDArray[np.floating[Any]]]
 """Returns scores (m, n) for histories (m, n) of users of whom that is known, (m, g)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One system's recall in one situation."""
-
-    situation: str
-    system: str
-    recall: Interval
-    by_seed: Sequence[float]
-    users: int
-    beyond: dict[str, Interval]
-    """The difference to each other system of the situation."""
 
 
 def profiles(data: World) -> UserFeatures:
@@ -108,17 +95,8 @@ def asked(data: World, options: TwoTowerOptions, seed: int) -> Iterator[tuple[st
     of_new, late = np.isin(everyone.users, new), _latest(everyone)
     known, later = everyone.take(~of_new & ~late), everyone.take(~of_new & late)
     known = replace(known, given=np.arange(len(known)))  # what is told of users comes in their order
-    place = np.arange(len(everyone)) - np.searchsorted(everyone.users, everyone.users)
     cuts = [("known users", np.setdiff1d(np.arange(count), new), known, later)]
-    cuts += [
-        (
-            f"new users, {first} likes known",
-            new,
-            everyone.take(of_new & (place < first)),
-            everyone.take(of_new & (place >= first)),
-        )
-        for first in FIRST
-    ]
+    cuts += [(f"new users, {first} likes known", new, *first_of(everyone, new, first)) for first in FIRST]
     systems = _systems(known, told, data.side.content, options, seed)
     for situation, users, before, after in cuts:
         taken, wanted = before.matrix[users], after.matrix[users]
@@ -133,27 +111,12 @@ def asked(data: World, options: TwoTowerOptions, seed: int) -> Iterator[tuple[st
 
 def play(data: World, options: TwoTowerOptions, seeds: Sequence[int]) -> list[Found]:
     """Return what each system found in each situation."""
-    figures: dict[tuple[str, str], list[NDArray[np.float64]]] = {}
+    figures: Figures = {}
     for seed in seeds:
         for situation, system, recall in asked(data, options, seed):
             figures.setdefault((situation, system), []).append(recall)
             sys.stderr.write(f"seed {seed}, {situation}: {system} {np.nanmean(recall):.4f}\n")
-    by_user = {key: mean_of_seeds(by_seed) for key, by_seed in figures.items()}
-    return [
-        Found(
-            situation,
-            system,
-            bootstrap(means, seed=0),
-            [float(np.nanmean(recall)) for recall in figures[situation, system]],
-            int(np.isfinite(means).sum()),
-            {
-                name: bootstrap(means - others, seed=0)
-                for (where, name), others in by_user.items()
-                if where == situation and name != system
-            },
-        )
-        for (situation, system), means in by_user.items()
-    ]
+    return list(summed(figures))
 
 
 def table(found: Sequence[Found]) -> list[str]:

@@ -20,6 +20,7 @@ from benchmarks import environment
 from benchmarks.accuracy import cold_start, contenders
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
+from benchmarks.accuracy.situations import Found
 from benchmarks.accuracy.summary import Record, table, told
 from benchmarks.accuracy.two_stage import OPTIONS, rankers
 from benchmarks.accuracy.worlds import World, world
@@ -103,7 +104,7 @@ def _run(options: argparse.Namespace) -> None:
             _write(options.json, written)
         lines += ["", f"### {name}: {protocol.says}", "", *table(records, (contenders.POPULAR, "EASE"))]
     if options.cold_start:
-        found: list[cold_start.Found] = []
+        found: list[Found] = []
         for found in cold_start.play(data, seeds=seeds):
             written["cold_start"] = [one.to_dict() for one in found]
             _write(options.json, written)

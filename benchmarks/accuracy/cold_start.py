@@ -13,18 +13,18 @@ between systems are user by user and seed by seed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.metrics import accuracy, best_of
-from benchmarks.accuracy.summary import half_width, mean_of_seeds, of_seeds_told
+from benchmarks.accuracy.situations import Figures, Found, first_of, summed
+from benchmarks.accuracy.summary import of_seeds_told
 from benchmarks.accuracy.worlds import World, known_of_items, known_of_users
-from explorank.pipeline.metrics import Interval, bootstrap
 from explorank.retrieval.collaborative import EASE, ContentMapping, ImplicitALS, Interactions
 from explorank.retrieval.collaborative.two_tower import TwoTower, TwoTowerOptions
 
@@ -35,32 +35,6 @@ _AMONG_NEW: Final = 20
 _POPULAR: Final = "popularity"
 _TOWERS: Final = TwoTowerOptions(history_dropout=0.0)
 """Histories are never hidden in training; `benchmarks.user_features` measures what hiding them is worth."""
-
-_Figures: TypeAlias = dict[tuple[str, str], list[NDArray[np.float64]]]
-"""By situation and system, for each seed the recall of every user (u,), NaN for those not asked about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """One system's recall in one situation."""
-
-    situation: str
-    system: str
-    recall: Interval
-    by_seed: Sequence[float]
-    users: int
-    beyond: Mapping[str, Interval]
-    """The difference to each other system of the situation."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        interval = [self.recall.low, self.recall.high]
-        return {
-            "situation": self.situation, "system": self.system, "recall": self.recall.mean,
-            "interval_over_users": interval, "users": self.users, "by_seed": list(self.by_seed),
-            "half_width_over_seeds": half_width(self.by_seed),
-            "beyond": {name: [one.mean, one.low, one.high] for name, one in self.beyond.items()},
-        }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +116,7 @@ def _users(data: World, seed: int) -> Iterator[tuple[str, str, NDArray[np.float6
     known = everyone.take(~np.isin(everyone.users, new)).without_times()
     systems = _user_systems(data, known, seed)
     for first in FIRST:
-        begun, rest = _first(everyone, new, first)
+        begun, rest = first_of(everyone, new, first)
         taken, wanted = begun.matrix[new], rest.matrix[new]
         for name, system in systems:
             if first == 0 and name not in {_POPULAR, "TwoTower"}:
@@ -171,42 +145,16 @@ def _user_systems(data: World, known: Interactions, seed: int) -> Sequence[tuple
     ]
 
 
-def _first(
-    interactions: Interactions, users: NDArray[np.int64], count: int
-) -> tuple[Interactions, Interactions]:
-    """Return the first `count` interactions of each of `users`, which come in order of time, and the rest."""
-    own = np.isin(interactions.users, users)
-    place = np.arange(len(interactions)) - np.searchsorted(interactions.users, interactions.users)
-    return interactions.take(own & (place < count)), interactions.take(own & (place >= count))
-
-
-def _summed(figures: _Figures) -> Iterator[Found]:
-    by_user = {key: mean_of_seeds(by_seed) for key, by_seed in figures.items()}
-    for (situation, system), means in by_user.items():
-        yield Found(
-            situation,
-            system,
-            bootstrap(means, seed=0),
-            [float(np.nanmean(recall)) for recall in figures[situation, system]],
-            int(np.isfinite(means).sum()),
-            {
-                name: bootstrap(means - others, seed=0)
-                for (where, name), others in by_user.items()
-                if where == situation and name != system
-            },
-        )
-
-
 def play(data: World, *, seeds: Sequence[int]) -> Iterator[list[Found]]:
     """Yield what each system found of new items and of new users under the first of `seeds`, the first two, …."""
-    figures: _Figures = {}
+    figures: Figures = {}
     for seed in seeds:
         for situation, system, recall in chain(_items(data, seed), _users(data, seed)):
             if np.isnan(recall).all():
                 continue  # nobody has so many interactions
             figures.setdefault((situation, system), []).append(recall)
             sys.stderr.write(f"{situation}, seed {seed}: {system} {np.nanmean(recall):.4f}\n")
-        yield list(_summed(figures))
+        yield list(summed(figures))
 
 
 def tables(found: Sequence[Found]) -> list[str]:

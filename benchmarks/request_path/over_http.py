@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -161,16 +161,13 @@ def settle(server: Server, messages: Sequence[bytes]) -> None:
 @contextmanager
 def connected(port: int, messages: Sequence[bytes]) -> Iterator[Callable[[int, Laps], object]]:
     """Yield what sends the message of the user in a row over one kept connection, and times the whole."""
-    connection = Connection(port)
+    with closing(Connection(port)) as connection:
 
-    def ask(user: int, laps: Laps) -> None:
-        connection.ask(messages[user])
-        laps.lap("whole")
+        def ask(user: int, laps: Laps) -> None:
+            connection.ask(messages[user])
+            laps.lap("whole")
 
-    try:
         yield ask
-    finally:
-        connection.close()
 
 
 def latencies(port: int, messages: Sequence[bytes]) -> NDArray[np.float64]:

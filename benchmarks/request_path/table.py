@@ -68,29 +68,22 @@ def http_table(rows: Sequence[ServerRow], in_process: NDArray[np.float64]) -> Ta
     headings = ["server", "alone: p50 µs", "p99 µs", "times in process", "16 clients: p50 µs", "p99 µs"]
     table = markdown_table([*headings, "requests/s", "memory MB"])
     own = float(np.median(in_process))
-    table.add_row(
-        "Explorank, in process",
-        _number(own),
-        _number(float(np.percentile(in_process, 99))),
-        "",
-        "",
-        "",
-        "",
-        "",
-    )
+    table.add_row("Explorank, in process", *_quantiles(in_process))
     for row in rows:
-        times = [
-            _number(float(np.percentile(each, share)))
-            for each in (row.alone, row.loaded)
-            for share in (50, 99)
-        ]
-        times.insert(2, _ratio(float(np.median(row.alone)), own))
-        table.add_row(row.name, *times, f"{row.requests_per_s:,.0f}", f"{row.memory_mb:,.0f}")
+        alone, loaded = _quantiles(row.alone), _quantiles(row.loaded)
+        ratio = _ratio(float(np.median(row.alone)), own)
+        rest = (f"{row.requests_per_s:,.0f}", f"{row.memory_mb:,.0f}")
+        table.add_row(row.name, *alone, ratio, *loaded, *rest)
     return table
 
 
 def _median(steps: Steps, step: str) -> float:
     return float(np.median(steps[step])) if step in steps else 0.0
+
+
+def _quantiles(seconds: NDArray[np.float64]) -> tuple[str, str]:
+    """Return the median and the 99th percentile."""
+    return _number(float(np.median(seconds))), _number(float(np.percentile(seconds, 99)))
 
 
 def _number(seconds: float) -> str:
