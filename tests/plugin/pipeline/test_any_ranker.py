@@ -24,7 +24,6 @@ from explorank.assembly import RANKER
 from explorank.errors import DataError, SettingsError, UnknownArtefact
 from explorank.model_card import ModelCard
 from explorank.pipeline.queries import QueryOptions
-from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.tracking import default_trackers
 from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
@@ -36,7 +35,7 @@ from explorank.rankers import (
     features_for,
     score_data,
 )
-from explorank.settings import RankerComponent, Settings, load_settings
+from explorank.settings import RankerComponent, Settings
 
 PROGRAM = Path(__file__).with_name("linear_ranker.py")
 SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=60, negatives=20)
@@ -45,16 +44,6 @@ SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=60, ne
 @pytest.fixture(scope="module")
 def linear(module_at: Callable[[Path], ModuleType]) -> ModuleType:
     return module_at(PROGRAM)
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation / "explorank.yaml")
-
-
-@pytest.fixture(scope="module")
-def events(installation_folder: Path) -> pd.DataFrame:
-    return past_interactions(pd.read_parquet(installation_folder / "interactions.parquet"))
 
 
 def trained(

@@ -16,27 +16,16 @@ from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
 from explorank.model_card import ModelCard
 from explorank.pipeline.queries import QueryOptions
-from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
 from explorank.rankers import InvalidTraining
-from explorank.settings import RankerComponent, Settings, load_settings, parse_settings
+from explorank.settings import RankerComponent, Settings, parse_settings
 
 SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=60, negatives=20, promote="never")
 NETWORK: dict[str, Any] = {
     "use": "dcn", "objective": "binary", "hidden": [8], "training": {"epochs": 2, "batch_rows": 64},
 }  # fmt: skip
 TREES: dict[str, Any] = {"use": "lightgbm", "objective": "binary", "rounds": 8, "num_threads": 1}
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation / "explorank.yaml")
-
-
-@pytest.fixture(scope="module")
-def events(installation_folder: Path) -> pd.DataFrame:
-    return past_interactions(pd.read_parquet(installation_folder / "interactions.parquet"))
 
 
 def with_ranker(installation: Path, ranker: dict[str, Any]) -> Settings:

@@ -21,24 +21,13 @@ from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.past_data import feature_matrix
 from explorank.pipeline.queries import QueryOptions, interest_vectors
-from explorank.pipeline.tables import past_interactions
 from explorank.pipeline.train import train_ranker
 from explorank.pipeline.train_options import TrainOptions
 from explorank.retrieval import Catalogue
-from explorank.settings import RankerComponent, Settings, load_settings, parse_settings
+from explorank.settings import RankerComponent, Settings, parse_settings
 
 SMALL = TrainOptions(queries=QueryOptions(positive_from=4.0), max_queries=40, negatives=20)
 FEW = RankerComponent(use="lightgbm", rounds=15)
-
-
-@pytest.fixture
-def settings(installation: Path) -> Settings:
-    return load_settings(installation / "explorank.yaml")
-
-
-@pytest.fixture(scope="session")
-def events(installation_folder: Path) -> pd.DataFrame:
-    return past_interactions(pd.read_parquet(installation_folder / "interactions.parquet"))
 
 
 def catalogue_of(settings: Settings) -> Catalogue:
