@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Final, Self
 
 import torch
 from torch import Tensor
+
+_LAYOUT: Final = ("starts", "sizes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,16 +66,16 @@ class Frame:
     items: Tensor | None
     histories: Tensor | None
     starts: Tensor
-    """(g,)"""
+    """(g,), on the CPU, as batches are laid out there: asking a GPU for a length waits for all it has to do."""
     sizes: Tensor
-    """(g,)"""
+    """(g,), on the CPU."""
 
     def to(self, device: torch.device) -> Self:
-        """Return the frame on a device."""
+        """Return the frame with its rows on a device."""
         moved = {
             field.name: part.to(device)
             for field in fields(self)
-            if isinstance(part := getattr(self, field.name), Tensor)
+            if field.name not in _LAYOUT and isinstance(part := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
 
@@ -84,22 +86,22 @@ class Frame:
     def batches(self, order: Tensor, per_batch: int) -> Iterator[Batch]:
         """Yield the requests of `order` (on the CPU), so many at a time."""
         for requests in torch.split(order, per_batch):
-            yield self.batch(requests.to(self.starts.device))
+            yield self.batch(requests)
 
     def batch(self, requests: Tensor) -> Batch:
-        """Return the rows of some requests."""
+        """Return the rows of some requests (on the CPU)."""
+        device = self.labels.device
         sizes = self.sizes[requests]
         longest = int(sizes.max())
         slots = None
         if longest * len(requests) == int(sizes.sum()):
-            rows = (
-                self.starts[requests].unsqueeze(1) + torch.arange(longest, device=requests.device)
-            ).flatten()
+            rows = (self.starts[requests].unsqueeze(1) + torch.arange(longest)).flatten()
         else:
-            local = torch.repeat_interleave(torch.arange(len(requests), device=requests.device), sizes)
-            offsets = torch.arange(len(local), device=requests.device) - (sizes.cumsum(0) - sizes)[local]
+            local = torch.repeat_interleave(torch.arange(len(requests)), sizes)
+            offsets = torch.arange(len(local)) - (sizes.cumsum(0) - sizes)[local]
             rows = self.starts[requests][local] + offsets
-            slots = local * longest + offsets
+            slots = (local * longest + offsets).to(device)
+        rows, histories = rows.to(device), self.histories
         return Batch(
             numbers=self.numbers.index_select(0, rows),
             places=self.places.index_select(0, rows),
@@ -108,7 +110,7 @@ class Frame:
             outcomes=self.outcomes.index_select(0, rows),
             teacher=None if self.teacher is None else self.teacher.index_select(0, rows),
             items=None if self.items is None else self.items.index_select(0, rows),
-            histories=None if self.histories is None else self.histories.index_select(0, requests),
+            histories=None if histories is None else histories.index_select(0, requests.to(device)),
             requests=len(requests),
             longest=longest,
             slots=slots,

@@ -17,6 +17,13 @@ from explorank.rankers.data import RankingData
 from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.neural.batches import Batch, Frame
 from explorank.rankers.neural.checkpoint import NetworkCheckpoint, Progressed
+from explorank.rankers.neural.devices import (
+    device_named,
+    generator_states,
+    reproducible,
+    restore_generators,
+    threads,
+)
 from explorank.rankers.neural.judging import Judge
 from explorank.rankers.neural.losses import TaskLosses
 from explorank.rankers.neural.networks import RankingNetwork
@@ -56,7 +63,8 @@ class Training:
         valid: tuple[Frame, RankingData] | None = None,
         checkpoint: NetworkCheckpoint | None = None,
     ) -> None:
-        device = _device(options)
+        device = device_named(options.device)
+        self._device = device
         self.network = network.to(device)
         self.tasks = tasks
         self._losses = TaskLosses(tasks, weighting, options.distillation).to(device)
@@ -79,7 +87,7 @@ class Training:
 
     def run(self, progress: Progress | None = None) -> Trained:
         """Train until the metric on the later slice no longer improves, or no epoch is left."""
-        with _generator(self._seed), _threads(self._options.num_threads):
+        with reproducible(self._seed, self._device), threads(self._options.num_threads):
             return self._run(progress)
 
     def _run(self, progress: Progress | None) -> Trained:
@@ -203,9 +211,9 @@ class Training:
         tensors |= {f"best.{name}": value for name, value in best_weights.items()}
         for place, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{place}.{name}": value for name, value in moments.items()}
-        return {**tensors, "generator": torch.get_rng_state()}
+        return {**tensors, **generator_states(self._device)}
 
-    def _restore(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _restore(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take up a saved state; return the best weights so far."""
 
         def part(prefix: str) -> dict[str, Tensor]:
@@ -220,7 +228,7 @@ class Training:
             place, _, moment = name.partition(".")
             moments.setdefault(int(place), {})[moment] = value
         self._optimizer.load_state_dict({**self._optimizer.state_dict(), "state": moments})
-        torch.set_rng_state(tensors["generator"])
+        restore_generators(tensors, self._device)
         return part("best.")
 
 
@@ -245,32 +253,3 @@ def _moved_against(embeddings: list[Tensor], length: float) -> Iterator[None]:
     with torch.no_grad():
         for parameter, former in zip(embeddings, kept, strict=True):
             parameter.copy_(former)
-
-
-@contextlib.contextmanager
-def _generator(seed: int) -> Iterator[None]:
-    """Within the block torch draws by `seed`; the caller's own draws go on undisturbed after it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _device(options: TrainingOptions) -> torch.device:
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise InvalidTraining(
-            "device='cuda', and torch finds no CUDA device here. Use 'auto' or 'cpu', or install a torch that fits "
-            "the driver."
-        )
-    if options.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(options.device)

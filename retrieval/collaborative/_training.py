@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ Arrays = TypeVar("Arrays")
 """What serving needs of a model."""
 Scores: TypeAlias = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 """Returns the scores (m, n) of all items for some users, rows (m,) of the interactions."""
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _CUTOFF: Final = 100
 _VALIDATION_USERS: Final = 2_000

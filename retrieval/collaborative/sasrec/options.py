@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from explorank.retrieval.collaborative._training import Device
 from explorank.retrieval.errors import InvalidOption
 
 
@@ -41,6 +42,8 @@ class SASRecOptions:
     validation_share: float = 0.1
     """The share of each user's interactions, the latest, that are held out for that. With 0 all epochs are trained,
     and the last is kept."""
+    device: Device = "auto"
+    """Where it is trained: `auto` takes a CUDA device where there is one. It is served on the CPU."""
 
     def __post_init__(self) -> None:
         whole = ("dim", "layers", "heads", "history", "negatives", "batch_size", "epochs", "patience")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
+from explorank.retrieval.collaborative._devices import device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.sasrec.model import NORM_EPSILON, SASRecArrays
@@ -94,7 +95,7 @@ class Network(nn.Module):
 
         with torch.no_grad():
             return SASRecArrays(
-                item_vectors=_numpy(self.items(torch.arange(self.absent))),
+                item_vectors=_numpy(self.items(torch.arange(self.absent, device=self.future.device))),
                 positions=_numpy(self.positions),
                 attention_norm=of_blocks(lambda block: norm(block.attention_norm)),
                 attention_weights=of_blocks(lambda block: block.attention.weight.T),
@@ -120,9 +121,7 @@ def train(
 
     `progress` is told after each epoch how many are done, and of how many at most.
     """
-    # The draws of whoever calls are left as they were.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with reproducible(seed, device_named(options.device)):
         return _trained(interactions, options, np.random.default_rng(seed), progress)
 
 
@@ -133,14 +132,16 @@ def _trained(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[SASRecArrays, dict[str, float]]:
     known, held_out = cut(interactions, options.validation_share, generator)
-    network = Network(len(interactions.item_ids), options)
+    device = device_named(options.device)
+    network = Network(len(interactions.item_ids), options).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     scores = _scores(network, known, options.history)
 
     def train_once() -> None:
         network.train()
-        for histories, following in batches(known, options, generator):
-            negatives = _negatives(network.absent, options.negatives, generator)
+        for drawn in batches(known, options, generator):
+            histories, following = (part.to(device) for part in drawn)
+            negatives = _negatives(network.absent, options.negatives, generator).to(device)
             optimiser.zero_grad(set_to_none=True)
             loss(network, histories, following, negatives, options.temperature).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -180,16 +181,16 @@ def loss(
     # Each drawn item stands for as many as were not.
     negative = negative + torch.log((network.absent - 1) / others.clamp(min=1))
     logits = torch.cat([positive, negative.masked_fill(same, -torch.inf)], dim=1)
-    return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64))
+    return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
 
 
 def batches(
     known: Interactions, options: SASRecOptions, generator: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield histories and what followed each of their steps, rows (u, h) with `absent` before the first, for an epoch.
+    """Yield an epoch's histories and what followed each of their steps, rows (u, h) with `absent` before the first.
 
-    A user with more items than a history holds has several, and each epoch the newest of them ends elsewhere, so that
-    steps are seen at every place. Events of one instant come in a new order each epoch.
+    They lie on the CPU. A user with more items than a history holds has several, and each epoch the newest of them
+    ends elsewhere, so that steps are seen at every place. Events of one instant come in a new order each epoch.
     """
     times = np.zeros(len(known)) if known.times is None else known.times
     order = np.lexsort((generator.random(len(known)), times, known.users))
@@ -224,10 +225,10 @@ def _scores(network: Network, known: Interactions, history: int) -> Scores:
 
     def scores(users: Rows) -> NDArray[np.float32]:
         latest = [known.items[start:end] for start, end in zip(starts[users], ends[users], strict=True)]
-        histories = torch.from_numpy(_padded(latest, history, network.absent))
+        histories = torch.from_numpy(_padded(latest, history, network.absent)).to(network.future.device)
         with torch.no_grad():
             newest = network.users(histories)[:, -1]
-            return _numpy(newest @ network.items(torch.arange(network.absent)).T)
+            return _numpy(newest @ network.items(torch.arange(network.absent, device=newest.device)).T)
 
     return scores
 
@@ -241,4 +242,5 @@ def _padded(parts: list[Rows], length: int, absent: int) -> Rows:
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
+    """Return a copy: a view would go on being trained after its epoch."""
+    return np.array(tensor.detach().cpu().numpy(), np.float32, order="C")

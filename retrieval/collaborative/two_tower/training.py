@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from explorank.retrieval.collaborative._devices import device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
@@ -63,7 +64,7 @@ class Towers(nn.Module):
     def arrays(self) -> TowerArrays:
         """Return what serving needs."""
         with torch.no_grad():
-            every = torch.arange(self.item_ids.num_embeddings)
+            every = torch.arange(self.item_ids.num_embeddings, device=self.content.device)
             return TowerArrays(
                 item_vectors=_numpy(self.items(every)),
                 content_weights=_numpy(self.content_weights),
@@ -90,9 +91,7 @@ def train(
 
     `progress` is told after each epoch how many are done, and of how many at most.
     """
-    # The draws of whoever calls are left as they were.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with reproducible(seed, device_named(options.device)):
         return _trained(interactions, content, people, options, np.random.default_rng(seed), progress)
 
 
@@ -105,14 +104,16 @@ def _trained(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TowerArrays, dict[str, float]]:
     known, held_out = cut(interactions, options.validation_share, generator)
-    towers = Towers(content, len(interactions.item_ids), people.width, options)
+    device = device_named(options.device)
+    towers = Towers(content, len(interactions.item_ids), people.width, options).to(device)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
     batches = _Batches(known, people, options, generator, with_content=bool(content.shape[1]))
 
     def train_once() -> None:
-        for batch in batches.epoch():
+        for drawn in batches.epoch():
+            batch = {name: part.to(device) for name, part in drawn.items()}
             optimiser.zero_grad(set_to_none=True)
             _loss(towers, batch, options).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -138,7 +139,7 @@ def _loss(towers: Towers, batch: dict[str, torch.Tensor], options: TwoTowerOptio
     logits = users @ items.T / options.temperature - options.logq * batch["log_frequency"][None]
     # Another interaction's item that this user took up too is no negative.
     logits = logits.masked_fill(batch["taken"], -torch.inf)
-    return nn.functional.cross_entropy(logits, torch.arange(len(logits)))
+    return nn.functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 class _Batches:
@@ -164,7 +165,7 @@ class _Batches:
         self._log_frequency = np.log(np.maximum(known.popularity, 1) / max(len(known), 1)).astype(np.float32)
 
     def epoch(self) -> Any:
-        """Yield batches of tensors; the last of an epoch is left out if it has a single interaction."""
+        """Yield batches of tensors on the CPU; the last of an epoch is left out if it has a single interaction."""
         order = self._generator.permutation(len(self._known))
         for start in range(0, len(order), self._options.batch_size):
             chosen = order[start : start + self._options.batch_size]
@@ -210,4 +211,5 @@ def _scores(model: TwoTower, known: Interactions, people: TrainingUsers) -> Scor
 
 
 def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
+    """Return a copy: a view would go on being trained after its epoch."""
+    return np.array(tensor.detach().cpu().numpy(), np.float32, order="C")

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,18 @@ def test_the_same_seed_gives_the_same_model_and_leaves_torchs_draws_alone() -> N
     for name, array in models[0].arrays.items():
         np.testing.assert_array_equal(array, models[1].arrays[name])
     assert not np.array_equal(models[0].item_vectors, models[2].item_vectors)
+
+
+def test_what_is_kept_is_all_of_the_best_epoch() -> None:
+    few = SASRecOptions(dim=8, history=6, epochs=40, patience=3, learning_rate=0.02, negatives=5)
+    whole = SASRec.fit(rounds(), options=few)
+    best_epoch = int(whole.metrics["best_epoch"])
+    assert best_epoch < whole.metrics["epochs"]
+
+    again = SASRec.fit(rounds(), options=replace(few, epochs=best_epoch))
+
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)
 
 
 def test_without_a_validation_cut_all_is_trained_on_and_the_last_epoch_kept() -> None:

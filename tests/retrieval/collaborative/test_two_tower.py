@@ -179,6 +179,21 @@ def test_the_same_seed_gives_the_same_towers_and_leaves_torchs_draws_alone() -> 
     assert not np.array_equal(vectors[0], vectors[2])
 
 
+def test_what_is_kept_is_all_of_the_best_epoch() -> None:
+    interactions, content, columns = clubs()
+    few = replace(OPTIONS, epochs=40, patience=2)
+    whole = TwoTower.fit(interactions, options=few, content=content, user_features=columns)
+    best_epoch = int(whole.metrics["best_epoch"])
+    assert best_epoch < whole.metrics["epochs"]
+
+    again = TwoTower.fit(
+        interactions, options=replace(few, epochs=best_epoch), content=content, user_features=columns
+    )
+
+    for name, array in whole.arrays.items():
+        np.testing.assert_array_equal(array, again.arrays[name], err_msg=name)
+
+
 # ---- columns of users, by name ------------------------------------------------------------------------------
 
 
