@@ -41,6 +41,11 @@ def load_faiss() -> ModuleType:
             "`pip install 'explorank[cpu]'`, or `pip install 'explorank[gpu]'` for a CUDA GPU (that one runs "
             "without a GPU too)."
         ) from error
+    except (RuntimeError, OSError) as error:  # a GPU build whose CUDA libraries are missing or cut off
+        raise FaissUnavailable(
+            f"{' '.join(found)} is installed and does not load: {error}. Candidates are searched with it. Install "
+            "what it names, or FAISS anew with `pip install --force-reinstall 'explorank[gpu]'`."
+        ) from error
 
 
 def gpu_count() -> int:

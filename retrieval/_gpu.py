@@ -19,6 +19,13 @@ from explorank.retrieval.errors import InvalidOption
 
 GPU_MAX_K: Final = 2048
 """The most neighbours a classic GPU index returns."""
+_SHARED_BYTES: Final = 48 * 1024
+"""What a kernel may share within a block without asking for more, which FAISS does not."""
+_WARPS: Final = 4
+_BYTES_PER_NEIGHBOUR: Final = 12
+"""In the queue of each warp: a similarity and a label."""
+_BYTES_PER_DIMENSION: Final = 8
+"""The range of its codes: where it begins and how wide a step is."""
 _MOST_QUERIES: Final = 1_024
 """So many queries are searched at once at most."""
 
@@ -45,6 +52,20 @@ class GpuOptions:
                 f"wait_ms={self.wait_ms} leaves the GPU no time, so that every search would be the CPU's. Set "
                 "milliseconds above 0, or device='cpu'."
             )
+
+
+def most_neighbours(kind: str, dim: int) -> int:
+    """Return how many neighbours a GPU index finds at most. FAISS ends the process that asks for more.
+
+    To scan lists of 8-bit codes, its kernel shares queues of the next power of two of neighbours and the ranges of all
+    dimensions (facebookresearch/faiss#4509). Of 384 dimensions it finds 512, of more than 5,952 none.
+    """
+    if kind != "ivf_sq8":
+        return GPU_MAX_K
+    for most in (512, 256, 128, 64, 32):
+        if _WARPS * most * _BYTES_PER_NEIGHBOUR + dim * _BYTES_PER_DIMENSION <= _SHARED_BYTES:
+            return most
+    return 0
 
 
 Cloner: TypeAlias = Callable[[Any, GpuOptions], Any]
@@ -142,9 +163,10 @@ class GpuSearcher:
         self._tasks.put(make)
 
     def search(self, queries: NDArray[np.float32], k: int) -> Found | None:
-        """Return similarities and labels (q, k), or None where the GPU fails, is late or cannot find so many."""
-        if k > GPU_MAX_K:
-            return None
+        """Return similarities and labels (q, k), or None where the GPU fails or is late.
+
+        `k` is at most the `most_neighbours` of the index.
+        """
         asked = _Search(queries, k, Future())
         self._tasks.put(asked)
         try:

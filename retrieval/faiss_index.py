@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from explorank.retrieval._faiss import load_faiss, one_thread
 from explorank.retrieval._files import Checksums
 from explorank.retrieval._full_vectors import FullVectors
-from explorank.retrieval._gpu import GpuOptions, GpuSearcher
+from explorank.retrieval._gpu import GpuOptions, GpuSearcher, most_neighbours
 from explorank.retrieval._ids import Ids, Labels, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import LIVE, Memory, StoredIndex, load_index, save_index
 from explorank.retrieval._index_kinds import (
@@ -78,6 +78,7 @@ class FaissIndex:
         self._as_built = stored.changed == 0
         self._generation = 0
         self._gpu = gpu
+        self._most_on_gpu = most_neighbours(self.kind, self.dim)
         self._lock = SharedLock()
         self._changing = Lock()
 
@@ -326,6 +327,8 @@ class FaissIndex:
         """Return what the GPU's copy finds, or None where it is not of now or cannot find `k` allowed items."""
         gpu = self._gpu
         assert gpu is not None  # noqa: S101 - asked before, for the type checker
+        if k + surplus > self._most_on_gpu:
+            return None
         if gpu.generation != self._generation:
             gpu.copy(self._generation, self._read)
             return None

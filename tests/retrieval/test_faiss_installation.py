@@ -39,6 +39,16 @@ def test_none_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         load_faiss()
 
 
+def test_one_that_does_not_load_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faiss.py").write_text("raise RuntimeError('nvidia-cublas-cu12 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "faiss", raising=False)
+    with pytest.raises(
+        FaissUnavailable, match=r"does not load: nvidia-cublas-cu12 is missing.*explorank\[gpu\]"
+    ):
+        load_faiss()
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     heavy = ("faiss", "torch", "sentence_transformers", "feast", "pandas")
     code = f"import sys, explorank.retrieval; print([m for m in {heavy} if m in sys.modules])"

@@ -15,7 +15,7 @@ import pytest
 
 from explorank.retrieval import FaissIndex, GpuOptions, InvalidOption
 from explorank.retrieval._faiss import load_faiss
-from explorank.retrieval._gpu import GPU_MAX_K, GpuSearcher
+from explorank.retrieval._gpu import GPU_MAX_K, GpuSearcher, most_neighbours
 from explorank.retrieval._index_files import load_index
 
 DIM = 16
@@ -108,6 +108,7 @@ def test_answers_are_those_of_the_cpu(saved: Path, gpu: StandIn, vectors: np.nda
         assert not set(ids.ravel().tolist()) & {"item-9", *exclude}
         if k < 100:
             assert len(gpu.asked) == before + 1
+        assert all(asked <= most_neighbours(index.kind, DIM) for _, asked in gpu.asked)
     assert len(gpu.options) == 1  # removals need no new copy
 
 
@@ -119,6 +120,25 @@ def test_more_than_a_gpu_returns_is_left_to_the_cpu(saved: Path, gpu: StandIn, v
     before = len(gpu.asked)
     assert len(index.search(vectors[0], GPU_MAX_K + 1)[0]) == GPU_MAX_K + 1
     assert len(gpu.asked) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim", "most"),
+    [
+        ("flat", 9_000, 2_048),
+        ("ivf_flat", 384, 2_048),
+        # 4 warps * 512 neighbours * 12 bytes are half of 48 KiB; the other half holds 8 bytes for each of 3,072.
+        ("ivf_sq8", 384, 512),
+        ("ivf_sq8", 3_072, 512),
+        ("ivf_sq8", 3_073, 256),
+        ("ivf_sq8", 4_608, 256),
+        ("ivf_sq8", 4_609, 128),
+        ("ivf_sq8", 5_952, 32),
+        ("ivf_sq8", 5_953, 0),
+    ],
+)
+def test_how_many_neighbours_a_gpu_may_be_asked_for(kind: str, dim: int, most: int) -> None:
+    assert most_neighbours(kind, dim) == most
 
 
 def test_the_cpu_answers_until_additions_are_copied(saved: Path, gpu: StandIn) -> None:

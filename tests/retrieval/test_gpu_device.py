@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ import pytest
 
 from explorank.retrieval import FaissIndex, GpuOptions
 from explorank.retrieval._faiss import gpu_count, load_faiss
-from explorank.retrieval._gpu import GPU_MAX_K, GpuMirror
+from explorank.retrieval._gpu import GPU_MAX_K, GpuMirror, most_neighbours
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(gpu_count() == 0, reason="FAISS sees no GPU here")]
 
@@ -77,7 +79,7 @@ def assert_equal(found: tuple, truth: tuple, *, float16: bool) -> None:
         assert set(true_row[surely].tolist()) <= set(row.tolist())
 
 
-@pytest.mark.parametrize("k", [1, 100, GPU_MAX_K - 400])
+@pytest.mark.parametrize("k", [1, 100, 512, GPU_MAX_K - 400])
 @pytest.mark.parametrize("hidden", [0, 20, 300])
 def test_answers_are_the_cpus(cpu: FaissIndex, gpu: FaissIndex, k: int, hidden: int) -> None:
     queries, exclude = unit(16, seed=2), names(hidden)
@@ -85,6 +87,40 @@ def test_answers_are_the_cpus(cpu: FaissIndex, gpu: FaissIndex, k: int, hidden: 
     assert gpu.gpu_error is None
     assert not set(found[0].ravel().tolist()) & set(exclude)
     assert_equal(found, cpu.search(queries, k, exclude), float16=gpu._gpu._options.float16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim"),
+    [
+        ("flat", 64),
+        ("ivf_flat", 64),
+        ("ivf_flat", 4_096),
+        ("ivf_sq8", 64),
+        ("ivf_sq8", 3_072),
+        ("ivf_sq8", 4_608),
+    ],
+)
+def test_it_finds_as_many_as_it_may_be_asked_for(kind: str, dim: int) -> None:
+    """In a process of its own: FAISS ends one that asks for more than the GPU can do."""
+    code = f"""if True:
+        import numpy as np
+        from explorank.retrieval import GpuOptions
+        from explorank.retrieval._gpu import GpuMirror
+        from explorank.retrieval._index_kinds import make
+
+        rows = np.random.default_rng(0).standard_normal((3_000, {dim}), np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        index = make({kind!r}, rows)
+        if {kind!r} != "flat":
+            index.nprobe = index.nlist
+        most = {most_neighbours(kind, dim)}
+        found, labels = GpuMirror(index, GpuOptions()).search(rows[:3], most)
+        true, _ = index.search(rows[:3], most)
+        assert (labels >= 0).all()
+        np.testing.assert_allclose(found, true, atol=1e-3)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_selector_is_ignored_by_the_gpu_itself(cpu: FaissIndex, vectors: np.ndarray) -> None:
