@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,32 @@ from numpy.typing import NDArray
 from explorank.retrieval.errors import CorruptArtefact
 
 _KEYS_PER_QUERY: Final = 500
+_SECONDS_BETWEEN_COMMITS: Final = 1.0
+
+
+class CacheWriter:
+    """Gathers vectors and stores them once a second.
+
+    A commit waits for the disk, some 20 ms; a GPU takes less for a batch.
+    """
+
+    def __init__(self, store: Callable[[dict[bytes, NDArray[np.float32]]], None]) -> None:
+        self._store = store
+        self._gathered: dict[bytes, NDArray[np.float32]] = {}
+        self._stored_at = time.monotonic()
+
+    def put(self, keys: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        """Take vectors (m, d) by their keys (m,); one that is known already stays."""
+        self._gathered.update(zip(keys, vectors, strict=True))
+        if time.monotonic() - self._stored_at >= _SECONDS_BETWEEN_COMMITS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store what was gathered."""
+        if self._gathered:
+            self._store(self._gathered)
+            self._gathered = {}
+        self._stored_at = time.monotonic()
 
 
 class EmbeddingCache:
@@ -36,8 +63,16 @@ class EmbeddingCache:
                     vectors = np.frombuffer(b"".join(vector for _, vector in found), "<f4")
                     yield [key for key, _ in found], vectors.reshape(len(found), -1)
 
-    def put(self, vectors: dict[bytes, NDArray[np.float32]]) -> None:
-        """Store vectors (d,) by key; one that is known already stays."""
+    @contextmanager
+    def writing(self) -> Iterator[CacheWriter]:
+        """Return what takes vectors, and has stored all of them by the end of the block, however that comes."""
+        writer = CacheWriter(self._store)
+        try:
+            yield writer
+        finally:
+            writer.flush()
+
+    def _store(self, vectors: dict[bytes, NDArray[np.float32]]) -> None:
         with self._connection() as connection, connection:
             connection.executemany(
                 "INSERT OR IGNORE INTO embeddings VALUES (?, ?)",

@@ -102,7 +102,9 @@ def candidate_kinds(kind: str, count: int, dim: int, device: Device) -> tuple[Ki
     if kind == "auto":
         if count <= (_FLAT_UP_TO if device == "cpu" else _GPU_FLAT_UP_TO):
             return ("flat",)
-        if device == "gpu":  # its memory is fast enough for full vectors, and of 8-bit codes it finds few neighbours
+        if (
+            device == "gpu"
+        ):  # its memory is fast enough for full vectors, and of 8-bit codes it finds few neighbours
             return ("ivf_flat",)
         by_pairs: tuple[Kind, ...] = () if dim % _DIMS_PER_CODE else ("ivf_pq",)
         whole: tuple[Kind, ...] = ("sq8",) if count <= _SQ8_UP_TO else ()

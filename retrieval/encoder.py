@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.retrieval._embedding_cache import EmbeddingCache
+from explorank.retrieval._embedding_cache import CacheWriter, EmbeddingCache
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.encoding.adapter import Adapter, body_of
 from explorank.retrieval.errors import EncoderUnavailable, InvalidOption, InvalidVectors
@@ -134,8 +134,8 @@ class Encoder:
         """Return (n, dim) float32 rows of length 1, in the order of `texts`.
 
         `allocate((n, dim))` returns the array to write them to, which may be a memory map: then only the texts'
-        hashes are held in memory. `progress(done, total)` is called after each batch. Each batch is in the cache as
-        soon as it is done, so that an interrupted run goes on where it stopped.
+        hashes are held in memory. `progress(done, total)` is called after each batch. What is done is in the cache
+        within a second, so that an interrupted run goes on where it stopped.
 
         Raises `InvalidVectors` for anything that is not a string, `EncoderUnavailable` where the model
         or sentence-transformers is missing, and `InvalidOption` where `truncate_dim` is above the model's dimensions.
@@ -163,23 +163,24 @@ class Encoder:
             rows_of.setdefault(self._key(text), []).append(row)
         vectors: NDArray[np.float32] | None = None
         done = 0
-        for keys, found in self._vectors(texts, rows_of):
-            fresh = finished(found, [texts[rows_of[key][0]] for key in keys])
-            if vectors is None:
-                shape = (len(texts), fresh.shape[1])
-                vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
-            for key, vector in zip(keys, fresh, strict=True):
-                vectors[rows_of[key]] = vector
-                done += len(rows_of[key])
-            if progress is not None:
-                progress(done, len(texts))
+        with nullcontext() if self._cache is None else self._cache.writing() as cached:
+            for keys, found in self._vectors(texts, rows_of, cached):
+                fresh = finished(found, [texts[rows_of[key][0]] for key in keys])
+                if vectors is None:
+                    shape = (len(texts), fresh.shape[1])
+                    vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
+                for key, vector in zip(keys, fresh, strict=True):
+                    vectors[rows_of[key]] = vector
+                    done += len(rows_of[key])
+                if progress is not None:
+                    progress(done, len(texts))
         if vectors is None:
             empty = self._embed([""])
             return np.zeros((0, finished(empty, [""]).shape[1]), np.float32)
         return vectors
 
     def _vectors(
-        self, texts: Sequence[str], rows_of: dict[bytes, list[int]]
+        self, texts: Sequence[str], rows_of: dict[bytes, list[int]], cached: CacheWriter | None
     ) -> Iterator[tuple[Sequence[bytes], NDArray[np.float32]]]:
         """Yield the keys in `rows_of` and their vectors in parts: what is cached, and then what is encoded."""
         known: set[bytes] = set()
@@ -194,8 +195,8 @@ class Encoder:
         for start in range(0, len(missing), self._batch_size):
             batch = missing[start : start + self._batch_size]
             vectors = self._embed([texts[rows_of[key][0]] for key in batch])
-            if self._cache is not None:
-                self._cache.put(dict(zip(batch, vectors, strict=True)))
+            if cached is not None:
+                cached.put(batch, vectors)
             yield batch, vectors
 
     def _key(self, text: str) -> bytes:
