@@ -92,7 +92,7 @@ class DCNRanker(NeuralRanker):
         return _readings(self._layout, features)
 
     def _feeds(self, features: NDArray[np.float32]) -> Iterator[tuple[Rows, Feed]]:
-        for start in range(0, max(len(features), 1), _ROWS_AT_ONCE):
+        for start in range(0, len(features), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             rows = self._read(features[part])
             yield part, {"numbers": rows.numbers, "places": rows.places}

@@ -215,6 +215,8 @@ class NeuralRanker(ABC):
     def _run(self, outputs: Sequence[str], features: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return outputs of the graph, one row per row of features (n, d) each."""
         features = self._manifest.check_matrix(features)
+        if not len(features):  # ONNX Runtime multiplies no matrices without rows before 1.32
+            return [part[:0] for part in self._run(outputs, np.zeros((1, features.shape[1]), np.float32))]
         results: list[NDArray[np.float32]] = []
         for rows, feed in self._feeds(features):
             parts = [part.reshape(-1, part.shape[-1]) for part in self._session.run(outputs, feed)]

@@ -69,13 +69,14 @@ class SequenceRanker(NeuralRanker):
 
         Its inner product with `item_vectors` is part of the representation, as the score of SASRec is.
         """
-        nobody: Feed = {
-            "numbers": np.empty((1, 0, len(self._layout.dense)), np.float32),
-            "places": np.empty((1, 0, len(self._layout.categorical)), np.int64),
-            "items": np.empty((1, 0), np.int64),
+        # One candidate that nobody knows: ONNX Runtime multiplies no matrices without rows before 1.32.
+        unknown: Feed = {
+            "numbers": np.zeros((1, 1, len(self._layout.dense)), np.float32),
+            "places": np.zeros((1, 1, len(self._layout.categorical)), np.int64),
+            "items": np.zeros((1, 1), np.int64),
         }
         codes = self._vocabulary.histories([history], self._length)
-        (vectors,) = self._session.run(["user"], {**nobody, "histories": codes})
+        (vectors,) = self._session.run(["user"], {**unknown, "histories": codes})
         return np.ascontiguousarray(vectors[0])
 
     def item_vectors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -135,7 +136,7 @@ class SequenceRanker(NeuralRanker):
         if rows.items is None or rows.histories is None:
             raise AssertionError("`_read` returns both")
         for taken, of_users in _blocks(rows.histories):
-            shape = (len(of_users), len(taken) // max(len(of_users), 1))
+            shape = (len(of_users), len(taken) // len(of_users))
             yield (
                 taken,
                 {
@@ -154,7 +155,6 @@ def _blocks(histories: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], N
     the graph together.
     """
     if not len(histories):
-        yield np.empty(0, np.int64), np.empty(0, np.int64)
         return
     if (histories == histories[0]).all():
         starts, sizes = np.zeros(1, np.int64), np.array([len(histories)])

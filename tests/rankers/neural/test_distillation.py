@@ -225,7 +225,9 @@ def test_a_ranker_teaches_and_an_outcome_is_taught_too(crossed_data: Callable[..
     # Both heads are taught what the teacher says of the label; the data say the opposite of the other outcome.
     told = run._frame.teacher
     assert told is not None
-    np.testing.assert_allclose(told.numpy(), np.stack([teacher.score(data.features)] * 2, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        told.cpu().numpy(), np.stack([teacher.score(data.features)] * 2, axis=1), rtol=1e-6
+    )
     assert new_training(plan, read, data, None, seed=0, checkpoint=None)._frame.teacher is None
 
 

@@ -87,10 +87,9 @@ def test_runs_of_one_history_go_together(runs: list[tuple[int, int]]) -> None:
     )
     seen = []
     for taken, users in _blocks(histories):
-        if len(taken):
-            shared = histories[taken].reshape(len(users), -1)
-            assert (shared == histories[users]).all()
-            seen += taken.tolist()
+        shared = histories[taken].reshape(len(users), -1)
+        assert (shared == histories[users]).all()
+        seen += taken.tolist()
     assert sorted(seen) == list(range(len(histories)))
 
 
