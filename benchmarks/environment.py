@@ -46,7 +46,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
-        "blas_threads": int(os.environ["OMP_NUM_THREADS"]),
+        "blas_threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
         "blas_kernels": "chosen by the library"
         + (f"; {_KERNELS} was set to {unset} and has been unset" if unset else f"; {_KERNELS} was not set"),
     }

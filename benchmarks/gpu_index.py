@@ -197,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     tell_facts(facts, console)
     headings = (
-        "index", "on the GPU", "built in s", "copied in s", "MiB", "alone, ms (p99)", "bare GPU", "CPU", "16 threads, /s", "CPU, /s",
-        "recall", "CPU",
+        "index", "on the GPU", "built in s", "copied in s", "MiB", "alone, ms (p99)", "bare GPU", "CPU",
+        "16 threads, /s", "CPU, /s", "recall", "CPU",
     )  # fmt: skip
     table = markdown_table(headings)
     for one in results:
