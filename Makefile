@@ -31,9 +31,9 @@ test-benchmarks: $(READY) ## Run the tests of the benchmarks: that each of them 
 
 test-gpu: $(CREATED) ## Run the tests that need a GPU, in an environment with faiss-gpu (build/gpu)
 	@test -x build/gpu/bin/pytest || { $(PYTHON) -m venv --clear build/gpu && build/gpu/bin/pip install -q \
-		--constraint constraints.txt --editable '.[gpu]' --group dev; }
+		--constraint constraints.txt --editable '.[gpu,train]' --group dev; }
 	@build/gpu/bin/python -c "import faiss, sys; sys.exit(faiss.get_num_gpus() == 0 and 'FAISS sees no GPU here')"
-	@$(TEST_ENVIRONMENT) build/gpu/bin/pytest -q -m gpu tests/retrieval
+	@$(TEST_ENVIRONMENT) build/gpu/bin/pytest -q -m gpu tests/retrieval tests/rankers
 
 check: $(READY) ## Check format, lint, types, import contracts and the wheel
 	@echo "check: format and lint"

@@ -30,7 +30,8 @@ _LEAST_TO_LEARN_FROM: Final = 1_000
 """Fewer vectors do not span the value ranges that later ones take; those would be cut off."""
 _FLAT_UP_TO: Final = 10_000
 _SQ8_UP_TO: Final = 100_000
-_GPU_FLAT_UP_TO: Final = 1_000_000
+_GPU_FLAT_UP_TO: Final = 100_000
+"""Up to here one query takes about half a millisecond, and of a million 5, where lists take 0.3 (on an H100)."""
 
 _HNSW_NEIGHBOURS: Final = 32
 _HNSW_EF_CONSTRUCTION: Final = 200

@@ -99,7 +99,7 @@ class FaissIndex:
     ) -> FaissIndex:
         """Return an index of `vectors` (n, d) by `ids` (n,), all strings or all integers.
 
-        `kind="auto"` is exact up to 10,000 vectors (on a GPU up to a million). Beyond, it takes the fastest kind
+        `kind="auto"` is exact up to 10,000 vectors (on a GPU up to 100,000). Beyond, it takes the fastest kind
         that finds the share `recall` of the true `neighbours` nearest, tried out on these vectors for up to
         `tune_s` seconds; `tuning` tells what came of it. `interests` (u, d) are vectors that users will search by,
         a hundred or more of them drawn at random; without, means of a few items stand in for them. Unit rows in

@@ -80,6 +80,11 @@ def test_auto_tries_what_suits_the_size(count: int, dim: int, kinds: tuple[str, 
     assert candidate_kinds("auto", count, dim, "cpu") == kinds
 
 
+def test_auto_on_a_gpu_is_exact_while_that_is_fast() -> None:
+    assert candidate_kinds("auto", 100_000, 384, "gpu") == ("flat",)
+    assert candidate_kinds("auto", 100_001, 384, "gpu") == ("ivf_flat",)
+
+
 @settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 def test_search_returns_exactly_what_is_allowed(vectors: np.ndarray, data: st.DataObject, kind: str) -> None:
