@@ -20,6 +20,7 @@ from explorank.rankers.manifest import RankerManifest, column_scales, feature_ha
 from explorank.rankers.neural.artefact import VOCABULARY, WEIGHTS, Artefact, digest, pack_vocabulary
 from explorank.rankers.neural.batches import Frame
 from explorank.rankers.neural.checkpoint import NetworkCheckpoint
+from explorank.rankers.neural.devices import seeded
 from explorank.rankers.neural.export import Feed, Precision, choose_precision, to_onnx
 from explorank.rankers.neural.layers import Standardise
 from explorank.rankers.neural.networks import RankingNetwork, Sizes, build_network
@@ -110,8 +111,7 @@ def new_network(
         items=len(plan.vocabulary),
         content=plan.content,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         network: RankingNetwork = build_network(plan.options, sizes)
     network.standardise = standardise
     network.unknown_rows.copy_(torch.from_numpy(plan.layout.unknown_rows))

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from explorank.retrieval._torch import seeded
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.encoding._loop import Schedule, Trained, train
 from explorank.retrieval.encoding.adapter import (
@@ -82,8 +83,7 @@ def fine_tune_encoder(
         behaviour, options.batch_size, seed=seed, hard=hard, hard_negatives=options.hard_negatives
     )
     taught = None if lessons is None else LessonBatches(lessons, behaviour, options.lessons, seed=seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = (
             None
             if options.head == "none"
@@ -131,8 +131,7 @@ def train_head(
     options = options or FineTuning()
     inputs = np.ascontiguousarray(vectors, np.float32)
     batches = Batches(behaviour, options.batch_size, seed=seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         trained = train(
             _parameters(None, head),
             _step(batches, inputs, None, head, options, seed),

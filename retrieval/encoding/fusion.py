@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.retrieval._torch import seeded
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.encoding.behaviour import Behaviour
 from explorank.retrieval.encoding.options import FineTuning, Progress
@@ -52,15 +53,12 @@ def fuse(
     See `explorank.retrieval.encoding.heads.GatedHead`. It is trained as `fine_tune_encoder` trains a head; where
     nothing is known of an item in `others`, its rows there are zeros or NaN.
     """
-    import torch  # noqa: PLC0415 - for training only
-
     from explorank.retrieval.encoding.fine_tuning import train_head  # noqa: PLC0415
     from explorank.retrieval.encoding.heads import GatedHead  # noqa: PLC0415
 
     known = [_known_units(str(place), vectors, len(text)) for place, vectors in enumerate(others)]
     inputs = np.concatenate([text, *known], axis=1, dtype=np.float32)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         head = GatedHead(text.shape[1], inputs.shape[1] - text.shape[1])
     fused, _ = train_head(head, inputs, behaviour, valid=valid, options=options, seed=seed, progress=progress)
     return fused

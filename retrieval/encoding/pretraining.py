@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
+from explorank.retrieval._torch import seeded
 from explorank.retrieval.encoding._loop import Schedule, train
 from explorank.retrieval.encoding.adapter import (
     Adapter,
@@ -59,8 +60,7 @@ def pretrain_encoder(
     spec = LoraSpec(
         rank=options.rank, alpha=options.alpha, target_modules=options.target_modules, dropout=options.dropout
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = encoder.load_base()
         body: Any = body_of(model)
         inject_lora(body, spec)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from explorank.retrieval._files import read_manifest, write_manifest
+from explorank.retrieval._torch import seeded
 from explorank.retrieval.encoding._loop import Schedule, train
 from explorank.retrieval.encoding.behaviour import NO_ITEM, Behaviour
 from explorank.retrieval.encoding.options import Progress, TextRanking
@@ -58,8 +59,7 @@ class TextRanker:
         `InvalidOption` for another run's checkpoint.
         """
         options = options or TextRanking()
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = encoder.load_cross_encoder(options.max_tokens)
             ranker = cls(model, options, {})
             model.model.train()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from explorank.retrieval.collaborative._devices import device_named, reproducible
+from explorank.retrieval._torch import device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.sasrec.model import NORM_EPSILON, SASRecArrays

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from explorank.retrieval.collaborative._devices import device_named, reproducible
+from explorank.retrieval._torch import device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower

@@ -1,4 +1,4 @@
-"""Where a model is trained, and how that comes out the same each time."""
+"""Where models are trained, and how that comes out the same each time."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ def device_named(name: Device) -> torch.device:
 
 
 @contextlib.contextmanager
-def reproducible(seed: int, device: torch.device) -> Iterator[None]:
-    """Within the block torch draws by `seed`, and a CUDA `device` adds up in an order that is the same each time.
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block torch draws by `seed`; the caller's own draws go on undisturbed after it, on every device."""
+    # Named one by one, as torch warns where it is left to find several by itself.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
 
-    The caller's own draws and choice of algorithms go on undisturbed after it.
-    """
+
+@contextlib.contextmanager
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Do what `seeded` does, and have a CUDA `device` add up in an order that is the same each time."""
     on_cuda = device.type == "cuda"
     if on_cuda:  # torch refuses matrix products without it, where the same result each time is asked for
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     asked = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    # `manual_seed` reaches every device, so each one's draws are put back.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if on_cuda else []):
-        torch.manual_seed(seed)
+    with seeded(seed):
         torch.use_deterministic_algorithms(asked or on_cuda, warn_only=only_warned)
         try:
             yield
