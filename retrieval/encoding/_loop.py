@@ -175,8 +175,10 @@ def _resume(
                 parameters[parameter].copy_(value)
             elif kind == "best":
                 best[parameter] = value
-            else:
-                state.setdefault(parameters[parameter], {})[kind] = value
+            else:  # the optimiser counts its steps on the CPU, and has its moments where the parameter is
+                trained_one = parameters[parameter]
+                kept = value if kind == "step" else value.to(trained_one.device)
+                state.setdefault(trained_one, {})[kind] = kept
     optimiser.state.update(state)
     judged = {int(step): float(value) for step, value in facts["judged"]}
     return Trained(losses=list(facts["losses"]), judged=judged, best=facts["best"]), best

@@ -90,6 +90,8 @@ def fine_tune_encoder(
             else make_head(options.head, vectors.shape[1], hidden=options.hidden)
         )
         body = None if options.body == "frozen" else _Body(encoder, behaviour.texts, options)
+        if head is not None and body is not None:
+            head.to(body.model.device)
         parameters = _parameters(body, head)
         trained = train(
             parameters,
@@ -139,9 +141,7 @@ def train_head(
             judge=None if valid is None else _judge(valid, inputs, None, head, options.decay),
             progress=progress,
         )
-    with torch.inference_mode():
-        mapped = head(torch.from_numpy(inputs)).numpy()
-    return unit_rows(mapped, behaviour.item_ids), trained
+    return unit_rows(_mapped(head, inputs), behaviour.item_ids), trained
 
 
 def _schedule(options: FineTuning) -> Schedule:
@@ -280,11 +280,18 @@ def _judge(
     def judge() -> float:
         found = vectors if body is None else body.vectors()
         if head is not None:
-            with torch.inference_mode():
-                found = head(torch.from_numpy(found)).numpy()
+            found = _mapped(head, found)
         return recall_at(unit_rows(found, valid.item_ids), valid, decay=decay, k=judged_at(len(found)))
 
     return judge
+
+
+def _mapped(head: nn.Module, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the vectors (n, d) as the head maps them, wherever it lies."""
+    device = next(head.parameters()).device
+    with torch.inference_mode():
+        mapped: NDArray[np.float32] = head(torch.from_numpy(vectors).to(device)).cpu().numpy()
+    return mapped
 
 
 def _saved(
