@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.retrieval._huge_pages import create_rows
 from explorank.retrieval._ids import Labels
 from explorank.retrieval._products import products
 
@@ -71,7 +72,7 @@ class FullVectors:
             with path.open("wb") as empty:
                 np.save(empty, np.empty(shape, np.float32), allow_pickle=False)
             return
-        file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        file = create_rows(path, shape)
         built = len(self._built)
         file[:built] = self._built
         later = self._added[: count - built]
