@@ -48,7 +48,7 @@ from benchmarks.timing import Contestant, measure
 from explorank.retrieval import Catalogue, Encoder, FaissIndex
 from explorank.retrieval._faiss import load_faiss
 from explorank.retrieval._files import file_digest
-from explorank.retrieval.catalogue import VECTORS_FILE
+from explorank.retrieval.catalogue import VECTORS_FILE, vectors_to_fill
 
 Row: TypeAlias = tuple[str, ...]
 _Search: TypeAlias = Callable[[NDArray[np.float32]], object]
@@ -93,13 +93,12 @@ class Vectors:
         return rows
 
     @classmethod
-    def to_file(cls, path: Path, count: int) -> None:
-        """Write `count` rows into `path`."""
+    def to_folder(cls, folder: Path, count: int) -> None:
+        """Write `count` rows to where a catalogue in `folder` will have them, as `explorank build` does."""
         vectors = cls(1, _topics(count))
-        rows = np.lib.format.open_memmap(path, "w+", np.float32, (count, _DIM))
+        rows = vectors_to_fill(folder, (count, _DIM))
         for start in range(0, count, _ROWS_AT_ONCE):
             rows[start : start + _ROWS_AT_ONCE] = vectors.draw(min(_ROWS_AT_ONCE, count - start))
-        rows.flush()
 
 
 def _topics(count: int) -> int:
@@ -332,7 +331,7 @@ def run(sizes: Sequence[int], *, quick: bool) -> list[Figures]:
     for count in sizes:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            Vectors.to_file(folder / VECTORS_FILE, count)
+            Vectors.to_folder(folder, count)
             [facts] = _in_processes("build", folder, count)
             steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in facts["steps"].items())
             built.append(

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from explorank.retrieval._huge_pages import create_rows
 from explorank.retrieval._ids import Labels
+from explorank.retrieval._nearest_first import nearest_first
 from explorank.retrieval._products import products
 
 
@@ -24,6 +26,7 @@ class FullVectors:
         nothing = np.empty(0, np.int64)
         for rows in (self._built, self._added):  # compiled before the first search
             products(rows, nothing, np.empty(rows.shape[1], np.float32), np.empty(0, np.float32))
+        nearest_first(np.empty(0, np.float32), nothing, 0)
 
     def put(self, labels: Labels, rows: NDArray[np.float32]) -> None:
         """Let `rows` (m, d) be those of `labels` (m,), which are new, or were free when the index was loaded."""
@@ -46,10 +49,7 @@ class FullVectors:
 
         Labels of -1 come last, with -inf. There are at least `k`.
         """
-        found = self._products(query, labels)
-        best = np.argpartition(found, len(found) - k)[len(found) - k :] if k else np.empty(0, np.int64)
-        best = best[np.argsort(found[best])[::-1]]
-        return found[best], labels[best]
+        return nearest_first(self._products(query, labels), labels, k)
 
     def _products(self, query: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
         found = np.empty(len(labels), np.float32)
@@ -71,7 +71,7 @@ class FullVectors:
             with path.open("wb") as empty:
                 np.save(empty, np.empty(shape, np.float32), allow_pickle=False)
             return
-        file = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        file = create_rows(path, shape)
         built = len(self._built)
         file[:built] = self._built
         later = self._added[: count - built]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from explorank.retrieval._madvise import Advice, advise
+
 _MAPPINGS: Final = Path("/proc/self/maps")
 _MEMORY: Final = Path("/proc/meminfo")
 _LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
 """What a container may use, in bytes, or a word where it may use all there is."""
-_POPULATE_READ: Final = 22
-"""`MADV_POPULATE_READ` of Linux 5.14."""
 
 
 def map_pages(folder: Path) -> int:
@@ -26,9 +25,7 @@ def map_pages(folder: Path) -> int:
     mapped = list(_mappings(folder))
     if not mapped or sum(size for _, size in mapped) > _available():
         return 0
-    advise = ctypes.CDLL(None, use_errno=True).madvise
-    advise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return sum(size for start, size in mapped if advise(start, size, _POPULATE_READ) == 0)
+    return sum(size for start, size in mapped if advise(start, size, Advice.POPULATE_READ))
 
 
 def _mappings(folder: Path) -> Iterator[tuple[int, int]]:

@@ -19,6 +19,7 @@ from explorank.retrieval._files import (
     write_manifest,
 )
 from explorank.retrieval._gpu import GpuOptions
+from explorank.retrieval._huge_pages import create_rows
 from explorank.retrieval._ids import IdTable, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import INDEX_MANIFEST
 from explorank.retrieval._index_kinds import Device, Kind
@@ -245,7 +246,7 @@ class Catalogue:
     def save(self, folder: str | Path) -> None:
         """Write the catalogue and its index into `folder`, with a checksum for each file.
 
-        Vectors that are mapped from `folder / VECTORS_FILE` stay as they are.
+        Vectors that `vectors_to_fill` returned for this folder stay as they are.
         """
         folder = Path(folder)
         self.index.save(folder / _INDEX, with_vectors=False)
@@ -321,6 +322,14 @@ class Catalogue:
         )
         map_pages(folder)
         return catalogue
+
+
+def vectors_to_fill(folder: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the vectors (n, d) of a catalogue that will be saved in `folder`, n ≥ 1, mapped from there to be filled.
+
+    So they never have to stand in memory.
+    """
+    return create_rows(folder / VECTORS_FILE, shape)
 
 
 def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: float) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from explorank.retrieval._faiss import load_faiss, one_thread
 from explorank.retrieval._files import Checksums
 from explorank.retrieval._full_vectors import FullVectors
 from explorank.retrieval._gpu import GpuOptions, GpuSearcher, most_neighbours
+from explorank.retrieval._huge_pages import move_lists
 from explorank.retrieval._ids import Ids, Labels, as_ids, refuse_duplicates
 from explorank.retrieval._index_files import LIVE, Memory, StoredIndex, load_index, save_index
 from explorank.retrieval._index_kinds import (
@@ -68,10 +69,8 @@ class FaissIndex:
         """What was tried when the index was built; None for an empty one."""
         self._trained_on = stored.trained_on
         self._changed = stored.changed
-        self._index = stored.index
+        self._index = self._ready(stored.index)
         self._mapped = stored.mapped
-        if self.kind in IVF_KINDS:
-            self._index.nprobe = stored.effort.lists  # a copy on a GPU takes it over from here
         self._book = LabelBook(stored.ids, stored.states)
         self._full = stored.full
         self._asking = IndexSearch(self.kind, self.effort, stored.full)
@@ -392,13 +391,19 @@ class FaissIndex:
             self._book.give_up(labels[:done], labels[done:])
             raise
 
+    def _ready(self, index: Any) -> Any:
+        """Return `index` as it is to be searched from here on."""
+        if self.kind in IVF_KINDS:
+            index.nprobe = self.effort.lists  # a copy on a GPU takes it over from here
+        if self.kind == "ivf_pq":
+            move_lists(index)
+        return index
+
     def _own(self) -> None:
         """Make the index this process's own, while searches go on in the file."""
         if self._mapped is None:
             return
-        index = self._mapped.copied()
-        if self.kind in IVF_KINDS:
-            index.nprobe = self.effort.lists
+        index = self._ready(self._mapped.copied())
         with self._lock.writing():
             self._index = index
             self._mapped = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from explorank.pipeline.modalities import JoinedEncoder, modalities_of
 from explorank.pipeline.tables import read_table
 from explorank.pipeline.user_features import PastUserFeatures
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
-from explorank.retrieval.catalogue import VECTORS_FILE
+from explorank.retrieval.catalogue import vectors_to_fill
 from explorank.retrieval.collaborative import EmbeddingSpace, NeighbourTable
 from explorank.retrieval.features.tables import text_ids
 from explorank.retrieval.provenance import Provenance
@@ -115,11 +116,7 @@ def build_catalogue(
             return None
 
     def write(folder: Path) -> None:
-        def allocate(shape: tuple[int, int]) -> NDArray[np.float32]:
-            path = folder / VECTORS_FILE
-            vectors: NDArray[np.float32] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-            return vectors
-
+        allocate = partial(vectors_to_fill, folder)
         vectors = encoder.encode(table["text"].tolist(), progress, allocate=allocate)
         table_of_use, space = users_shared(), learned(vectors)
         catalogue = Catalogue.build(

@@ -32,6 +32,18 @@ class ServiceRead:
     failed: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ListsRead:
+    """The list features of one id, as a service has them."""
+
+    values: dict[str, list[Any]]
+    missing: int
+    """In how many views there is no row, or none that could be read."""
+    expired: int
+    """In how many there is one that may not be used any more."""
+    failed: tuple[str, ...]
+
+
 class ColumnarService:
     """Reads one service; its matrix has the service's names as columns."""
 
@@ -96,23 +108,25 @@ class ColumnarService:
             return None
         return ServiceRead(gathered.values, gathered.found, gathered.alive)
 
-    def lists(self, key: str, now: float) -> tuple[dict[str, list[Any]], ServiceRead]:
-        """Return the list features of one id, and how its rows stand."""
-        keys, _ = self._served.keys((key,))
-        read = self._nothing(1)
+    def lists(self, entity_id: str, now: float) -> ListsRead:
+        """Return the list features of one id; a view that fails is named and logged, never raised."""
+        key = self._served.keys_or_none([entity_id])[0]
+        if key is None:
+            return ListsRead({}, missing=len(self._rows), expired=0, failed=())
         lists: dict[str, list[Any]] = {}
+        missing = expired = 0
         failed = []
-        for place, reader in enumerate(self._rows if keys else ()):
+        for place, reader in enumerate(self._rows):
             try:
-                there, row = reader.lists(keys[0], now)
+                there, row = reader.lists(key, now)
             except Exception as error:
                 _log.warning("Feature view %r can't be read: %s", self._views[place].name, error)
                 failed.append(self._served.views[place].name)
-                continue
-            read.found[0, place] = there
-            read.alive[0, place] = row is not None
+                there, row = False, None
+            missing += not there
+            expired += there and row is None
             lists |= row or {}
-        return lists, ServiceRead(read.values, read.found, read.alive, tuple(failed))
+        return ListsRead(lists, missing, expired, tuple(failed))
 
     def _matrix(self, places: Sequence[int]) -> FeatureMatrix | None:
         if not places:

@@ -256,11 +256,12 @@ class FeatureAccess:
         views = len(opened.users.views)
         lists: dict[str, Any] = {}
         if opened.history is not None and opened.columnar_history is not None:
-            lists, standing = opened.columnar_history.lists(user_id, now)
-            missing += int((~standing.found).sum())
-            expired += int((standing.found & ~standing.alive).sum())
+            stored = opened.columnar_history.lists(user_id, now)
+            lists = stored.values
+            missing += stored.missing
+            expired += stored.expired
             views += len(opened.history.views)
-            failed += standing.failed
+            failed += stored.failed
         elif opened.history is not None:
             read = read_views(opened.store, opened.history, (user_id,))
             for view in opened.history.views:
