@@ -34,7 +34,11 @@ def write_model(folder: Path, seed: int) -> Path:
     """Write a sentence-transformers model with random weights."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    try:
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    except ImportError:  # before 6
+        from sentence_transformers.models import Normalize, Pooling, Transformer
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     words = sorted({word for group in WORDS.values() for word in group} | {"a", "story", "of", "and", "."})

@@ -23,7 +23,10 @@ def distinct_pairs() -> Behaviour:
 
 
 def test_it_is_the_librarys_where_no_item_occurs_twice() -> None:
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    try:
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    except ImportError:  # before 6
+        from sentence_transformers.losses import MultipleNegativesRankingLoss
     from sentence_transformers.util import cos_sim
 
     vectors = torch.randn(40, 8, requires_grad=True, generator=torch.Generator().manual_seed(1))
