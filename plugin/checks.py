@@ -33,7 +33,7 @@ from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
-from explorank.settings import Settings, resolve_component
+from explorank.settings import Settings, resolve_component, resolve_ranker
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
 
@@ -56,7 +56,7 @@ class _Installed:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.store = ArtefactStore(settings.folder_path / "artefacts")
-        self._registry = registry
+        self.registry = registry
 
     @cached_property
     def features(self) -> FeatureAccess | None:
@@ -83,7 +83,7 @@ class _Installed:
         if current is None:
             return None
         folder = self.store.verify(RANKER, current[0])
-        return current[0], folder, load_ranker(self.settings, self._registry)(folder)
+        return current[0], folder, load_ranker(self.settings, self.registry)(folder)
 
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
@@ -260,6 +260,8 @@ def _ranker(installed: _Installed) -> Iterator[CheckResult]:
     if settings.ranker is None:
         yield CheckResult("ranker", "ok", "none configured: retrieval order")
         return
+    # A server resolves it too, and so does training, long after its data were read.
+    resolve_ranker(settings.ranker, installed.registry)
     if installed.ranker is None:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return
