@@ -32,7 +32,7 @@ from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
-from explorank.retrieval.features import FeatureAccess
+from explorank.retrieval.features import FeatureAccess, Meaning
 from explorank.settings import Settings, resolve_component, resolve_ranker
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
@@ -233,13 +233,11 @@ def _users_of_space(installed: _Installed, version: str, catalogue: Catalogue) -
             f"the space of {version} reads {_listed(reads)} of users, and the settings ask for "
             f"{_listed(learned.user_features)}; run `explorank build`",
         )
-    changed = (
-        {} if installed.features is None else installed.features.changed_users(catalogue.made.user_features)
-    )
+    learnt = {feature: Meaning.read(written) for feature, written in catalogue.made.user_features.items()}
+    changed = {} if installed.features is None else installed.features.changed_users(learnt)
     if changed:
         told = "; ".join(
-            f"{feature} was {catalogue.made.user_features[feature]!r} and is {now!r}"
-            for feature, now in changed.items()
+            f"{feature} was '{learnt[feature]}' and is '{now}'" for feature, now in changed.items()
         )
         yield CheckResult(
             name,
