@@ -105,8 +105,9 @@ class TargetAttention(nn.Module):
     """What of a history matters for a candidate (DIN; Zhou et al. 2018, eq. 3).
 
     Each history item h counts by an activation unit of [h, t, h ⊙ t], and the weights are not normalised, so that
-    strong interests stay strong. The unit's first layer is linear, so its three parts are computed apart: those of h
-    and of t once each, and that of h ⊙ t as one matrix product, where the history is the same for all candidates.
+    strong interests stay strong. The unit's first layer is linear in t: it is t times a matrix that follows from h
+    alone, plus what does. So it is one matrix product for all candidates of a history, with a column of ones for the
+    latter; adding the parts up afterwards would go over (u, m, l, a) numbers for each of them.
     """
 
     def __init__(self, width: int, units: int) -> None:
@@ -120,13 +121,15 @@ class TargetAttention(nn.Module):
     def forward(self, history: Tensor, targets: Tensor, present: Tensor) -> Tensor:
         """Return interests (u, m, k) for histories (u, l, k), targets (u, m, k) and what is present (u, l)."""
         users, length, width = history.shape
-        by_item = history.unsqueeze(2) * self.of_product.weight  # (u, l, a, k)
-        by_item = by_item.reshape(users, length * self.units, width)
-        product = torch.matmul(targets, by_item.transpose(1, 2))  # (u, m, l * a)
-        product = product.reshape(users, targets.shape[1], length, self.units)
-        hidden = product + self.of_history(history).unsqueeze(1) + self.of_target(targets).unsqueeze(2)
-        weights = self.weigh(torch.relu(hidden)).squeeze(-1) * present.unsqueeze(1)
-        return torch.matmul(weights, history) / math.sqrt(length)
+        of_target = history.unsqueeze(2) * self.of_product.weight + self.of_target.weight  # (u, l, a, k)
+        by_item = torch.cat([of_target, self.of_history(history).unsqueeze(-1)], dim=-1)
+        by_item = by_item.reshape(users, length * self.units, width + 1)
+        asking = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1)
+        hidden = torch.relu(torch.matmul(asking, by_item.transpose(1, 2)))  # (u, m, l * a)
+        hidden = hidden.reshape(users, targets.shape[1], length, self.units)
+        # The bias on (u, m, l): ONNX Runtime takes ten times as long to add it where the last axis is 1.
+        weights = nn.functional.linear(hidden, self.weigh.weight).squeeze(-1) + self.weigh.bias
+        return torch.matmul(weights * present.unsqueeze(1), history) / math.sqrt(length)
 
 
 class TransformerBlock(nn.Module):
