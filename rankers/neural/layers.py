@@ -107,12 +107,14 @@ class TargetAttention(nn.Module):
     Each history item h counts by an activation unit of [h, t, h ⊙ t], and the weights are not normalised, so that
     strong interests stay strong. The unit's first layer is linear in t: it is t times a matrix that follows from h
     alone, plus what does. So it is one matrix product for all candidates of a history, with a column of ones for the
-    latter; adding the parts up afterwards would go over (u, m, l, a) numbers for each of them.
+    latter; adding the parts up afterwards would go over (u, m, l, a) numbers for each of them. The sum over the history
+    is scaled by `length`, the most that is read, so that padding changes nothing.
     """
 
-    def __init__(self, width: int, units: int) -> None:
+    def __init__(self, width: int, units: int, length: int) -> None:
         super().__init__()
         self.units = units
+        self.scale = 1.0 / math.sqrt(length)
         self.of_history = nn.Linear(width, units)
         self.of_target = nn.Linear(width, units, bias=False)
         self.of_product = nn.Linear(width, units, bias=False)
@@ -129,7 +131,7 @@ class TargetAttention(nn.Module):
         hidden = hidden.reshape(users, targets.shape[1], length, self.units)
         # The bias on (u, m, l): ONNX Runtime takes ten times as long to add it where the last axis is 1.
         weights = nn.functional.linear(hidden, self.weigh.weight).squeeze(-1) + self.weigh.bias
-        return torch.matmul(weights * present.unsqueeze(1), history) / math.sqrt(length)
+        return torch.matmul(weights * present.unsqueeze(1), history) * self.scale
 
 
 class TransformerBlock(nn.Module):
@@ -191,9 +193,10 @@ class InterestTransformer(nn.Module):
 
     def forward(self, history: Tensor, present: Tensor) -> Tensor:
         """Return (u, k) for histories (u, l, k) and what is present (u, l); zeros where nothing is."""
+        length = history.shape[1]
         absent = (1.0 - present).unsqueeze(1) * _MASKED
         mask = (
-            torch.maximum(absent + self.future, torch.full_like(absent, 2 * _MASKED))
+            torch.maximum(absent + self.future[:, :length, :length], torch.full_like(absent, 2 * _MASKED))
             if self.ordered
             else absent
         )
