@@ -258,7 +258,7 @@ def _ranker(installed: _Installed) -> Iterator[CheckResult]:
     if settings.ranker is None:
         yield CheckResult("ranker", "ok", "none configured: retrieval order")
         return
-    # A server resolves it too, and so does training, long after its data were read.
+    # Raises what training would, though there may be nothing yet that is loaded with it.
     resolve_ranker(settings.ranker, installed.registry)
     if installed.ranker is None:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")

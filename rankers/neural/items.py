@@ -15,7 +15,7 @@ from explorank.rankers.errors import InvalidTraining
 ITEM_CODE: Final = "item_code"
 UNKNOWN_ITEM: Final = 0
 SHORTEST: Final = 2
-"""To how many items a history is shortened at the most, where what it begins with is padding."""
+"""How many places of a history are read at the least, be they padding."""
 _MOST_ITEMS: Final = 1 << 24
 """Codes travel as float32, which holds whole numbers exactly below this."""
 
