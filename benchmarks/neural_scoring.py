@@ -4,9 +4,9 @@
 
 **What is measured.** `score` of a request's 500 candidates, checks and look-ups included: a `DCNRanker` over 50
 features (two cross layers, towers of 128 and 64), the same with 10 of them categories, and a `SequenceRanker` (width
-32, two layers) over 10 features and a history of 50 items, with the reading of ids apart. Beside them the torch network
-in evaluation mode over the same rows, its inputs prepared already; each of its calls is checked to give the served
-score of the first row within 1e-5. Then int8, and the user's vector alone.
+32, two layers) over 10 features and a history of 50 items, and of 20 where 50 might be read, with the reading of ids
+apart. Beside them the torch network in evaluation mode over the same rows, its inputs prepared already; each of its
+calls is checked to give the served score of the first row within 1e-5. Then int8, and the user's vector alone.
 
 **How.** As `benchmarks.tree_scoring`: one process, one thread, turns, CPU times, medians with quartiles.
 """
@@ -96,6 +96,10 @@ def run(*, quick: bool) -> Iterator[Result]:
         partial(sequence.score, rows),
         _torch_sequence(sequence, rows),
         quick=quick,
+    )
+    short = np.concatenate([request.features, sequence.read_ids(ids, history[-20:])], axis=1)
+    yield _measured(
+        "the same, 20 items", partial(sequence.score, short), _torch_sequence(sequence, short), quick=quick
     )
     yield _measured("— its ids read", partial(sequence.read_ids, ids, history), None, quick=quick)
     yield _measured("— the user's vector alone", partial(sequence.user_vector, history), None, quick=quick)

@@ -13,8 +13,8 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -59,17 +59,17 @@ class ArtefactStore:
         """Let `write` fill a new folder, make it the current version of `kind`, and return that version.
 
         Versions sort by time. The current version stays where `write` raises or writes nothing, and where `promote`
-        is false: `set_current` may make the new one current later.
+        is false: `set_current` may make the new one current later. Who may read it the umask says.
         """
         home = self._home(kind)
-        home.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=home, prefix=_DRAFT))
+        # Not by `tempfile`, whose folders are closed to other accounts: a server may run under one.
+        draft = home / f"{_DRAFT}{secrets.token_hex(8)}"
+        draft.mkdir(parents=True)
         try:
             write(draft)
             # The version names the content of the checksums, which name the content of all files.
             digest = _seal(draft, kind)
             version = f"{datetime.now(UTC).strftime('%Y%m%dT%H%M%S.%fZ')}-{digest}"
-            draft.chmod(0o755)  # temporary folders are closed to other users, and a server may be one
             draft.rename(home / version)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)

@@ -32,8 +32,8 @@ from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
-from explorank.retrieval.features import FeatureAccess
-from explorank.settings import Settings, resolve_component
+from explorank.retrieval.features import FeatureAccess, Meaning
+from explorank.settings import Settings, resolve_component, resolve_ranker
 
 Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
 
@@ -56,7 +56,7 @@ class _Installed:
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self.settings = settings
         self.store = ArtefactStore(settings.folder_path / "artefacts")
-        self._registry = registry
+        self.registry = registry
 
     @cached_property
     def features(self) -> FeatureAccess | None:
@@ -83,7 +83,7 @@ class _Installed:
         if current is None:
             return None
         folder = self.store.verify(RANKER, current[0])
-        return current[0], folder, load_ranker(self.settings, self._registry)(folder)
+        return current[0], folder, load_ranker(self.settings, self.registry)(folder)
 
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
@@ -233,13 +233,11 @@ def _users_of_space(installed: _Installed, version: str, catalogue: Catalogue) -
             f"the space of {version} reads {_listed(reads)} of users, and the settings ask for "
             f"{_listed(learned.user_features)}; run `explorank build`",
         )
-    changed = (
-        {} if installed.features is None else installed.features.changed_users(catalogue.made.user_features)
-    )
+    learnt = {feature: Meaning.read(written) for feature, written in catalogue.made.user_features.items()}
+    changed = {} if installed.features is None else installed.features.changed_users(learnt)
     if changed:
         told = "; ".join(
-            f"{feature} was {catalogue.made.user_features[feature]!r} and is {now!r}"
-            for feature, now in changed.items()
+            f"{feature} was '{learnt[feature]}' and is '{now}'" for feature, now in changed.items()
         )
         yield CheckResult(
             name,
@@ -260,6 +258,8 @@ def _ranker(installed: _Installed) -> Iterator[CheckResult]:
     if settings.ranker is None:
         yield CheckResult("ranker", "ok", "none configured: retrieval order")
         return
+    # Raises what training would, though there may be nothing yet that is loaded with it.
+    resolve_ranker(settings.ranker, installed.registry)
     if installed.ranker is None:
         yield CheckResult("ranker", "wrong", "not trained, so retrieval order is used; run `explorank train`")
         return

@@ -6,12 +6,16 @@ takes time to import only after that.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
@@ -27,6 +31,8 @@ _SHUTDOWN_S: Final = 10
 """How long running requests may take to finish once the process is told to stop."""
 _HEALTH_CHECK_S: Final = 10
 """How long a worker may not answer its parent before it is replaced."""
+_ORPHAN_S: Final = 2 * _SHUTDOWN_S
+"""How long a worker whose parent is gone may take to end: its requests, then what the stage still has to store."""
 
 
 def serve_workers(
@@ -36,7 +42,8 @@ def serve_workers(
 
     The processes are spawned, not forked: a fork would copy locks, threads and SQLite connections in whatever state
     they are. What they map from files they share nevertheless. `make_app` can be pickled. A worker that dies is
-    replaced; where one cannot start for a reason that a user can mend, it says so and all end (`SystemExit`).
+    replaced; where one cannot start for a reason that a user can mend, it says so and all end (`SystemExit`). Where the
+    parent is killed, its workers finish their requests and end, so that nobody keeps the port.
     """
     config = uvicorn_config(_Start(make_app), host, port, log_level, factory=True, workers=workers)
     with tempfile.TemporaryDirectory(prefix="explorank-metrics-") as folder:
@@ -82,6 +89,7 @@ class _Start:
     make_app: Callable[[], Starlette]
 
     def __call__(self) -> Starlette:
+        Thread(target=_end_with_parent, name="explorank-parent", daemon=True).start()
         try:
             app = self.make_app()
         except Exception as error:
@@ -93,3 +101,18 @@ class _Start:
             sys.exit(STARTUP_FAILURE)
         settle()
         return app
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent is gone, then end this process: what uvicorn's workers wait for cannot tell them.
+
+    The parent alone holds the other end of the pipe that is waited for, and the kernel closes it however the parent
+    ends; one that went before this was called is noticed too.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_ORPHAN_S)
+    os._exit(1)

@@ -23,7 +23,7 @@ _WAY_OUT: Final = "Restore an older copy of the folder, or train again."
 
 
 def checked_members(members: Iterable[Any], *, at_least: int) -> tuple[MemberOptions, ...]:
-    """Return the members as a tuple; raise `InvalidTraining` where they cannot be what options say of members."""
+    """Return the members as a tuple; raise `InvalidTraining` for what is no member, or none that can be trained."""
     listed = tuple(members)
     if len(listed) < at_least:
         raise InvalidTraining(
@@ -35,6 +35,7 @@ def checked_members(members: Iterable[Any], *, at_least: int) -> tuple[MemberOpt
                 f"`members` holds {member!r}, which does not say what ranker it is. Write a mapping with `use`, such "
                 "as {use: lightgbm, objective: binary}."
             )
+        Plan.of(member)  # now, and not once the data were read
     return listed
 
 

@@ -13,7 +13,8 @@ class Provenance:
     modalities: Mapping[str, float] = field(default_factory=dict)
     """The weight of each kind of vector that was joined with those of the texts."""
     user_features: Mapping[str, str] = field(default_factory=dict)
-    """What each column of users was that the learnt space reads, as `FeatureAccess.user_meanings` tells."""
+    """What each column of users was that the learnt space reads, as `FeatureAccess.user_meanings` tells, in
+    texts."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Why a part that was asked for is missing, such as `by_use` after too few interactions."""
 

@@ -218,7 +218,7 @@ def play(
 
 def _taught(rows: two_stage.Rows, kept: NDArray[np.int64], lesson: _Lesson, seed: int) -> RankingData:
     """Return the requests kept, or all, with what a teacher says of each that was trained without its user."""
-    taught = replace(rows.train, user_ids=rows.train_users)
+    taught = rows.train
     unseen = ~np.isin(taught.request_of, kept)
     if not lesson.unlabelled:
         taught, unseen = taught.take(kept), np.zeros(int((~unseen).sum()), np.bool_)

@@ -75,9 +75,6 @@ class Rows:
     asked: RankingRows
     asked_data: RankingData
     """The same, with ids for rankers that read them."""
-    train_users: NDArray[np.str_]
-    """(g,) whose each request to train on is. They are not in `train`: blends and stacks take part with folds of
-    requests."""
 
     def with_columns(self, columns: Sequence[str]) -> Rows:
         """Return the rows with some of their columns alone."""
@@ -108,10 +105,8 @@ def gather(split: Split, side: SideInformation, options: FirstStageOptions, seed
         )
     stage = FirstStage.fit(split.train, side=side, options=options, seed=seed, now=split.now)
     asked = stage.rows(split.users)
-    train, valid, users = _to_train_and_to_stop(
-        parts, np.random.default_rng(seed), in_time=split.now is not None
-    )
-    return Rows(train, valid, asked, _data([(Fold(split.train, split.test), asked)]), users)
+    train, valid = _to_train_and_to_stop(parts, np.random.default_rng(seed), in_time=split.now is not None)
+    return Rows(train, valid, asked, _data([(Fold(split.train, split.test), asked)]))
 
 
 def ranked(
@@ -157,27 +152,21 @@ def column_groups(
 
 def _to_train_and_to_stop(
     parts: Sequence[tuple[Fold, RankingRows]], generator: np.random.Generator, *, in_time: bool
-) -> tuple[RankingData, RankingData, NDArray[np.str_]]:
-    """Return the rows to train on, those of the last fold that training stops by, and whose the former requests are.
+) -> tuple[RankingData, RankingData]:
+    """Return the rows to train on, and those of the last fold that training stops by.
 
     Folds at random hold out the same users' interactions in turn, so that a ranker which reads ids or histories knows
     from the other folds whom of the last one it never saw as a negative. It is therefore stopped by users who are in
     no row that it trains on.
     """
     if in_time:
-        return _data(parts[:-1]), _data(parts[-1:], "validation"), _users(parts[:-1])
+        return _data(parts[:-1]), _data(parts[-1:], "validation")
     users = np.unique(np.concatenate([rows.users for _, rows in parts]))
     apart = generator.choice(users, max(round(_STOPPING_USERS * len(users)), 1), replace=False)
     whose = [np.isin(np.unique(rows.users), apart) for _, rows in parts]
     kept = np.flatnonzero(~np.concatenate(whose))
     valid = _data(parts[-1:], "validation").take(np.flatnonzero(whose[-1]))
-    return _data(parts).take(kept), valid, _users(parts)[kept]
-
-
-def _users(parts: Sequence[tuple[Fold, RankingRows]]) -> NDArray[np.str_]:
-    return np.concatenate([fold.known.user_ids[np.unique(rows.users)] for fold, rows in parts]).astype(
-        np.str_
-    )
+    return _data(parts).take(kept), valid
 
 
 def _folds(split: Split, seed: int) -> Iterator[Fold]:
@@ -212,6 +201,8 @@ def _data(parts: Sequence[tuple[Fold, RankingRows]], called: str = "training") -
         histories=tuple(
             history for fold, part in parts for history in _histories(fold.known, np.unique(part.users))
         ),
+        # Folds at random ask about each user several times; what a member learns of one is no foresight in another.
+        user_ids=np.concatenate([fold.known.user_ids[np.unique(part.users)] for fold, part in parts]),
         called=called,
     )
 

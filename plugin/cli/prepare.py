@@ -274,7 +274,12 @@ def train(
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", help="NAME=VALUE, over the settings' options of it; may be repeated."),
+        typer.Option(
+            "--option",
+            "-o",
+            help="NAME=VALUE, over the settings' options of it, the value as in the file: '[64, 32]' is a list. May "
+            "be repeated.",
+        ),
     ] = None,
     start: Annotated[
         str | None,

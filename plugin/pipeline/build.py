@@ -130,7 +130,9 @@ def build_catalogue(
             encoder_fingerprint=encoder.fingerprint(item_ids, former),
             made=Provenance(
                 modalities={modality.feature: modality.weight for modality in modalities},
-                user_features={} if space is None or people is None else people.meanings,
+                user_features={}
+                if space is None or people is None
+                else {name: str(meaning) for name, meaning in people.meanings.items()},
                 left_out=left_out,
             ),
             kind=index.kind,

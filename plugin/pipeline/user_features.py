@@ -10,7 +10,7 @@ import pandas as pd
 from explorank.errors import DataError
 from explorank.hooks.registry import did_you_mean
 from explorank.retrieval import UserFeatures
-from explorank.retrieval.features import FeatureAccess
+from explorank.retrieval.features import FeatureAccess, Meaning
 from explorank.settings import LearnedEmbeddingsSettings
 
 _COLUMN: Final = "user feature "
@@ -45,7 +45,7 @@ class PastUserFeatures:
         return cls(access, learned.user_features)
 
     @property
-    def meanings(self) -> dict[str, str]:
+    def meanings(self) -> dict[str, Meaning]:
         """What the numbers of each mean now, as `FeatureAccess.user_meanings` tells."""
         meanings = self.access.user_meanings()
         return {name: meanings[name] for name in self.names}
@@ -53,12 +53,12 @@ class PastUserFeatures:
     @property
     def categories(self) -> frozenset[str]:
         """Which of them are codes of texts."""
-        return frozenset(name for name, meaning in self.meanings.items() if meaning.startswith("text"))
+        return frozenset(name for name, meaning in self.meanings.items() if meaning.is_category)
 
     def known_at(self, user_ids: pd.Series[str], times: pd.Series[pd.Timestamp]) -> UserFeatures:
         """Return what was known of users (r,) at `times` (r,), (r, g)."""
         # A repository that `explorank features` did not write has no codes before somebody asks for them.
-        uncoded = any(meaning.startswith("text 0 ") for meaning in self.meanings.values())
+        uncoded = any(meaning.is_without_codes for meaning in self.meanings.values())
         values = self.access.past_users(user_ids.tolist(), times, extend_vocabularies=uncoded)
         places = [self.access.user_names.index(name) for name in self.names]
         return UserFeatures(self.names, values[:, places], self.categories)

@@ -27,7 +27,7 @@ from explorank.hooks.registry import ComponentKind, Factory, Registry
 from explorank.settings.annotations import accepted, admits
 from explorank.settings.model import Component, RankerComponent, Settings
 from explorank.settings.validation import unknown_name, validate
-from explorank.settings.yaml_file import Document, KeyPath, read_scalar
+from explorank.settings.yaml_file import Document, KeyPath, read_value
 
 SUPPLIED: Final = frozenset({"dim"})
 """Options that the stage knows itself, so that the settings may leave them out."""
@@ -101,8 +101,9 @@ def ranker_component(
     """Return the ranker `name` with what the settings say of it and `options`, `NAME=VALUE` each, over that.
 
     `None` is the configured one; the answer is `None` where none is configured either. Values are read as YAML reads
-    them, and `training.epochs=3` sets a key within an option. Raises `SettingsError` for an option that is no
-    `NAME=VALUE`, and for a value of a key that all rankers have and that does not fit.
+    them, lists and keys too, and `training.epochs=3` sets a key within an option. Raises `SettingsError` for an option
+    that is no `NAME=VALUE` or whose value is no YAML, and for a value of a key that all rankers have and that does not
+    fit.
     """
     configured = settings.ranker
     if name is None and configured is None:
@@ -122,7 +123,7 @@ def ranker_component(
             if not isinstance(within.get(part), dict):
                 within[part] = {}
             within = within[part]
-        within[last] = read_scalar(value)
+        within[last] = _read_option(option, value)
     if same and given == written:
         return configured
     use = name or (configured.use if configured is not None else "")
@@ -131,6 +132,18 @@ def ranker_component(
     except ValidationError:
         validate(RankerComponent, {"use": use, **_revealed(given)}, Document({}), ("ranker",))
         raise  # pragma: no cover - what pydantic refuses, `validate` refuses in plain words
+
+
+def _read_option(option: str, value: str) -> Any:
+    try:
+        return read_value(value)
+    except SettingsError as error:
+        reasons = " ".join(problem.message for problem in error.problems)
+        raise SettingsError(
+            f"The option {option!r} sets nothing: {reasons} Put the whole option in single quotes, so that the shell "
+            "leaves it as it is, and text with a special meaning in YAML in double quotes within: 'hidden=[64, 32]', "
+            "'label=\"*\"'."
+        ) from None
 
 
 def _factory(kind: ComponentKind, component: Component, registry: Registry) -> Factory:

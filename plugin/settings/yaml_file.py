@@ -113,46 +113,30 @@ def read_scalar(text: str) -> Any:
         loader.dispose()
 
 
+def read_value(text: str) -> Any:
+    """Return what YAML reads in `text`: a scalar, or a list or keys, such as `[64, 32]`.
+
+    Raises `SettingsError` for what is no YAML, and for what settings cannot hold. Environment variables are not filled
+    in: where a text comes from the command line, the shell has done it.
+    """
+    _, value, walk = _read(text, None, None)
+    if walk.problems:
+        raise SettingsError(walk.problems)
+    return value
+
+
 def read_yaml(path: Path, environment: Mapping[str, str] | None = None) -> Document:
     """Return the document in `path`; raise `SettingsError` where it cannot be read as a YAML mapping.
 
     `environment` stands in for `os.environ`.
     """
-    text = _read_text(path)
-    try:
-        loader = _CoreLoader(text)
-        try:
-            root = loader.get_single_node()
-            if root is None:
-                raise _refused(path, "the file is empty; it needs at least `version: 1`.")
-            if not isinstance(root, yaml.MappingNode):
-                raise _refused(
-                    path, "the file must hold keys and values, such as `version: 1`, not a list or text.", 1
-                )
-            walk = _Walk(loader, path, os.environ if environment is None else environment)
-            data = walk.value(root, (), ())
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        # The mark's snippet is left out: it may show a token.
-        mark = error.problem_mark or error.context_mark
-        reason = " ".join(part for part in (error.context, error.problem) if part)
-        column = f" (column {mark.column + 1})" if mark else ""
+    root, data, walk = _read(_read_text(path), path, os.environ if environment is None else environment)
+    if root is None:
+        raise _refused(path, "the file is empty; it needs at least `version: 1`.")
+    if not isinstance(root, yaml.MappingNode):
         raise _refused(
-            path,
-            f"not valid YAML{column}: {reason}. Look for a missing quote, bracket, colon or indentation here "
-            "or just above.",
-            mark.line + 1 if mark else None,
-        ) from None
-    except yaml.reader.ReaderError as error:
-        raise _refused(
-            path,
-            f"holds the control character U+{error.character:04X}, which YAML forbids. Remove it, or "
-            'write it as an escape within "double quotes".',
-            text[: error.position].count("\n") + 1,
-        ) from None
-    except RecursionError:
-        raise _refused(path, f"is nested more than {MAX_DEPTH} levels deep; settings need 6.") from None
+            path, "the file must hold keys and values, such as `version: 1`, not a list or text.", 1
+        )
     return Document(
         data=data,
         source=path,
@@ -162,6 +146,40 @@ def read_yaml(path: Path, environment: Mapping[str, str] | None = None) -> Docum
         problems=tuple(walk.problems),
         broken=frozenset(walk.broken),
     )
+
+
+def _read(
+    text: str, source: Path | None, variables: Mapping[str, str] | None
+) -> tuple[yaml.Node | None, Any, _Walk]:
+    """Return the node that `text` is, its value, and what was noted of it; raise `SettingsError` for no YAML."""
+    try:
+        loader = _CoreLoader(text)
+        try:
+            walk = _Walk(loader, source, variables)
+            root = loader.get_single_node()
+            return root, None if root is None else walk.value(root, (), ()), walk
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        # The mark's snippet is left out: it may show a token.
+        mark = error.problem_mark or error.context_mark
+        reason = " ".join(part for part in (error.context, error.problem) if part)
+        column = f" (column {mark.column + 1})" if mark else ""
+        raise _refused(
+            source,
+            f"not valid YAML{column}: {reason}. Look for a missing quote, bracket, colon or indentation here "
+            "or just above.",
+            mark.line + 1 if mark else None,
+        ) from None
+    except yaml.reader.ReaderError as error:
+        raise _refused(
+            source,
+            f"holds the control character U+{error.character:04X}, which YAML forbids. Remove it, or "
+            'write it as an escape within "double quotes".',
+            text[: error.position].count("\n") + 1,
+        ) from None
+    except RecursionError:
+        raise _refused(source, f"is nested more than {MAX_DEPTH} levels deep; settings need 6.") from None
 
 
 def _read_text(path: Path) -> str:
@@ -185,7 +203,7 @@ def _read_text(path: Path) -> str:
         ) from None
 
 
-def _refused(path: Path, message: str, line: int | None = None) -> SettingsError:
+def _refused(path: Path | None, message: str, line: int | None = None) -> SettingsError:
     return SettingsError([Problem(message, source=path, line=line)])
 
 
@@ -210,7 +228,7 @@ def _scalar(kind: str, text: str) -> Any:
 class _Walk:
     """Turns nodes into values, noting lines, environment variables and problems on the way."""
 
-    def __init__(self, loader: _CoreLoader, source: Path, variables: Mapping[str, str]) -> None:
+    def __init__(self, loader: _CoreLoader, source: Path | None, variables: Mapping[str, str] | None) -> None:
         self.loader = loader
         self.source = source
         self.variables = variables
@@ -290,6 +308,10 @@ class _Walk:
             )
         if isinstance(default, dict | list):
             return self._broken(path, line, f"the default of `{name}` must be a single value.")
+        if self.variables is None:
+            return self._broken(
+                path, line, f'`{{$env: {name}}}` is for settings files. Let the shell fill it in: "${name}".'
+            )
         if name in self.variables:
             self.environment[path] = name
             return self.variables[name]

@@ -46,7 +46,11 @@ def to_onnx(network: RankingNetwork) -> bytes:
             "seldom items share an embedding, or lower the width."
         )
     interface = network.interface()
-    dimensions = {name: torch.export.Dim(name) for axes in interface.axes.values() for name in axes.values()}
+    dimensions = {
+        name: torch.export.Dim(name, max=interface.longest.get(name))
+        for axes in interface.axes.values()
+        for name in axes.values()
+    }
     shapes = tuple(
         {axis: dimensions[name] for axis, name in interface.axes[tensor].items()}
         for tensor in interface.inputs

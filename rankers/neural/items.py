@@ -14,6 +14,8 @@ from explorank.rankers.errors import InvalidTraining
 
 ITEM_CODE: Final = "item_code"
 UNKNOWN_ITEM: Final = 0
+SHORTEST: Final = 2
+"""How many places of a history are read at the least, be they padding."""
 _MOST_ITEMS: Final = 1 << 24
 """Codes travel as float32, which holds whole numbers exactly below this."""
 
@@ -65,6 +67,14 @@ class ItemVocabulary:
         codes = np.zeros((len(histories), length), np.int64)
         codes[owner[recent], length - from_end[recent]] = flat[recent]
         return codes
+
+
+def without_padding(histories: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return histories (u, l) without the padding that all of them begin with, (u, SHORTEST) at the least."""
+    length = histories.shape[1]
+    used = np.flatnonzero(histories.any(axis=0))
+    first = int(used[0]) if len(used) else length
+    return histories[:, max(0, min(first, length - SHORTEST)) :]
 
 
 def history_columns(length: int) -> tuple[str, ...]:

@@ -105,13 +105,16 @@ class TargetAttention(nn.Module):
     """What of a history matters for a candidate (DIN; Zhou et al. 2018, eq. 3).
 
     Each history item h counts by an activation unit of [h, t, h ⊙ t], and the weights are not normalised, so that
-    strong interests stay strong. The unit's first layer is linear, so its three parts are computed apart: those of h
-    and of t once each, and that of h ⊙ t as one matrix product, where the history is the same for all candidates.
+    strong interests stay strong. The unit's first layer is linear in t: it is t times a matrix that follows from h
+    alone, plus what does. So it is one matrix product for all candidates of a history, with a column of ones for the
+    latter; adding the parts up afterwards would go over (u, m, l, a) numbers for each of them. The sum over the history
+    is scaled by `length`, the most that is read, so that padding changes nothing.
     """
 
-    def __init__(self, width: int, units: int) -> None:
+    def __init__(self, width: int, units: int, length: int) -> None:
         super().__init__()
         self.units = units
+        self.scale = 1.0 / math.sqrt(length)
         self.of_history = nn.Linear(width, units)
         self.of_target = nn.Linear(width, units, bias=False)
         self.of_product = nn.Linear(width, units, bias=False)
@@ -120,13 +123,15 @@ class TargetAttention(nn.Module):
     def forward(self, history: Tensor, targets: Tensor, present: Tensor) -> Tensor:
         """Return interests (u, m, k) for histories (u, l, k), targets (u, m, k) and what is present (u, l)."""
         users, length, width = history.shape
-        by_item = history.unsqueeze(2) * self.of_product.weight  # (u, l, a, k)
-        by_item = by_item.reshape(users, length * self.units, width)
-        product = torch.matmul(targets, by_item.transpose(1, 2))  # (u, m, l * a)
-        product = product.reshape(users, targets.shape[1], length, self.units)
-        hidden = product + self.of_history(history).unsqueeze(1) + self.of_target(targets).unsqueeze(2)
-        weights = self.weigh(torch.relu(hidden)).squeeze(-1) * present.unsqueeze(1)
-        return torch.matmul(weights, history) / math.sqrt(length)
+        of_target = history.unsqueeze(2) * self.of_product.weight + self.of_target.weight  # (u, l, a, k)
+        by_item = torch.cat([of_target, self.of_history(history).unsqueeze(-1)], dim=-1)
+        by_item = by_item.reshape(users, length * self.units, width + 1)
+        asking = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1)
+        hidden = torch.relu(torch.matmul(asking, by_item.transpose(1, 2)))  # (u, m, l * a)
+        hidden = hidden.reshape(users, targets.shape[1], length, self.units)
+        # The bias on (u, m, l): ONNX Runtime takes ten times as long to add it where the last axis is 1.
+        weights = nn.functional.linear(hidden, self.weigh.weight).squeeze(-1) + self.weigh.bias
+        return torch.matmul(weights * present.unsqueeze(1), history) * self.scale
 
 
 class TransformerBlock(nn.Module):
@@ -188,9 +193,10 @@ class InterestTransformer(nn.Module):
 
     def forward(self, history: Tensor, present: Tensor) -> Tensor:
         """Return (u, k) for histories (u, l, k) and what is present (u, l); zeros where nothing is."""
+        length = history.shape[1]
         absent = (1.0 - present).unsqueeze(1) * _MASKED
         mask = (
-            torch.maximum(absent + self.future, torch.full_like(absent, 2 * _MASKED))
+            torch.maximum(absent + self.future[:, :length, :length], torch.full_like(absent, 2 * _MASKED))
             if self.ordered
             else absent
         )

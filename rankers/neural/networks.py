@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from explorank.rankers.neural.batches import Batch
+from explorank.rankers.neural.items import SHORTEST
 from explorank.rankers.neural.layers import (
     CrossNetwork,
     InterestTransformer,
@@ -46,6 +47,8 @@ class Interface:
     """Examples, in the order of `forward`; no axis of any length is 0 or 1 long there."""
     axes: Mapping[str, Mapping[int, str]]
     """By input, the names of the axes that vary."""
+    longest: Mapping[str, int] = field(default_factory=dict)
+    """How long an axis may be at the most, by its name."""
     outputs: Sequence[str]
 
 
@@ -164,7 +167,7 @@ class SequenceNetwork(RankingNetwork):
         self.transformer = InterestTransformer(
             width, options.history, options.layers, options.heads, dropout, ordered=options.ordered
         )
-        self.attention = TargetAttention(width, options.attention_width)
+        self.attention = TargetAttention(width, options.attention_width, options.history)
         self.deep = tower(self.features_width + 4 * width, options.hidden, dropout)
         self.heads = nn.Linear(options.hidden[-1] + 1, sizes.tasks)
         with torch.no_grad():
@@ -175,7 +178,8 @@ class SequenceNetwork(RankingNetwork):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return outputs (u, m, t), representation (u, m, h), user vectors (u, k) and item vectors (u, m, k).
 
-        For u histories (u, l) and m rows of each: raw numbers (u, m, p), places (u, m, c) and items (u, m).
+        For u histories (u, l), the newest last, and m rows of each: raw numbers (u, m, p), places (u, m, c) and items
+        (u, m). l is the length of histories or less: padding that all of them begin with may be left out.
         """
         return self.read(
             self.standardise(numbers),
@@ -193,7 +197,7 @@ class SequenceNetwork(RankingNetwork):
         if len(self.content_columns):
             targets = targets + self.content(torch.index_select(numbers, -1, self.content_columns))
         if self.ordered:
-            history = history + self.positions
+            history = history + self.positions[self.length - history.shape[1] :]
         user = self.transformer(history, present)
         interest = self.attention(history, targets, present)
         each = torch.zeros_like(targets) + user.unsqueeze(1)
@@ -231,6 +235,8 @@ class SequenceNetwork(RankingNetwork):
     def interface(self) -> Interface:
         """Describe `forward`."""
         axes = {0: "users", 1: "rows"}
+        # An axis that may be 1 long cannot be left open: torch takes it for one to broadcast.
+        steps = {1: "steps"} if self.length > SHORTEST else {}
         return Interface(
             inputs={
                 "numbers": torch.zeros(2, 3, self.sizes.numbers),
@@ -238,7 +244,8 @@ class SequenceNetwork(RankingNetwork):
                 "items": torch.zeros(2, 3, dtype=torch.int64),
                 "histories": torch.zeros(2, self.length, dtype=torch.int64),
             },
-            axes={"numbers": axes, "places": axes, "items": axes, "histories": {0: "users"}},
+            axes={"numbers": axes, "places": axes, "items": axes, "histories": {0: "users", **steps}},
+            longest={"steps": self.length},
             outputs=["outputs", "representation", "user", "item"],
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -19,6 +20,7 @@ from explorank.rankers.neural.items import (
     histories_of,
     history_columns,
     item_ids_of,
+    without_padding,
 )
 from explorank.rankers.neural.options import SequenceOptions
 from explorank.rankers.neural.plan import Plan, Readings
@@ -76,7 +78,8 @@ class SequenceRanker(NeuralRanker):
             "items": np.zeros((1, 1), np.int64),
         }
         codes = self._vocabulary.histories([history], self._length)
-        (vectors,) = self._session.run(["user"], {**unknown, "histories": codes})
+        read = without_padding(codes) if self._shortens else codes
+        (vectors,) = self._session.run(["user"], {**unknown, "histories": read})
         return np.ascontiguousarray(vectors[0])
 
     def item_vectors(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,35 +124,45 @@ class SequenceRanker(NeuralRanker):
 
     def _read(self, features: NDArray[np.float32]) -> Readings:
         first_id = features.shape[1] - 1 - self._length
-        codes = features[:, first_id:]
-        known = (codes >= 1) & (codes <= len(self._vocabulary))  # false for NaN
-        whole = np.where(known, codes, 0).astype(np.int64)
         return Readings(
             numbers=self._layout.numbers(features[:, :first_id]),
             places=self._layout.table_places(features),
-            items=whole[:, 0],
-            histories=whole[:, 1:],
+            items=self._codes(features[:, first_id]),
+            histories=self._codes(features[:, first_id + 1 :]),
         )
 
+    def _codes(self, columns: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Return codes of items as they came in columns, 0 for what is none."""
+        known = (columns >= 1) & (columns <= len(self._vocabulary))  # false for NaN
+        return np.where(known, columns, 0).astype(np.int64)
+
     def _feeds(self, features: NDArray[np.float32]) -> Iterator[tuple[Rows, Feed]]:
-        rows = self._read(features)
-        if rows.items is None or rows.histories is None:
-            raise AssertionError("`_read` returns both")
-        for taken, of_users in _blocks(rows.histories):
-            shape = (len(of_users), len(taken) // len(of_users))
+        first_id = features.shape[1] - 1 - self._length
+        numbers = self._layout.numbers(features[:, :first_id])
+        places = self._layout.table_places(features)
+        items, columns = self._codes(features[:, first_id]), features[:, first_id + 1 :]
+        for first_rows, part in _blocks(columns):
+            rows = _rows_of(first_rows, part)
+            histories = self._codes(columns[first_rows])
+            shape = (len(first_rows), len(part))
             yield (
-                taken,
+                rows,
                 {
-                    "numbers": rows.numbers[taken].reshape(*shape, rows.numbers.shape[1]),
-                    "places": rows.places[taken].reshape(*shape, rows.places.shape[1]),
-                    "items": rows.items[taken].reshape(shape),
-                    "histories": rows.histories[of_users],
+                    "numbers": numbers[rows].reshape(*shape, numbers.shape[1]),
+                    "places": places[rows].reshape(*shape, places.shape[1]),
+                    "items": items[rows].reshape(shape),
+                    "histories": without_padding(histories) if self._shortens else histories,
                 },
             )
 
+    @cached_property
+    def _shortens(self) -> bool:
+        # Graphs of earlier versions take histories of one length alone.
+        return self._session.is_open("histories", 1)
 
-def _blocks(histories: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield rows (u · m,) and the row of each history (u,), so that m rows each share one of u histories.
+
+def _blocks(histories: NDArray[np.float32]) -> Iterator[tuple[NDArray[np.int64], range]]:
+    """Yield the first rows (u,) of runs that share a history each, and which rows of each run go through the graph.
 
     Equal histories are looked for in neighbouring rows alone, where requests have them; runs of one length go through
     the graph together.
@@ -165,10 +178,17 @@ def _blocks(histories: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], N
         of_size = starts[sizes == size]
         at_once = max(1, _ROWS_AT_ONCE // size)
         for first in range(0, len(of_size), at_once):
-            users = of_size[first : first + at_once]
             for offset in range(0, size, _ROWS_AT_ONCE):
-                rows = np.arange(offset, min(size, offset + _ROWS_AT_ONCE))
-                yield (users[:, None] + rows).ravel(), users
+                yield of_size[first : first + at_once], range(offset, min(size, offset + _ROWS_AT_ONCE))
+
+
+def _rows_of(first_rows: NDArray[np.int64], part: range) -> Rows:
+    """Return the rows (u · m,) of a part of each run; a slice of one run, so that nothing is copied."""
+    if len(first_rows) == 1:
+        first = int(first_rows[0])
+        return slice(first + part.start, first + part.stop)
+    rows: NDArray[np.int64] = (first_rows[:, None] + np.asarray(part, np.int64)).ravel()
+    return rows
 
 
 def _taken_up(data: RankingData, kind: str) -> Iterator[str]:

@@ -37,10 +37,14 @@ class Session:
                 f"ONNX Runtime cannot read the graph ({error}). Restore an older copy of the folder, train again, or "
                 "install the version of onnxruntime that it was written for."
             ) from error
-        self._inputs = {one.name for one in self._session.get_inputs()}
+        self._shapes = {one.name: one.shape for one in self._session.get_inputs()}
+
+    def is_open(self, name: str, axis: int) -> bool:
+        """Whether an input's axis may be of another length in each pass."""
+        return not isinstance(self._shapes[name][axis], int)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Return some outputs of one pass; inputs that the graph has no use for are passed over."""
-        given = {name: array for name, array in inputs.items() if name in self._inputs}
+        given = {name: array for name, array in inputs.items() if name in self._shapes}
         results: list[NDArray[np.float32]] = self._session.run(list(outputs), given)
         return results

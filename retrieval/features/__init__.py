@@ -2,6 +2,7 @@
 
 from explorank.retrieval.features.builder import BuildReport, build_features
 from explorank.retrieval.features.feast_access import FeatureAccess, OnlineFeatures, OnlineUser
+from explorank.retrieval.features.meaning import Meaning
 from explorank.retrieval.features.repository import copy_repository
 from explorank.retrieval.features.tables import Interactions, interactions_of
 
@@ -9,6 +10,7 @@ __all__ = [
     "BuildReport",
     "FeatureAccess",
     "Interactions",
+    "Meaning",
     "OnlineFeatures",
     "OnlineUser",
     "build_features",

@@ -23,13 +23,13 @@ from explorank.retrieval.features.feast_session import (
     quiet,
 )
 from explorank.retrieval.features.historical import historical_lists, historical_numbers, newest_arrays
+from explorank.retrieval.features.meaning import NOT_SERVED, Meaning
 from explorank.retrieval.features.online import read_views
 from explorank.retrieval.features.served import (
     ServedFeatures,
     meaning_of,
     numbers_from_messages,
     refuse_equal_names,
-    same_meaning,
     served_features,
 )
 from explorank.retrieval.features.tables import MICROSECONDS, microseconds, require_columns, text_ids
@@ -135,11 +135,8 @@ class FeatureAccess:
         """Return the texts that the numbers of `feature` are codes of, in that order; none where it is no text."""
         return self._open.vocabularies.texts(feature)
 
-    def user_meanings(self) -> dict[str, str]:
-        """Return what each of a user's numbers means, by name; it changes where a number would mean something else.
-
-        `number`, `time`, or `text` with how many texts have codes, and a hash of them in the order of their codes.
-        """
+    def user_meanings(self) -> dict[str, Meaning]:
+        """Return what each of a user's numbers means, by name; it changes where a number would mean something else."""
         opened = self._open
         return {
             feature.name: meaning_of(feature, opened.vocabularies.texts(feature.name))
@@ -148,16 +145,15 @@ class FeatureAccess:
             if feature.kind != "other"
         }
 
-    def changed_users(self, former: Mapping[str, str]) -> dict[str, str]:
+    def changed_users(self, former: Mapping[str, Meaning]) -> dict[str, Meaning]:
         """Return which of the `former` meanings of a user's numbers hold no more, each with what it is now.
 
-        A feature that is not served any more is "not served". A text that got its code later changes nothing.
+        A feature that is not served any more is `NOT_SERVED`. A text that got its code later changes nothing.
         """
         meanings, texts = self.user_meanings(), self._open.vocabularies.texts
+        now = {name: meanings.get(name, NOT_SERVED) for name in former}
         return {
-            name: meanings.get(name, "not served")
-            for name, meaning in former.items()
-            if name not in meanings or not same_meaning(meaning, meanings[name], texts(name))
+            name: now[name] for name, meaning in former.items() if not meaning.holds(now[name], texts(name))
         }
 
     @property

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.retrieval.errors import FeatureRepositoryError
+from explorank.retrieval.features.meaning import Meaning
 from explorank.retrieval.features.tables import MICROSECONDS
 
 if TYPE_CHECKING:
@@ -144,27 +143,9 @@ def _served(field: Any) -> ServedFeature:
     return ServedFeature(field.name, kind, member)
 
 
-def meaning_of(feature: ServedFeature, texts: Sequence[str]) -> str:
-    """Return what the numbers of `feature` mean, of which `texts` have codes, as a text to compare.
-
-    `same_meaning` allows for texts that got a code later.
-    """
-    if feature.kind != "text":
-        return feature.kind
-    return f"text {len(texts)} {_digest(texts)}"
-
-
-def same_meaning(former: str, now: str, texts: Sequence[str]) -> bool:
-    """Say whether numbers that meant `former` still do, now that they mean `now` and `texts` have codes."""
-    if former == now or not former.startswith("text "):
-        return former == now
-    _, count, digest = former.split(" ")
-    return now.startswith("text ") and len(texts) >= int(count) and _digest(texts[: int(count)]) == digest
-
-
-def _digest(texts: Sequence[str]) -> str:
-    content = json.dumps(list(texts), ensure_ascii=False).encode()
-    return hashlib.blake2b(content, digest_size=6).hexdigest()
+def meaning_of(feature: ServedFeature, texts: Sequence[str]) -> Meaning:
+    """Return what the numbers of `feature` mean, of which `texts` have codes."""
+    return Meaning.of_codes(texts) if feature.kind == "text" else Meaning(feature.kind)
 
 
 def numbers_from_messages(

@@ -119,6 +119,10 @@ def test_what_training_stops_by_is_not_what_it_learns_from(protocol: str) -> Non
     if protocol == "user75":
         assert not {*owners(rows.train)} & {*owners(rows.valid)}
     assert (rows.train.labels > 0).tolist() == np.isfinite(rows.train.outcomes["value"]).tolist()
+    # Whose each request is decides of the folds that blends and stacks are trained in.
+    for part in (rows.train, rows.valid):
+        assert part.user_ids is not None
+        assert part.user_ids.tolist() == [str(split.train.user_ids[user]) for user in owners(part)]
 
 
 def test_the_last_is_held_out() -> None:

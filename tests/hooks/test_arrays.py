@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,3 +37,24 @@ def test_what_was_written_is_read_and_every_damage_noticed(data: bytes) -> None:
         for wrong in (bytes(damaged), data[:place]):
             with pytest.raises(CorruptState, match="checksum"):
                 arrays.loads(wrong)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_who_may_read_a_file_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    path = tmp_path / "deep" / "state"
+    before = os.umask(umask)
+    try:
+        arrays.write_atomic(path, b"old")
+        arrays.write_atomic(path, b"new")
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    arrays.write_atomic(path, b"old")
+    with pytest.raises(TypeError):
+        arrays.write_atomic(path, "text")  # type: ignore[arg-type]
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("state", b"old")]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 import yaml
@@ -14,6 +14,8 @@ import yaml
 from explorank import Decision, Stage, load
 from explorank.artefacts import ArtefactStore
 from explorank.checks import run_checks
+from explorank.hooks import hookimpl
+from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.retrieval import Catalogue
 from explorank.settings import parse_settings
 
@@ -64,6 +66,48 @@ def open_books(installation: Path) -> Iterator[OpenStage]:
             return stages.enter_context(load(settings, plugins=plugins))
 
         yield open_
+
+
+class Scoring(NamedTuple):
+    """What a ranker is given for one request."""
+
+    request: RankingRequest
+    candidates: Candidates
+    features: Features
+
+    @property
+    def similarities(self) -> dict[str, float]:
+        """The similarity of each candidate, by item."""
+        column = self.features.column("similarity").tolist()
+        return dict(zip(self.candidates.id_list, column, strict=True))
+
+
+class Spy:
+    """A plugin that notes what reaches the scoring step, and leaves the scoring to others."""
+
+    def __init__(self) -> None:
+        self.seen: list[Scoring] = []
+
+    @property
+    def last(self) -> Scoring:
+        """What the latest request had."""
+        return self.seen[-1]
+
+    @hookimpl(tryfirst=True)
+    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
+        self.seen.append(Scoring(request, candidates, features))
+
+
+@pytest.fixture(scope="session")
+def make_spy() -> Callable[[], Spy]:
+    """Make one for whatever lives longer than a test, or beside another."""
+    return Spy
+
+
+@pytest.fixture
+def spy(make_spy: Callable[[], Spy]) -> Spy:
+    """Note what reaches the scoring step of the stages that it is a plugin of."""
+    return make_spy()
 
 
 @dataclass(frozen=True)

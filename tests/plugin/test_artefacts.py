@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -52,6 +53,19 @@ def test_publishing_moves_the_pointer_and_keeps_the_old(store: ArtefactStore) ->
     assert store.current("catalogue") is None
     store.set_current("ranker", versions[0])
     assert store.current("ranker") == (versions[0], store.verify("ranker", versions[0]))
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_who_may_read_a_version_the_umask_says(store: ArtefactStore, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store.publish("ranker", writer("a"))
+    finally:
+        os.umask(before)
+    made = [store.root, *store.root.rglob("*")]
+    assert len(made) == 9  # the root, the kind, the version, a folder and five files
+    for path in made:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~umask, path
 
 
 def test_a_failed_writer_leaves_nothing_behind(store: ArtefactStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import yaml
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
 from explorank.checks import run_checks
+from explorank.errors import SettingsError
 from explorank.hooks.exploration import Calibration
+from explorank.pipeline.train import train_ranker
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import feast_access
-from explorank.settings import parse_settings
+from explorank.settings import load_settings, parse_settings
 
 
 @pytest.fixture
@@ -74,3 +77,41 @@ def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Pat
     assert found["ranker"].verdict == "wrong"
     assert "model.txt is damaged" in found["ranker"].detail
     assert found["catalogue"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("ranker", "said"),
+    [
+        ("use: lihgtgbm", "explorank.yaml:3: ranker.use: .*Did you mean 'lightgbm'"),
+        ("use: lightgbm\n  num_leafs: 3", "explorank.yaml:4: ranker.num_leafs: .*did you mean `num_leaves`"),
+        ("use: lightgbm\n  rounds: many", "explorank.yaml:4: ranker.rounds: given the text 'many'"),
+        ("use: dcn\n  training: {epochs: 0}", "explorank.yaml:4: ranker.training.*epochs"),
+        (
+            "use: bagging\n  member: {use: lightgbm, num_leafs: 3}",
+            r"explorank.yaml:\d: ranker.*no option 'num_leafs'.*Did you mean 'num_leaves'",
+        ),
+        (
+            "use: blend\n  members: [{use: lightgbm}, {use: calibrated, member: {use: lihgtgbm}}]",
+            r"explorank.yaml:\d: ranker.*'lihgtgbm'.*Did you mean 'lightgbm'",
+        ),
+    ],
+)
+def test_what_training_would_refuse_of_the_settings_is_found_before(
+    tmp_path: Path, ranker: str, said: str
+) -> None:
+    path = tmp_path / "explorank.yaml"
+    path.write_text(f"version: 1\nranker:\n  {ranker}\n", encoding="utf-8")
+    settings = load_settings(path)
+    found = {result.name: result for result in run_checks(settings)}
+    assert found["ranker"].verdict == "wrong"
+    assert re.search(said, found["ranker"].detail), found["ranker"].detail
+    with pytest.raises(SettingsError, match=said):
+        train_ranker(settings, None)
+
+
+def test_a_ranker_that_only_lacks_its_training_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "explorank.yaml"
+    path.write_text("version: 1\nranker: {use: lightgbm, num_leaves: 3}\n", encoding="utf-8")
+    found = {result.name: result for result in run_checks(load_settings(path))}
+    assert found["ranker"].verdict == "wrong"
+    assert found["ranker"].detail.startswith("not trained")

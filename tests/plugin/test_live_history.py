@@ -13,8 +13,6 @@ import pytest
 
 from explorank import Stage
 from explorank.builtin.retrieval import history_of
-from explorank.hooks import hookimpl
-from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.host import create_app
 from explorank.pipeline.queries import QueryOptions
 from explorank.pipeline.tables import past_interactions
@@ -31,20 +29,8 @@ NETWORK: dict[str, Any] = {
 NO_EXPLORATION = {"mode": "off"}
 
 
-class Spy:
-    """Notes what reaches the scoring step."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[RankingRequest, Candidates, Features]] = []
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        self.seen.append((request, candidates, features))
-
-
 @pytest.mark.asyncio
-async def test_the_next_ranking_reads_the_event(open_books: OpenStage, installation: Path) -> None:
-    spy = Spy()
+async def test_the_next_ranking_reads_the_event(open_books: OpenStage, installation: Path, spy: Any) -> None:
     changes = {
         "ranker": {"use": "sequence", "budget_ms": 5_000.0, **NETWORK},
         "features": {"as_of": "2026-03-02T00:00:00Z"},

@@ -15,8 +15,6 @@ import yaml
 from explorank import Stage, load
 from explorank.checks import run_checks
 from explorank.errors import DataError, SettingsError
-from explorank.hooks import hookimpl
-from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.embeddings import fit_embeddings
 from explorank.pipeline.features import feature_access
@@ -71,24 +69,13 @@ def built(installation_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder, catalogue
 
 
-class Spy:
-    """Notes the columns that a ranker would be given."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[list[str], Features]] = []
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        self.seen.append((candidates.item_ids.tolist(), features))
+@pytest.fixture(scope="module")
+def spy(make_spy: Callable[[], Any]) -> Any:
+    return make_spy()
 
 
 @pytest.fixture(scope="module")
-def spy() -> Spy:
-    return Spy()
-
-
-@pytest.fixture(scope="module")
-def stage(built: tuple[Path, Catalogue], spy: Spy) -> Iterator[Stage]:
+def stage(built: tuple[Path, Catalogue], spy: Any) -> Iterator[Stage]:
     with load(settings_in(built[0]), plugins=[spy]) as stage:
         yield stage
 
@@ -238,7 +225,7 @@ def test_a_history_and_a_profile_count_together(stage: Stage) -> None:
 
 
 def test_the_rankers_column_is_the_same_in_training_and_serving(
-    stage: Stage, spy: Spy, built: tuple[Path, Catalogue]
+    stage: Stage, spy: Any, built: tuple[Path, Catalogue]
 ) -> None:
     events = past_interactions(pd.read_parquet(built[0] / "interactions.parquet"))
     settings, catalogue = settings_in(built[0]), built[1]
@@ -257,7 +244,8 @@ def test_the_rankers_column_is_the_same_in_training_and_serving(
     stage.rank(user_id="reader-7", slots=5)
     stage.rank(user_id="reader-7", similar_to="sea-3", slots=5)
     stage.rank(user_id="young", slots=5)
-    (item_ids, served), (alike, anchored), (_, of_newcomer) = spy.seen
+    (_, candidates, served), (_, alike, anchored), (_, _, of_newcomer) = spy.seen
+    item_ids, alike = candidates.item_ids.tolist(), alike.item_ids.tolist()
     rows = pd.DataFrame(
         {"query": np.repeat([0, 1], [len(item_ids), len(alike)]), "item_id": item_ids + alike}
     )

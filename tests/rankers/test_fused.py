@@ -303,16 +303,24 @@ def test_the_uncertainty_is_the_deviation_of_the_copies_and_falls_with_data() ->
 @pytest.mark.usefixtures("ids")
 class TestBlendOfRankersThatReadIds(RankerTests):
     ranker_class = Blend
-    options = BlendOptions(
-        members=({"use": "item_rates"}, {"use": "item_rates", "prior": 9.0}, CLICKS), weights=(1, 1, 2)
-    )
+
+    @property
+    def options(self) -> BlendOptions:
+        """Made once the members' name is registered."""
+        return BlendOptions(
+            members=({"use": "item_rates"}, {"use": "item_rates", "prior": 9.0}, CLICKS), weights=(1, 1, 2)
+        )
 
 
 @pytest.mark.usefixtures("ids")
 class TestBaggingOfRankersThatReadIds(RankerTests):
     ranker_class = Bagging
-    options = BaggingOptions(member={"use": "item_rates"}, bags=2)
     least_skill = 0.3  # most of what there is to learn is in features that it does not read
+
+    @property
+    def options(self) -> BaggingOptions:
+        """Made once the member's name is registered."""
+        return BaggingOptions(member={"use": "item_rates"}, bags=2)
 
 
 def test_each_member_reads_ids_by_its_own_codes(ids: Any) -> None:

@@ -31,72 +31,55 @@ from explorank.settings import parse_settings
 OpenStage = Callable[..., Stage]
 
 
-class Spy:
-    """Notes what reaches the scoring step."""
-
-    request: RankingRequest
-    candidates: Candidates
-    features: Features
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        self.request, self.candidates, self.features = request, candidates, features
-
-
 @pytest.fixture
-def spy() -> Spy:
-    return Spy()
-
-
-@pytest.fixture
-def stage(open_books: OpenStage, spy: Spy) -> Stage:
+def stage(open_books: OpenStage, spy: Any) -> Stage:
     return open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}}, plugins=[spy])
 
 
 def test_the_history_and_what_was_liked_of_it_travel_in_the_context(
-    stage: Stage, spy: Spy, installation_folder
+    stage: Stage, spy: Any, installation_folder
 ) -> None:
     events = pd.read_parquet(installation_folder / "interactions.parquet").sort_values("timestamp")
     own = events[events["user_id"] == "reader-4"]
 
     stage.rank(user_id="reader-4", slots=3)
 
-    assert spy.request.context["history"] == tuple(own["item_id"])
-    assert spy.request.context["liked"] == tuple(own["item_id"][own["value"] >= 4.0])
+    assert spy.last.request.context["history"] == tuple(own["item_id"])
+    assert spy.last.request.context["liked"] == tuple(own["item_id"][own["value"] >= 4.0])
 
 
-def test_an_unknown_user_has_item_columns_and_missing_user_columns(stage: Stage, spy: Spy) -> None:
+def test_an_unknown_user_has_item_columns_and_missing_user_columns(stage: Stage, spy: Any) -> None:
     stage.rank(user_id="nobody", slots=3)
 
-    user = [name for name in spy.features.names if name.startswith("user_")]
+    user = [name for name in spy.last.features.names if name.startswith("user_")]
     assert user
     for name in user:
-        assert np.isnan(spy.features.column(name)).all()
-    assert np.isnan(spy.features.column("similarity")).all()
-    assert not np.isnan(spy.features.column("item_pages")).any()
+        assert np.isnan(spy.last.features.column(name)).all()
+    assert np.isnan(spy.last.features.column("similarity")).all()
+    assert not np.isnan(spy.last.features.column("item_pages")).any()
 
 
-def test_similar_to_is_answered_and_measured_against_that_item(stage: Stage, spy: Spy) -> None:
+def test_similar_to_is_answered_and_measured_against_that_item(stage: Stage, spy: Any) -> None:
     stage.rank(similar_to="sea-3", slots=3)
 
     catalogue = stage.installation.catalogue.get()
     assert catalogue is not None
-    ids = spy.candidates.item_ids.tolist()
+    ids = spy.last.candidates.item_ids.tolist()
     anchor = catalogue.vectors[catalogue.rows(["sea-3"])[0]]
     cosines = catalogue.vectors[catalogue.rows(ids)] @ anchor
-    np.testing.assert_allclose(spy.features.column("similarity"), cosines, rtol=1e-5)
+    np.testing.assert_allclose(spy.last.features.column("similarity"), cosines, rtol=1e-5)
     assert "sea-3" not in ids
 
 
-def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Spy) -> None:
+def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Any) -> None:
     decision = stage.rank(user_id="reader-9", slots=3)
-    before = dict(zip(spy.candidates.item_ids.tolist(), spy.features.column("similarity"), strict=True))
+    before = spy.last.similarities
     taken = decision.items[0]
 
     stage.reward(decision.decision_id, item_id=taken)
     stage.rank(user_id="reader-9", slots=3)
 
-    after = dict(zip(spy.candidates.item_ids.tolist(), spy.features.column("similarity"), strict=True))
+    after = spy.last.similarities
     assert after[taken] > before[taken]
 
 
@@ -109,7 +92,7 @@ def test_what_was_rewarded_just_now_counts_as_seen(open_books: OpenStage) -> Non
     assert decision.items[0] not in stage.rank(user_id="reader-9", slots=60).items
 
 
-def test_what_was_disliked_just_now_is_seen_and_not_liked(open_books: OpenStage, spy: Spy) -> None:
+def test_what_was_disliked_just_now_is_seen_and_not_liked(open_books: OpenStage, spy: Any) -> None:
     stage = open_books(
         {
             "features": {"as_of": "2026-03-02T00:00:00Z"},
@@ -120,7 +103,7 @@ def test_what_was_disliked_just_now_is_seen_and_not_liked(open_books: OpenStage,
         plugins=[spy],
     )
     decision = stage.rank(user_id="reader-9", slots=4)
-    before = history_of(spy.request)
+    before = history_of(spy.last.request)
     regretted, dismissed, dismissed_at_once, liked = decision.items
 
     stage.reward(decision.decision_id, item_id=regretted)
@@ -131,14 +114,14 @@ def test_what_was_disliked_just_now_is_seen_and_not_liked(open_books: OpenStage,
     stage.reward(decision.decision_id, item_id=liked)
     shown = stage.rank(user_id="reader-9", slots=60).items
 
-    assert history_of(spy.request) == (*before, liked)
+    assert history_of(spy.last.request) == (*before, liked)
     assert set(decision.items).isdisjoint(shown)
 
 
-def test_blocked_items_never_reach_scoring(stage: Stage, spy: Spy) -> None:
+def test_blocked_items_never_reach_scoring(stage: Stage, spy: Any) -> None:
     stage.rank(similar_to="chess-8", slots=5)
 
-    assert "chess-9" not in spy.candidates.item_ids.tolist()
+    assert "chess-9" not in spy.last.candidates.item_ids.tolist()
 
 
 # ---- the ranker's columns -------------------------------------------------------------------------------
@@ -349,21 +332,21 @@ def test_columns_that_are_read_from_ids_need_not_be_served() -> None:
         score(plugin, Features(("b",), np.zeros((2, 1), np.float32)))
 
 
-def test_a_new_event_is_in_the_history_of_the_next_request(stage: Stage, spy: Spy) -> None:
+def test_a_new_event_is_in_the_history_of_the_next_request(stage: Stage, spy: Any) -> None:
     decision = stage.rank(user_id="reader-9", slots=3)
-    before = history_of(spy.request)
+    before = history_of(spy.last.request)
 
     stage.reward(decision.decision_id, item_id=decision.items[0])
     stage.rank(user_id="reader-9", slots=3)
 
     taken = decision.items[0]
-    assert history_of(spy.request) == (*(item for item in before if item != taken), taken)
+    assert history_of(spy.last.request) == (*(item for item in before if item != taken), taken)
 
 
-def test_a_stage_serves_a_ranker_of_rankers_under_its_name(open_books: OpenStage, spy: Spy) -> None:
+def test_a_stage_serves_a_ranker_of_rankers_under_its_name(open_books: OpenStage, spy: Any) -> None:
     stage = open_books({"ranker": {"use": "bagging"}}, plugins=[spy])
     stage.rank(user_id="reader-9", slots=3)
-    names = spy.features.names[:3]
+    names = spy.last.features.names[:3]
     matrix = np.random.default_rng(7).normal(size=(200, len(names))).astype(np.float32)
     data = RankingData(features=matrix, labels=matrix[:, 0] > 0, feature_names=names)
     member = {"use": "lightgbm", "objective": "binary", "rounds": 3}
@@ -377,24 +360,24 @@ def test_a_stage_serves_a_ranker_of_rankers_under_its_name(open_books: OpenStage
     assert stage.installation.ranker.get().manifest == bagging.manifest
 
 
-def test_a_session_of_a_known_user_follows_their_stored_likes(stage: Stage, spy: Spy) -> None:
+def test_a_session_of_a_known_user_follows_their_stored_likes(stage: Stage, spy: Any) -> None:
     stage.rank(user_id="reader-4", slots=3)
-    stored = spy.request.context["liked"]
+    stored = spy.last.request.context["liked"]
 
     decision = stage.rank(user_id="reader-4", slots=3, context={"history": ["sea-1", "sea-2"]})
 
-    assert spy.request.context["history"] == ["sea-1", "sea-2"]
-    assert spy.request.context["liked"] == (*stored, "sea-1", "sea-2")
+    assert spy.last.request.context["history"] == ["sea-1", "sea-2"]
+    assert spy.last.request.context["liked"] == (*stored, "sea-1", "sea-2")
     assert decision.fallbacks == ()
 
 
-def test_the_seen_guard_knows_the_stored_history_beside_a_session(open_books: OpenStage, spy: Spy) -> None:
+def test_the_seen_guard_knows_the_stored_history_beside_a_session(open_books: OpenStage, spy: Any) -> None:
     stage = open_books({"guards": [{"use": "already_seen"}]}, plugins=[spy])
     stage.rank(user_id="reader-4", slots=3, context={"history": ["sea-1"]})
 
-    met = {"sea-1", *spy.request.context["stored_history"]}
+    met = {"sea-1", *spy.last.request.context["stored_history"]}
     assert len(met) > 1
-    assert met.isdisjoint(spy.candidates.item_ids.tolist())
+    assert met.isdisjoint(spy.last.candidates.item_ids.tolist())
 
 
 class Broken:
@@ -431,18 +414,15 @@ class BrokenPlugin:
             registry.retriever(retriever.name, retriever)
 
 
-def test_what_is_found_by_rows_is_what_is_found_by_ids(open_books: OpenStage) -> None:
-    seen = []
+def test_what_is_found_by_rows_is_what_is_found_by_ids(open_books: OpenStage, spy: Any) -> None:
     for popular in ("popular", "by_ids"):
-        spy = Spy()
         retrievers = [{"use": "similar_to_history", "k": 12}, {"use": popular, "k": 20}]
         at = {"as_of": "2026-03-02T00:00:00Z"}
         stage = open_books(
             {"features": at, "retrieval": {"retrievers": retrievers}}, plugins=[BrokenPlugin(), spy]
         )
         stage.rank(user_id="reader-4", slots=9)
-        seen.append(spy)
-    by_rows, by_ids = seen
+    by_rows, by_ids = spy.seen
     assert by_rows.candidates.places is not None
     assert by_ids.candidates.places is None
     assert by_rows.candidates.item_ids.tolist() == by_ids.candidates.item_ids.tolist()

@@ -255,6 +255,7 @@ def test_check_warns_of_a_ranker_that_read_similarities_of_another_encoder(run: 
     ran = run("check")
     assert ran.code == 0
     assert re.search(r"ranker encoder +warning +the catalogue's vectors are of another encoder", ran.out)
+    assert "run `explorank train`" in " ".join(ran.out.split())
     publish(replace(own, encoder_fingerprint=""))
     assert "ranker encoder" not in run("check").out, "a card that does not say proves nothing"
 

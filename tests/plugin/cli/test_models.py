@@ -66,6 +66,7 @@ def test_train_list_show_promote_and_roll_back(run: Run) -> None:
         ([*TRAIN, "--ranker", "lihgtgbm"], "Did you mean 'lightgbm'?"),
         ([*TRAIN, "-o", "num_leafs=3"], "did you mean `num_leaves`?"),
         ([*TRAIN, "-o", "rounds"], "no NAME=VALUE"),
+        ([*TRAIN, "-o", "monotone=[1,"], "single quotes"),
         ([*TRAIN, "-o", "rounds=0"], "`rounds` is 0"),
         ([*TRAIN, "-o", "objective=lambdrank"], "Did you mean `lambdarank`?"),
         (["models", "promote", "29991231"], "There is no ranker of version '29991231'"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -69,13 +71,22 @@ class Server:
 
     def end(self) -> None:
         """Make sure that nothing stays behind, whatever a test came to."""
-        self.process.terminate()  # killed, it would leave its workers behind
+        self.process.terminate()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if not self.left_nobody():
+            for pid in self.workers():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._reader.join()
+
+    def left_nobody(self) -> bool:
+        """Wait until what is said ends, as it does once nobody is left to say anything; whether it did."""
+        self._reader.join(timeout=60)
+        return not self._reader.is_alive()
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -154,6 +165,19 @@ def test_workers_share_port_log_and_counters_and_end_together(server: Server, fo
     assert server.stop() == 0
     assert all(gone(pid) for pid in server.workers())
     assert "Traceback" not in "".join(server.said)
+
+
+def test_workers_whose_parent_is_killed_end_and_give_the_port_back(server: Server) -> None:
+    assert ask(server.url)["logged"]
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    server.process.kill()
+    assert server.left_nobody()
+    with socket.socket() as another:
+        another.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        another.bind((host, int(port)))
+        another.listen()
+    # They were told to end, and did: the stage was closed, not cut off.
+    assert "".join(server.said).count("Application shutdown complete") == 2
 
 
 def test_workers_that_cannot_start_end_the_parent_with_the_reason(folder: Path) -> None:

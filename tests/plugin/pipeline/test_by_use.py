@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from explorank import load
 from explorank.builtin.retrieval import SIMILARITY_BY_USE, SIMILARITY_LEARNED
 from explorank.errors import DataError, SettingsError
-from explorank.hooks import hookimpl
-from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.by_use import fit_table
 from explorank.pipeline.past_use import PastUse
@@ -305,18 +303,9 @@ def test_what_is_missing_is_named_with_the_way_out(written: Settings, installati
 # ---- training and serving see the same ------------------------------------------------------------------
 
 
-class Spy:
-    """Notes the columns that the ranker is given."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[list[str], Features]] = []
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        self.seen.append((candidates.item_ids.tolist(), features))
-
-
-def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, installation: Path) -> None:
+def test_a_ranker_is_trained_on_the_column_and_served_it(
+    written: Settings, installation: Path, spy: Any
+) -> None:
     events = past_interactions(pd.read_parquet(installation / "interactions.parquet"))
     asked = events["timestamp"].max() + pd.Timedelta(seconds=1)
     learned = {"column": True, "als": {"factors": 4, "l2": 1.0}}
@@ -331,7 +320,6 @@ def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, inst
         ),
     )
     assert {SIMILARITY_BY_USE, SIMILARITY_LEARNED} < set(report.features)
-    spy = Spy()
 
     with load(wanted, plugins=[spy]) as stage:
         decision = stage.rank(user_id="reader-7", slots=5)
@@ -343,7 +331,8 @@ def test_a_ranker_is_trained_on_the_column_and_served_it(written: Settings, inst
     assert explained.items[0].as_served
     own = events[(events["user_id"] == "reader-7") & (events["value"] >= 4.0)]
     queries = pd.DataFrame({"liked": [tuple(own["item_id"])], "event_timestamp": [asked]})
-    (item_ids, served), (_, of_nobody), (like, anchored) = spy.seen
+    (_, candidates, served), (_, _, of_nobody), (_, like, anchored) = spy.seen
+    item_ids, like = candidates.item_ids.tolist(), like.item_ids.tolist()
     rows = pd.DataFrame({"query": 0, "item_id": item_ids})
     liked = events[events["value"] >= 4.0]
     use = PastUse.of(wanted.retrieval, lambda _: liked, catalogue, queries, np.array([0]))

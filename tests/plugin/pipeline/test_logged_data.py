@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +14,7 @@ from explorank import Stage
 from explorank.artefacts import ArtefactStore
 from explorank.builtin.retrieval import history_of
 from explorank.errors import DataError
-from explorank.hooks import hookimpl
 from explorank.hooks.evaluation import AdjacentSlots
-from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.model_card import ModelCard
 from explorank.pipeline.examination import estimate_examination
 from explorank.pipeline.features import feature_access
@@ -32,20 +30,7 @@ THETA = (1.0, 0.6, 0.4, 0.2)
 LATER = 200_000.0
 
 
-@dataclass
-class Spy:
-    """Notes the similarities that reach the scoring step, by decision and item."""
-
-    seen: dict[str, dict[str, float]] = field(default_factory=dict)
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        column = features.column("similarity").tolist()
-        self.seen[request.decision_id] = dict(zip(candidates.id_list, column, strict=True))
-
-
-def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
-    spy = Spy()
+def test_rows_of_the_log_know_their_slot(open_books: OpenStage, spy: Any) -> None:
     changes = {
         "exploration": {"slots": "all", "policy": {"use": "epsilon_greedy", "epsilon": 0.8}},
         # What costs a little when nothing comes, so that a mere mention is more than that, and not liked.
@@ -80,6 +65,7 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
     past = logged_data(installation.settings, catalogue, access, TrainOptions(), now=time.time() + LATER)
     assert (past.training.requests, past.later.requests) == (32, 8)
     records = [stage.decision(one) for one in due]
+    similarities = {one.request.decision_id: one.similarities for one in spy.seen}
     for data, part in ((past.training, records[:32]), (past.later, records[32:])):
         columns = (data.item_ids, data.positions, data.labels.astype(bool))
         found = list(zip(*(column.tolist() for column in columns), strict=True))
@@ -87,7 +73,9 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage) -> None:
         assert data.groups.tolist() == [len(due[record.decision_id]) for record in part]
         assert data.histories == tuple(history_of(record.request) for record in part)
         served = [
-            spy.seen[record.decision_id][item] for record in part for item, _, _ in due[record.decision_id]
+            similarities[record.decision_id][item]
+            for record in part
+            for item, _, _ in due[record.decision_id]
         ]
         column = data.features[:, data.feature_names.index("similarity")]
         np.testing.assert_allclose(column, served, atol=1e-5)

@@ -21,6 +21,7 @@ from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.encoders import configured_encoder
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
+from explorank.retrieval.provenance import Provenance
 from explorank.settings import Settings, load_settings, parse_settings
 
 IMAGES: list[list[float] | None] = [[3.0, 0.0], [0.0, 2.0], [1.0, 0.0], None]
@@ -166,6 +167,21 @@ def test_check_compares_the_settings_with_the_catalogue(
         assert "run `explorank build`" in found[1]
     build_catalogue(configure({}), items=saved(table, tmp_path))
     assert checked({}) is None
+
+
+def test_a_catalogue_that_says_not_what_it_is_made_of_is_to_be_built_again(
+    configure: Configure, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Those of earlier versions do not; what the rankers that read them have to do is told after that."""
+    settings = configure({"image": 0.25})
+    _, catalogue = build_catalogue(settings, items=saved(table, tmp_path))
+    catalogue.made = Provenance()
+
+    ArtefactStore(settings.folder_path / "artefacts").publish("catalogue", catalogue.save)
+
+    (found,) = [one for one in run_checks(settings) if one.name == "retrieval.modalities"]
+    assert found.verdict == "warning"
+    assert "run `explorank build`" in found.detail
 
 
 @pytest.mark.parametrize("unknown", [None, [], [0.0, 0.0], [np.nan, 1.0]])

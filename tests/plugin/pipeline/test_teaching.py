@@ -110,6 +110,10 @@ def test_a_teacher_of_the_command_line_lies_over_that_of_the_settings(installati
     assert more.taught_by is not None
     assert (more.taught_by.use, more.taught_by.cross_fit, more.budget_ms) == ("lightgbm", 2, 5.0)
     assert more.taught_by.options == {**{k: v for k, v in TREES.items() if k != "use"}, "rounds": 3}
+    whole = ranker_component(settings, None, ["taught_by={use: stack, meta: logistic, folds: 3}"])
+    assert whole is not None
+    assert whole.taught_by is not None
+    assert (whole.taught_by.use, whole.taught_by.options) == ("stack", {"meta": "logistic", "folds": 3})
     nobody = ranker_component(settings, None, ["taught_by=null"])
     assert nobody is not None
     assert nobody.taught_by is None

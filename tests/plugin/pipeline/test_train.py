@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
 from explorank.crosses import Crosses
 from explorank.errors import DataError, RankerError
-from explorank.hooks import hookimpl
 from explorank.hooks.exploration import Calibration
-from explorank.hooks.types import Candidates, Features, RankingRequest
 from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.past_data import feature_matrix
@@ -40,17 +39,6 @@ def catalogue_of(settings: Settings) -> Catalogue:
 # ---- serving and training see the same ------------------------------------------------------------------
 
 
-class Spy:
-    """Notes the columns that the ranker is given."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[list[str], Features]] = []
-
-    @hookimpl(tryfirst=True)
-    def ranking_score(self, request: RankingRequest, candidates: Candidates, features: Features) -> None:
-        self.seen.append((candidates.item_ids.tolist(), features))
-
-
 def liked_by(user: str, events: pd.DataFrame, before: pd.Timestamp) -> tuple[str, ...]:
     own = events[(events["user_id"] == user) & (events["timestamp"] < before) & (events["value"] >= 4.0)]
     return tuple(own["item_id"])
@@ -64,7 +52,7 @@ def liked_by(user: str, events: pd.DataFrame, before: pd.Timestamp) -> tuple[str
     ],
 )
 def test_serving_builds_the_columns_that_training_saw(
-    installation: Path, events: pd.DataFrame, delay: pd.Timedelta
+    installation: Path, events: pd.DataFrame, delay: pd.Timedelta, spy: Any
 ) -> None:
     asked = events["timestamp"].max() + delay
     written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
@@ -77,7 +65,6 @@ def test_serving_builds_the_columns_that_training_saw(
     assert settings.features is not None
     crosses = Crosses.of(settings)
     users: Sequence[str] = ("reader-0", "reader-7", "reader-23", "nobody")
-    spy = Spy()
 
     with load(settings, plugins=[spy]) as stage:
         for user in users:
@@ -85,8 +72,9 @@ def test_serving_builds_the_columns_that_training_saw(
 
     catalogue, access = catalogue_of(settings), feature_access(settings)
     assert len(spy.seen) == len(users)
-    for user, (item_ids, served) in zip(users, spy.seen, strict=True):
+    for user, (_, candidates, served) in zip(users, spy.seen, strict=True):
         queries = pd.DataFrame({"liked": [liked_by(user, events, asked)]})
+        item_ids = candidates.item_ids.tolist()
         rows = pd.DataFrame({"query": 0, "user_id": user, "item_id": item_ids, "event_timestamp": asked})
         names, trained = feature_matrix(
             access, catalogue, rows, interest_vectors(queries, catalogue, settings.retrieval.decay), crosses

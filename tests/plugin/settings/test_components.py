@@ -239,6 +239,52 @@ def test_options_of_the_command_line_lie_over_those_of_the_settings() -> None:
         ranker_component(settings, None, ["depth"])
 
 
+@pytest.mark.parametrize(
+    ("option", "read"),
+    [
+        ("a=[64, 32]", [64, 32]),
+        ("a=[]", []),
+        ("a={b: [1e-3, x], c: {d: null}}", {"b": [0.001, "x"], "c": {"d": None}}),
+        ('a={"b": true}', {"b": True}),
+        ("a=", None),
+        ("a=off", "off"),
+        ("a=1=2", "1=2"),
+        ("a='[64, 32]'", "[64, 32]"),
+        ('a="*"', "*"),
+    ],
+)
+def test_a_value_of_the_command_line_is_read_as_in_the_file(write, option: str, read: object) -> None:
+    given = ranker_component(parse_settings({"version": 1}), "model", [option])
+    assert given is not None
+    assert given.options == {"a": read}
+    written = load_settings(
+        write(f"version: 1\nranker:\n  use: model\n  a: {option.partition('=')[2]}\n"), {}
+    ).ranker
+    assert written is not None
+    assert written.options == given.options
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("hidden=[64,", r"'hidden=\[64,' sets nothing: not valid YAML \(column 5\).*single quotes"),
+        ("label=*", "not valid YAML .*an alias.*double quotes within"),
+        ("a={b: 1, b: 2}", "given twice"),
+        ("a=!!python/name:os.system x", "no value that settings can hold"),
+        ("a={$env: KEY}", r'Let the shell fill it in: "\$KEY"'),
+        ("a=\x07", "control character U\\+0007"),
+        (f"a={'[' * 50}{']' * 50}", "nested more than 40 levels"),
+    ],
+)
+def test_a_value_of_the_command_line_that_cannot_be_read_sets_nothing(
+    monkeypatch, option: str, said: str
+) -> None:
+    monkeypatch.setenv("KEY", "hush")
+    with pytest.raises(SettingsError, match=said) as caught:
+        ranker_component(parse_settings({"version": 1}), "model", [option])
+    assert "hush" not in str(caught.value)
+
+
 def test_options_carry_their_documentation_and_defaults():
     by_name = {option.name: option for option in options_of("guard", Shop)}
     assert by_name["shelves"].required

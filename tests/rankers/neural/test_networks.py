@@ -54,7 +54,7 @@ def test_cross_layers_are_the_equation() -> None:
 
 
 def test_attention_to_a_candidate_is_a_perceptron_of_both_and_their_product() -> None:
-    layer = TargetAttention(4, units=3)
+    layer = TargetAttention(4, units=3, length=5)
     history, targets, present = torch.randn(2, 5, 4), torch.randn(2, 6, 4), torch.ones(2, 5)
     present[1, :3] = 0
     found = layer(history, targets, present)

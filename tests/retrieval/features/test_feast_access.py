@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from explorank.retrieval.errors import FeatureRepositoryError, InvalidTable
-from explorank.retrieval.features import FeatureAccess, OnlineFeatures, copy_repository
+from explorank.retrieval.features import FeatureAccess, Meaning, OnlineFeatures, copy_repository
 from explorank.retrieval.features.sample import build_sample
 
 SAMPLE_TIME = datetime(2026, 2, 1, tzinfo=UTC)
@@ -195,7 +195,7 @@ def test_texts_of_past_users_get_codes_where_that_is_asked_for(own_repository: P
     (own_repository / "data" / "vocabularies.json").unlink()
     access, moment = FeatureAccess(own_repository), pd.Series([SAMPLE_TIME] * 2)
     place = access.user_names.index("user_reads")
-    assert access.user_meanings()["user_reads"].startswith("text 0 ")
+    assert access.user_meanings()["user_reads"].is_without_codes
     assert np.isnan(access.past_users(["ada", "bo"], moment)[:, place]).all()
 
     known = access.past_users(["ada", "bo"], moment, extend_vocabularies=True)[:, place]
@@ -211,12 +211,14 @@ def test_what_numbers_mean_is_told_and_compared(own_repository: Path) -> None:
     access = FeatureAccess(own_repository)
     meanings = access.user_meanings()
     assert tuple(meanings) == access.user_names
-    assert meanings["user_events"] == "number"
-    assert meanings["user_last_event"] == "time"
-    assert meanings["user_reads"].startswith("text 2 ")
+    assert meanings["user_events"] == Meaning("number")
+    assert meanings["user_last_event"] == Meaning("time")
+    assert meanings["user_reads"] == Meaning.of_codes(["evening", "morning"])
+    assert [name for name, meaning in meanings.items() if meaning.is_category] == ["user_reads"]
     assert access.changed_users(meanings) == {}
-    assert access.changed_users({"gone": "number", "user_reads": "number"}) == {
-        "gone": "not served", "user_reads": meanings["user_reads"]
+    number = Meaning("number")
+    assert access.changed_users({"gone": number, "user_reads": number}) == {
+        "gone": Meaning("not served"), "user_reads": meanings["user_reads"]
     }  # fmt: skip
 
     file = own_repository / "data" / "vocabularies.json"
