@@ -77,7 +77,7 @@ def _require_json(request: Request) -> None:
 def _too_large(limit: int) -> Problem:
     return Problem(
         ProblemKind.BODY_TOO_LARGE,
-        f"The body has more than {limit} bytes. Send less at once, or raise the host's limit.",
+        f"The body has more than {limit} bytes. Send less at once, or raise `limits.body_bytes`.",
         headers={"Connection": "close"},
     )
 
