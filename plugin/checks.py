@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,8 @@ Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
 
 _MUCH: Final = 0.1
 """The share of the users that tells what the baseline earns soon enough."""
+_LOG_BYTES: Final = 1 << 20
+"""Below so much space, SQLite soon finds none for its journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +391,11 @@ def _log(settings: Settings) -> Iterator[CheckResult]:
         nearest = nearest.parent
     if not os.access(nearest, os.W_OK):
         yield CheckResult("log", "wrong", f"{nearest} is not writable, so nothing would explore")
+        return
+    if (free := shutil.disk_usage(nearest).free) < _LOG_BYTES:
+        yield CheckResult(
+            "log", "wrong", f"the disk of {nearest} is full ({free:,} bytes left), so nothing would explore"
+        )
         return
     modes = {entry.record.mode for entry in read_log(folder)} if folder.exists() else set[str]()
     yield CheckResult("log", "ok", str(folder))
