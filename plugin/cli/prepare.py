@@ -96,6 +96,7 @@ def check_data(
         items=None if items is None else read_table(items),
         users=None if users is None else read_table(users),
         now=time.time(),
+        positive_from=None if settings.features is None else settings.features.positive_from,
     )
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(checked.report.to_dict(), option=orjson.OPT_INDENT_2) + b"\n")
@@ -193,7 +194,7 @@ def adapt(
             "take a quarter of an hour on a core."
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Adapt the text encoder to what users liked and publish the adapter; `build` then uses it."""
@@ -294,7 +295,7 @@ def train(
             "found; the rest is drawn evenly from the catalogue.",
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
     promote: Annotated[
         Promote,
         typer.Option(
@@ -383,7 +384,8 @@ def _tell_of(trained: TrainReport) -> None:
     comparison = trained.comparison
     if comparison is not None:
         output.print(
-            f"{comparison.former} serves until now: NDCG@10 {comparison.former_ndcg_at_10} there; {comparison.note}",
+            f"{comparison.former} serves until now: NDCG@10 {comparison.former_ndcg_at_10} there"
+            + (f"; {comparison.note}" if comparison.note else ""),
             markup=False,
         )
     what = "serves now" if trained.verdict.promoted else "does not serve"

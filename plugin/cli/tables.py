@@ -64,10 +64,10 @@ def print_report(report: DataReport, console: Console) -> None:
 
 
 def tell_of_checks(tables: UsableTables) -> None:
-    """Print what was put aside of the tables and where it lies; nothing where all is used."""
+    """Print what was put aside of the tables and where it lies, or that most of one is odd; else nothing."""
     if tables.unchecked:
         output.print(f"[yellow]note[/yellow] {escape(tables.unchecked)}")
-    if tables.report is not None and tables.report.put_aside:
+    if tables.report is not None and tables.report.striking:
         print_report(tables.report, output)
     for file in tables.files:
         output.print(f"put aside: {file}", markup=False)

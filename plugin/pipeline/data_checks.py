@@ -33,7 +33,8 @@ TableName: TypeAlias = Literal["interactions", "items", "users"]
 
 _DAY: Final = 86_400 * MICROSECONDS
 _EXAMPLES: Final = 3
-_BAD_ROW: Final = "explorank_row"
+_MOST: Final = 0.5
+"""A note on a greater share of a table than this is no detail of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,11 @@ class DataReport:
     def put_aside(self) -> bool:
         """Whether some row is not used."""
         return any(finding.put_aside for finding in self.findings)
+
+    @property
+    def striking(self) -> bool:
+        """Whether somebody should see it unasked: rows are not used, or a note concerns most of a table."""
+        return self.put_aside or any(finding.share > _MOST for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON-ready plain types."""
@@ -106,10 +112,12 @@ def check_tables(
     items: pd.DataFrame | None = None,
     users: pd.DataFrame | None = None,
     now: float,
+    positive_from: float | None = None,
 ) -> CheckedTables:
     """Return the tables without the rows that break a rule, those rows, and a report; needs `pandera`.
 
-    `now` is the present, in seconds since the Unix epoch. Raises `InvalidTable` where a column is missing, and
+    `now` is the present, in seconds since the Unix epoch; `positive_from` the value from which an interaction is
+    liked, where that matters. Raises `InvalidTable` where a column is missing, and
     `DataError` where a single rule would put aside more than `rules.most_aside` of a table, which is then rather read
     wrongly, or where pandera is not installed.
     """
@@ -123,7 +131,7 @@ def check_tables(
     if users is not None:
         found.append(_catalogue("users", "user_id", users, rules))
     if interactions is not None:
-        found.append(_interactions(interactions, items, rules, now))
+        found.append(_interactions(interactions, items, users, rules, now, positive_from))
     kept: dict[str, pd.DataFrame] = {}
     aside: dict[TableName, pd.DataFrame] = {}
     findings: list[Finding] = []
@@ -185,7 +193,14 @@ def _catalogue(table: TableName, key: str, frame: pd.DataFrame, rules: DataSetti
     return found
 
 
-def _interactions(frame: pd.DataFrame, items: pd.DataFrame | None, rules: DataSettings, now: float) -> _Found:
+def _interactions(
+    frame: pd.DataFrame,
+    items: pd.DataFrame | None,
+    users: pd.DataFrame | None,
+    rules: DataSettings,
+    now: float,
+    positive_from: float | None,
+) -> _Found:
     require_columns(frame, "interactions", ("user_id", "item_id", "timestamp"))
     found = _Found("interactions", frame)
     times = _times(frame["timestamp"])
@@ -244,11 +259,21 @@ def _interactions(frame: pd.DataFrame, items: pd.DataFrame | None, rules: DataSe
         )
     found.bad = _broken(readable, checks)
     if items is not None and "item_id" in items:
-        catalogue = set(_ids(items["item_id"]).dropna())
-        unknown = (readable["item_id"].notna() & ~readable["item_id"].isin(catalogue)).to_numpy(bool)
         found.notes["unknown item"] = (
             "interactions with items that the catalogue lacks count for their users and in histories",
-            unknown,
+            _unknown(readable["item_id"], items["item_id"]),
+        )
+    if users is not None:
+        found.notes["unknown user"] = (
+            "interactions of users whom the table of users lacks are used; its columns are missing for them",
+            _unknown(readable["user_id"], users["user_id"]),
+        )
+    liked = (readable["value"] >= (np.inf if positive_from is None else positive_from)).to_numpy(bool)
+    if liked.all() and readable["value"].nunique() > 1:
+        found.notes["all liked"] = (
+            f"every value reaches `features.positive_from`, {positive_from:g}, so that all counts as liked; set that "
+            "to the value from which an interaction is",
+            liked,
         )
     backwards = np.zeros(len(times), bool)
     backwards[1:] = np.diff(times) < 0
@@ -316,6 +341,11 @@ def _ranges(table: TableName, rules: DataSettings, frame: pd.DataFrame) -> dict[
         name.removeprefix(prefix): ends for name, ends in rules.ranges.items() if name.startswith(prefix)
     }
     return {column: ends for column, ends in named.items() if column in frame}
+
+
+def _unknown(ids: pd.Series[Any], table: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Return which readable ids, (n,), the column `table` lacks."""
+    return (ids.notna() & ~ids.isin(set(_ids(table).dropna()))).to_numpy(bool)
 
 
 def _available(items: pd.DataFrame) -> dict[str, float] | None:

@@ -271,7 +271,7 @@ class LearnedEmbeddingsSettings(_Section):
     `null` takes that of `by_use`, or leaves it to `explorank build --interactions FILE`."""
     log: bool = False
     """`true` also learns from the decision log: what earned a user's reward above 0."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     """Of the training; the same one gives the same space from the same interactions, on the same machine."""
     column: bool = False
     """`true` tells rankers of it by the column `similarity_learned`. `explorank train` then learns the space anew for
