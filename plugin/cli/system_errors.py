@@ -9,6 +9,7 @@ from typing import Final
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EEXIST})
 _TOO_MANY: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _SQLITE: Final = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
@@ -36,6 +37,11 @@ def refusal_of(error: BaseException) -> str | None:
             return (
                 f"The system does not allow it ({one}). The command was given up; what was published before is as it "
                 "was. Run it as a user who may write there, or name another `folder` in the settings."
+            )
+        if number in _IN_THE_WAY:
+            return (
+                f"Something else stands where a file or a folder belongs ({one}). The command was given up; what was "
+                "published before is as it was. Move that away, or name another `folder` in the settings."
             )
         if number in _TOO_MANY:
             return (

@@ -48,7 +48,12 @@ def test_a_database_that_may_not_be_written_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"), [(errno.EROFS, "does not allow it"), (errno.EMFILE, "ulimit -n")]
+    ("number", "told"),
+    [
+        (errno.EROFS, "does not allow it"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENOTDIR, "where a file or a folder belongs"),
+    ],
 )
 def test_the_file_is_named(number: int, told: str) -> None:
     message = refusal_of(OSError(number, "the system's words", "/srv/shop/log"))
