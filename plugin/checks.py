@@ -153,6 +153,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         return
     version, catalogue = installed.catalogue
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
+    yield from _encoder(settings, version, catalogue)
     yield from _modalities(settings, version, catalogue)
     yield from _learned(settings, version, catalogue)
     yield from _users_of_space(installed, version, catalogue)
@@ -172,6 +173,17 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         verdict: Verdict = "warning" if absent else "ok"
         yield CheckResult(
             "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
+        )
+
+
+def _encoder(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare the model that embedded the texts with the one that the settings name."""
+    made, wanted = catalogue.made.encoder, settings.retrieval.encoder
+    if made and made != wanted:
+        yield CheckResult(
+            "retrieval.encoder",
+            "warning",
+            f"the texts of {version} were embedded by {made}, and the settings name {wanted}; run `explorank build`",
         )
 
 

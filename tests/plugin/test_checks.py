@@ -74,3 +74,15 @@ def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Pat
     assert found["ranker"].verdict == "wrong"
     assert "model.txt is damaged" in found["ranker"].detail
     assert found["catalogue"].verdict == "ok"
+
+
+def test_an_encoder_that_built_nothing_yet_is_found(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    assert "retrieval.encoder" not in {one.name for one in run_checks(parse_settings(written, installation))}
+    written.setdefault("retrieval", {})["encoder"] = "another-model"
+    (found,) = [
+        one for one in run_checks(parse_settings(written, installation)) if one.name == "retrieval.encoder"
+    ]
+    assert found.verdict == "warning"
+    assert "packaged" in found.detail
+    assert "another-model" in found.detail
