@@ -14,6 +14,7 @@ import yaml
 
 from explorank.retrieval.errors import FeatureRepositoryError, InvalidTable
 from explorank.retrieval.features import FeatureAccess, OnlineFeatures, copy_repository
+from explorank.retrieval.features.feast_session import quiet
 from explorank.retrieval.features.sample import build_sample
 
 SAMPLE_TIME = datetime(2026, 2, 1, tzinfo=UTC)
@@ -362,3 +363,14 @@ def test_vocabularies_can_be_learnt_from_a_training_frame(own_repository: Path) 
     again = FeatureAccess(own_repository, as_of=SAMPLE_TIME.timestamp()).items(["reef", "fern"])
     assert value(again, 0, "item_binding") == 0.0
     assert np.isnan(value(again, 1, "item_binding"))  # hardback was not in the frame
+
+
+def fail_in_colours() -> None:
+    sys.stderr.write("\x1b[1m5\x1b[0m views\n")
+    raise ConnectionError("refused.")
+
+
+def test_what_feast_said_is_told_without_its_colours(tmp_path: Path) -> None:
+    told = r"applying the repository .*: ConnectionError: refused\. It said: 5 views\. Run `feast apply`"
+    with pytest.raises(FeatureRepositoryError, match=told), quiet("applying", tmp_path):
+        fail_in_colours()
