@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
+import numpy as np
+
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
 from explorank.budgets import columns_of
@@ -40,6 +42,8 @@ Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
 
 _MUCH: Final = 0.1
 """The share of the users that tells what the baseline earns soon enough."""
+_ASKED: Final = 200
+"""How many items the online store is asked for, as many as a request may have."""
 _LOG_BYTES: Final = 1 << 20
 """Below so much space, SQLite soon finds none for its journal."""
 
@@ -166,6 +170,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         )
     if installed.features is None:
         return
+    yield from _online_rows(installed.features, catalogue)
     content = installed.features.repository / "data" / "item_content.parquet"
     if content.exists():
         described = read_table(content)["item_id"].astype(str)
@@ -174,6 +179,30 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         yield CheckResult(
             "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
         )
+
+
+def _online_rows(access: FeatureAccess, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Ask the online store for some items, as requests will: what was applied need not be there yet, or any more."""
+    places = np.linspace(0, len(catalogue) - 1, min(len(catalogue), _ASKED)).astype(np.int64)
+    asked = catalogue.item_ids[places].tolist()
+    answer = access.items(asked)
+    if not answer.names:
+        return
+    known = int((~np.isnan(answer.values)).any(axis=1).sum())
+    told = f"{known:,} of {len(asked):,} items that were asked for have features"
+    if answer.missing or answer.expired:
+        told += f"; {answer.missing:,} rows are missing, {answer.expired:,} are older than their view's ttl"
+    if answer.failed_views:
+        told += f"; {', '.join(answer.failed_views)} could not be read"
+    if answer.missing + answer.expired <= len(asked) / 2:
+        yield CheckResult("online features", "ok", told)
+        return
+    yield CheckResult(
+        "online features",
+        "wrong" if answer.failed_views or not known else "warning",
+        f"{told}. What is missing tells a ranker little: run `explorank features` (or `feast materialize`), or set "
+        "`features.as_of` to replay historic data",
+    )
 
 
 def _encoder(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:

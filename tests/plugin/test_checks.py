@@ -11,7 +11,7 @@ import yaml
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
-from explorank.checks import run_checks
+from explorank.checks import CheckResult, run_checks
 from explorank.hooks.exploration import Calibration
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
@@ -86,3 +86,28 @@ def test_an_encoder_that_built_nothing_yet_is_found(installation: Path) -> None:
     assert found.verdict == "warning"
     assert "packaged" in found.detail
     assert "another-model" in found.detail
+
+
+def test_the_online_store_is_asked_as_requests_will(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+
+    def online() -> CheckResult:
+        (found,) = [
+            one for one in run_checks(parse_settings(written, installation)) if one.name == "online features"
+        ]
+        return found
+
+    assert online() == CheckResult(
+        "online features", "ok", "60 of 60 items that were asked for have features"
+    )
+    written["features"]["as_of"] = "2050-01-01T00:00:00Z"
+    expired = online()
+    assert expired.verdict == "warning"
+    assert "0 rows are missing, 60 are older than their view's ttl" in expired.detail
+    assert "features.as_of" in expired.detail
+    for file in (installation / "feature_repo" / "data").glob("online_store.db*"):
+        file.unlink()
+    lost = online()
+    assert lost.verdict == "wrong"
+    assert lost.detail.startswith("0 of 60 items")
+    assert "could not be read" in lost.detail
