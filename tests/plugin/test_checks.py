@@ -61,21 +61,6 @@ def test_each_part_is_loaded_once(installation: Path, loads: Counter[str]) -> No
     assert loads == {"LightGBMRanker": 1, "Catalogue": 1, "Feast repository": 1}
 
 
-def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Path) -> None:
-    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
-    settings = parse_settings(written, installation)
-    store = ArtefactStore(settings.folder_path / "artefacts")
-    current = store.current("ranker")
-    assert current is not None
-    (current[1] / "model.txt").write_text("?", encoding="utf-8")
-
-    found = {result.name: result for result in run_checks(settings)}
-
-    assert found["ranker"].verdict == "wrong"
-    assert "model.txt is damaged" in found["ranker"].detail
-    assert found["catalogue"].verdict == "ok"
-
-
 def test_an_encoder_that_built_nothing_yet_is_found(installation: Path) -> None:
     written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
     assert "retrieval.encoder" not in {one.name for one in run_checks(parse_settings(written, installation))}
@@ -111,3 +96,18 @@ def test_the_online_store_is_asked_as_requests_will(installation: Path) -> None:
     assert lost.verdict == "wrong"
     assert lost.detail.startswith("0 of 60 items")
     assert "could not be read" in lost.detail
+
+
+def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    settings = parse_settings(written, installation)
+    store = ArtefactStore(settings.folder_path / "artefacts")
+    current = store.current("ranker")
+    assert current is not None
+    (current[1] / "model.txt").write_text("?", encoding="utf-8")
+
+    found = {result.name: result for result in run_checks(settings)}
+
+    assert found["ranker"].verdict == "wrong"
+    assert "model.txt is damaged" in found["ranker"].detail
+    assert found["catalogue"].verdict == "ok"

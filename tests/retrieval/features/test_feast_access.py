@@ -325,6 +325,17 @@ def test_a_repository_without_definitions_cannot_be_applied(own_repository: Path
         FeatureAccess(own_repository).apply()
 
 
+def fail_in_colours() -> None:
+    sys.stderr.write("\x1b[1m5\x1b[0m views\n")
+    raise ConnectionError("refused.")
+
+
+def test_what_feast_said_is_told_without_its_colours(tmp_path: Path) -> None:
+    told = r"applying the repository .*: ConnectionError: refused\. It said: 5 views\. Run `feast apply`"
+    with pytest.raises(FeatureRepositoryError, match=told), quiet("applying", tmp_path):
+        fail_in_colours()
+
+
 def test_a_folder_without_a_repository_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(FeatureRepositoryError, match=r"holds no feature_store\.yaml"):
         FeatureAccess(tmp_path).warm_up()
@@ -363,14 +374,3 @@ def test_vocabularies_can_be_learnt_from_a_training_frame(own_repository: Path) 
     again = FeatureAccess(own_repository, as_of=SAMPLE_TIME.timestamp()).items(["reef", "fern"])
     assert value(again, 0, "item_binding") == 0.0
     assert np.isnan(value(again, 1, "item_binding"))  # hardback was not in the frame
-
-
-def fail_in_colours() -> None:
-    sys.stderr.write("\x1b[1m5\x1b[0m views\n")
-    raise ConnectionError("refused.")
-
-
-def test_what_feast_said_is_told_without_its_colours(tmp_path: Path) -> None:
-    told = r"applying the repository .*: ConnectionError: refused\. It said: 5 views\. Run `feast apply`"
-    with pytest.raises(FeatureRepositoryError, match=told), quiet("applying", tmp_path):
-        fail_in_colours()
