@@ -14,7 +14,6 @@ import yaml
 
 from explorank.retrieval.errors import FeatureRepositoryError, InvalidTable
 from explorank.retrieval.features import FeatureAccess, OnlineFeatures, copy_repository
-from explorank.retrieval.features.feast_session import quiet
 from explorank.retrieval.features.sample import build_sample
 
 SAMPLE_TIME = datetime(2026, 2, 1, tzinfo=UTC)
@@ -323,17 +322,6 @@ def test_a_repository_without_definitions_cannot_be_applied(own_repository: Path
     (own_repository / "features.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(FeatureRepositoryError, match=r"applying.*nothing_of_that_name"):
         FeatureAccess(own_repository).apply()
-
-
-def fail_in_colours() -> None:
-    sys.stderr.write("\x1b[1m5\x1b[0m views\n")
-    raise ConnectionError("refused.")
-
-
-def test_what_feast_said_is_told_without_its_colours(tmp_path: Path) -> None:
-    told = r"applying the repository .*: ConnectionError: refused\. It said: 5 views\. Run `feast apply`"
-    with pytest.raises(FeatureRepositoryError, match=told), quiet("applying", tmp_path):
-        fail_in_colours()
 
 
 def test_a_folder_without_a_repository_is_an_error_that_names_it(tmp_path: Path) -> None:
