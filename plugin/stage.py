@@ -277,6 +277,11 @@ class Stage:
             raise InvalidRequest(
                 f"slots={slots}: a request asks for 0 to {limit} slots. Ask for fewer, or raise `limits.slots`."
             )
+        if user_id is not None and not str(user_id):
+            raise InvalidRequest(
+                "user_id is empty: all visitors without an id would be one user, with one history, one group and one "
+                "budget. Pass None for an anonymous visitor."
+            )
         # An item is no answer to the question what else is like it.
         unwanted = [*exclude, *([] if similar_to is None else [similar_to])]
         return RankingRequest(

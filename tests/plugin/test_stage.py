@@ -169,6 +169,14 @@ def test_an_impossible_number_of_slots_is_refused_by_name(open_stage: OpenStage,
         stage.explore(ITEMS, SCORES, slots=slots)
 
 
+def test_an_empty_user_id_is_nobody(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    with pytest.raises(InvalidRequest, match="None for an anonymous visitor"):
+        stage.rank(user_id="")
+    with pytest.raises(InvalidRequest, match="None for an anonymous visitor"):
+        stage.explore(ITEMS, SCORES, user_id="", slots=1)
+
+
 def test_nothing_to_rank_is_an_empty_answer(open_stage: OpenStage) -> None:
     stage = open_stage()
     for decision in (stage.rank(user_id="u"), stage.explore([], [], user_id="u")):
@@ -462,6 +470,7 @@ async def test_the_awaitable_twins_do_the_same(open_stage: OpenStage) -> None:
     await stage.ashown(decision.decision_id, decision.items)
     assert await stage.areward(decision.decision_id, slot=0)
     assert not await stage.areward(decision.decision_id, item_id=decision.items[0])
+    assert await stage.aexplain(decision.decision_id) == stage.explain(decision.decision_id)
     with pytest.raises(InvalidRequest):
         await stage.arank(slots=-1)
     await stage.aclose()
