@@ -181,17 +181,18 @@ def adapt(
         Head | None, typer.Option(help="The map over the encoder's vectors; mlp with frozen, none with lora.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="How long to train; 1,000 steps of a head, 100 of the layers.")
+        int | None, typer.Option(min=1, help="How long to train; 1,000 steps of a head, 100 of the layers.")
     ] = None,
     pretrain: Annotated[
         int,
-        typer.Option(help="Steps of guessing masked words of the items' texts before that."),
+        typer.Option(min=0, help="Steps of guessing masked words of the items' texts before that."),
     ] = 0,
     teacher: Annotated[
         int,
         typer.Option(
+            min=0,
             help="Steps of training a cross-encoder before that, whose scores are learnt from too; 500 are usual, and "
-            "take a quarter of an hour on a core."
+            "take a quarter of an hour on a core.",
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
