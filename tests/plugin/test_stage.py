@@ -177,6 +177,33 @@ def test_an_empty_user_id_is_nobody(open_stage: OpenStage) -> None:
         stage.explore(ITEMS, SCORES, user_id="", slots=1)
 
 
+def test_a_number_of_numpys_is_a_number_of_slots(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    slots: Any = np.int64(2)
+    decision = stage.explore(ITEMS, SCORES, user_id="u", slots=slots)
+    assert len(decision.items) == 2
+    assert decision.logged
+    for other in (2.0, "2"):
+        slots = other
+        with pytest.raises(InvalidRequest, match="no whole number"):
+            stage.explore(ITEMS, SCORES, slots=slots)
+
+
+def test_a_text_is_no_list_of_its_letters(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    decision = stage.explore(ITEMS, SCORES, user_id="u", slots=3)
+    with pytest.raises(InvalidRequest, match=r"exclude is 'sea-1'.*\['sea-1'\]"):
+        stage.rank(exclude="sea-1")
+    with pytest.raises(InvalidRequest, match=r"context\['history'\]"):
+        stage.rank(context={"history": "sea-1"})
+    with pytest.raises(InvalidRequest, match="item_ids"):
+        stage.explore("ab", [1.0, 2.0])
+    with pytest.raises(InvalidRequest, match="items_in_order"):
+        stage.shown(decision.decision_id, decision.items[0])
+    with pytest.raises(InvalidRequest, match="item_ids"):
+        stage.explain(decision.decision_id, decision.items[0])
+
+
 def test_nothing_to_rank_is_an_empty_answer(open_stage: OpenStage) -> None:
     stage = open_stage()
     for decision in (stage.rank(user_id="u"), stage.explore([], [], user_id="u")):
