@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from explorank.errors import InvalidRequest
 from explorank.hooks.types import RankingRequest
@@ -13,9 +13,6 @@ from explorank.seeds import new_decision_id
 
 Id: TypeAlias = str | int
 """What stands for a user or an item; numbers are taken as texts."""
-
-_ITEM_LISTS: Final = ("history", "seen")
-"""Keys of the context that hold item ids."""
 
 
 def request_of(
@@ -46,9 +43,6 @@ def request_of(
             "user_id is empty: all visitors without an id would be one user, with one history, one group and one "
             "budget. Pass None for an anonymous visitor."
         )
-    known = dict(context or {})
-    for name in _ITEM_LISTS:
-        refuse_text(known.get(name), f"context[{name!r}]")
     unwanted = id_texts(exclude, "exclude")
     # An item is no answer to the question what else is like it.
     similar = None if similar_to is None else str(similar_to)
@@ -58,21 +52,16 @@ def request_of(
         user_id=None if user_id is None else str(user_id),
         surface=surface,
         time=time,
-        context=MappingProxyType(known),
+        context=MappingProxyType(dict(context or {})),
         exclude=frozenset(unwanted if similar is None else [*unwanted, similar]),
         similar_to=similar,
     )
 
 
 def id_texts(given: Iterable[Id], name: str) -> list[str]:
-    """Return ids as texts; raise `InvalidRequest` where `given` is itself a text, which `refuse_text` explains."""
-    refuse_text(given, name)
-    return [str(item) for item in given]
-
-
-def refuse_text(given: object, name: str) -> None:
-    """Raise `InvalidRequest` where the argument `name`, a list of ids, is a text: its letters would be the ids."""
+    """Return the ids of the argument `name` as texts; raise `InvalidRequest` where it is a text, not a list of ids."""
     if isinstance(given, str | bytes):
         raise InvalidRequest(
             f"{name} is {given!r}, whose letters would be taken for ids. Pass a list, even of one id: [{given!r}]."
         )
+    return [str(item) for item in given]

@@ -194,8 +194,6 @@ def test_a_text_is_no_list_of_its_letters(open_stage: OpenStage) -> None:
     decision = stage.explore(ITEMS, SCORES, user_id="u", slots=3)
     with pytest.raises(InvalidRequest, match=r"exclude is 'sea-1'.*\['sea-1'\]"):
         stage.rank(exclude="sea-1")
-    with pytest.raises(InvalidRequest, match=r"context\['history'\]"):
-        stage.rank(context={"history": "sea-1"})
     with pytest.raises(InvalidRequest, match="item_ids"):
         stage.explore("ab", [1.0, 2.0])
     with pytest.raises(InvalidRequest, match="items_in_order"):
