@@ -134,7 +134,7 @@ def _rule(kind: str, message: str, location: tuple[str | int, ...], known: Seque
         return "this field is required"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1])[:_MAX_TEXT], known, n=1)
-        return f"unknown field; did you mean `{near[0]}`?" if near else "unknown field"
+        return f"unknown field; the nearest known is `{near[0]}`" if near else "unknown field"
     if kind == "model_type":
         return "input should be a JSON object"
     if kind == "string_pattern_mismatch":
