@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+import numpy as np
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION, CATALOGUE, RANKER, build_policy, collect_components, load_ranker
@@ -39,6 +42,10 @@ Verdict: TypeAlias = Literal["ok", "warning", "wrong"]
 
 _MUCH: Final = 0.1
 """The share of the users that tells what the baseline earns soon enough."""
+_ASKED: Final = 200
+"""How many items the online store is asked for, as many as a request may have."""
+_LOG_BYTES: Final = 1 << 20
+"""Below so much space, SQLite soon finds none for its journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +157,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         return
     version, catalogue = installed.catalogue
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
+    yield from _encoder(settings, version, catalogue)
     yield from _modalities(settings, version, catalogue)
     yield from _learned(settings, version, catalogue)
     yield from _users_of_space(installed, version, catalogue)
@@ -162,6 +170,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         )
     if installed.features is None:
         return
+    yield from _online_rows(installed.features, catalogue)
     content = installed.features.repository / "data" / "item_content.parquet"
     if content.exists():
         described = read_table(content)["item_id"].astype(str)
@@ -169,6 +178,41 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
         verdict: Verdict = "warning" if absent else "ok"
         yield CheckResult(
             "catalogue against items", verdict, f"{absent:,} of {len(described):,} items are not indexed"
+        )
+
+
+def _online_rows(access: FeatureAccess, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Ask the online store for some items, as requests will: what was applied need not be there yet, or any more."""
+    places = np.linspace(0, len(catalogue) - 1, min(len(catalogue), _ASKED)).astype(np.int64)
+    asked = catalogue.item_ids[places].tolist()
+    answer = access.items(asked)
+    if not answer.names:
+        return
+    known = int((~np.isnan(answer.values)).any(axis=1).sum())
+    told = f"{known:,} of {len(asked):,} items that were asked for have features"
+    if answer.missing or answer.expired:
+        told += f"; {answer.missing:,} rows are missing, {answer.expired:,} are older than their view's ttl"
+    if answer.failed_views:
+        told += f"; {', '.join(answer.failed_views)} could not be read"
+    if answer.missing + answer.expired <= len(asked) / 2:
+        yield CheckResult("online features", "ok", told)
+        return
+    yield CheckResult(
+        "online features",
+        "wrong" if answer.failed_views or not known else "warning",
+        f"{told}. What is missing tells a ranker little: run `explorank features` (or `feast materialize`), or set "
+        "`features.as_of` to replay historic data",
+    )
+
+
+def _encoder(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare the model that embedded the texts with the one that the settings name."""
+    made, wanted = catalogue.made.encoder, settings.retrieval.encoder
+    if made and made != wanted:
+        yield CheckResult(
+            "retrieval.encoder",
+            "warning",
+            f"the texts of {version} were embedded by {made}, and the settings name {wanted}; run `explorank build`",
         )
 
 
@@ -388,6 +432,11 @@ def _log(settings: Settings) -> Iterator[CheckResult]:
         nearest = nearest.parent
     if not os.access(nearest, os.W_OK):
         yield CheckResult("log", "wrong", f"{nearest} is not writable, so nothing would explore")
+        return
+    if (free := shutil.disk_usage(nearest).free) < _LOG_BYTES:
+        yield CheckResult(
+            "log", "wrong", f"the disk of {nearest} is full ({free:,} bytes left), so nothing would explore"
+        )
         return
     modes = {entry.record.mode for entry in read_log(folder)} if folder.exists() else set[str]()
     yield CheckResult("log", "ok", str(folder))

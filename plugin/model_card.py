@@ -265,7 +265,9 @@ class ModelCard:
                 f"Trained {self.created} for `{self.objective}`, seed {self.seed}. SHA-256 of the model: "
                 f"`{self.model_sha256}`.",
                 "",
-                *_section("Data", ("", "requests", "users", "rows", "liked", "from", "to"), self._data()),
+                *_section(
+                    "Data", ("", "requests", "users", "rows", "liked", "from, UTC", "to"), self._data()
+                ),
                 *_section("How rows were made", ("", ""), self.sampling.told() if self.sampling else []),
                 *_section("Taught by", ("", ""), self.teaching.told() if self.teaching else []),
                 *_section(
@@ -307,8 +309,8 @@ class ModelCard:
             (
                 name,
                 *(f"{number:,}" for number in (one.requests, one.users, one.rows, one.positives)),
-                one.first,
-                one.last,
+                _to_the_minute(one.first),
+                _to_the_minute(one.last),
             )
             for name, one in (("training", self.training), ("later", self.validation))
         ]
@@ -345,6 +347,11 @@ class ModelCard:
 def moment(seconds: float) -> str:
     """Return a moment, in seconds since the Unix epoch, in ISO 8601, UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _to_the_minute(told: str) -> str:
+    """Return what `moment` returns, short enough for a table on a terminal of 80 columns."""
+    return told[: len("2026-11-26T18:45")].replace("T", " ")
 
 
 def _section(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from explorank.arguments import Id, id_texts, request_of
 from explorank.assembly import Installation, assemble
 from explorank.decision import Decision
 from explorank.effort import WHOLE, Effort
@@ -35,18 +36,16 @@ from explorank.hooks.types import (
     Reward,
     Scores,
 )
-from explorank.seeds import new_decision_id, seed_of
+from explorank.seeds import seed_of
 from explorank.settings import Settings, load_settings
 from explorank.timings import StepClock
 
 if TYPE_CHECKING:
     from explorank.explanation import DecisionExplanation
 
-Id = str | int
-
 
 class Stage:
-    """A running installation. Safe to call from many threads; every method has an awaitable twin.
+    """A running installation. Safe to call from many threads; what waits has an awaitable twin: `arank` and so on.
 
     Use it as a context manager, or call `close`.
     """
@@ -140,13 +139,14 @@ class Stage:
         """Tell what was really displayed for a decision, in order; durable when this returns.
 
         Items left out were not shown and earn no default reward. A changed order is recorded and kept out of
-        learning. Raises `UnknownDecision`, and `LogUnavailable` where it could not be made durable.
+        learning. Raises `UnknownDecision`, `InvalidRequest` where a text stands for the list of items, and
+        `LogUnavailable` where it could not be made durable.
         """
-        installation = self.installation
+        installation, displayed = self.installation, id_texts(items_in_order, "items_in_order")
         installation.recorder.answered(decision_id)
         impression = Impression(
             decision_id=decision_id,
-            items_in_order=tuple(str(item) for item in items_in_order),
+            items_in_order=tuple(displayed),
             time=installation.clock(),
         )
         installation.log.append_impression(impression)
@@ -205,7 +205,7 @@ class Stage:
         """
         from explorank.explanation import explain_decision  # noqa: PLC0415 - brings pandas; no request needs it
 
-        wanted = None if item_ids is None else [str(item) for item in item_ids]
+        wanted = None if item_ids is None else id_texts(item_ids, "item_ids")
         return explain_decision(self.installation, self.decision(decision_id), wanted)
 
     # ---- running it -------------------------------------------------------------------------------
@@ -272,22 +272,15 @@ class Stage:
         exclude: Iterable[Id],
         similar_to: Id | None,
     ) -> RankingRequest:
-        limit = self.installation.settings.limits.slots
-        if not 0 <= slots <= limit:
-            raise InvalidRequest(
-                f"slots={slots}: a request asks for 0 to {limit} slots. Ask for fewer, or raise `limits.slots`."
-            )
-        # An item is no answer to the question what else is like it.
-        unwanted = [*exclude, *([] if similar_to is None else [similar_to])]
-        return RankingRequest(
-            decision_id=new_decision_id(),
+        return request_of(
+            user_id=user_id,
             slots=slots,
-            user_id=None if user_id is None else str(user_id),
+            most_slots=self.installation.settings.limits.slots,
             surface=surface,
             time=self.installation.clock(),
-            context=MappingProxyType(dict(context or {})),
-            exclude=frozenset(str(item) for item in unwanted),
-            similar_to=None if similar_to is None else str(similar_to),
+            context=context,
+            exclude=exclude,
+            similar_to=similar_to,
         )
 
     def _enriched(self, request: RankingRequest, fallbacks: list[Fallback]) -> RankingRequest:
@@ -306,7 +299,7 @@ class Stage:
             )
         try:
             batch = RankingBatch(
-                item_ids=np.array([str(item) for item in item_ids], dtype=np.str_),
+                item_ids=np.array(id_texts(item_ids, "item_ids"), dtype=np.str_),
                 scores=np.asarray(scores, dtype=np.float64),
                 features=None if features is None else np.asarray(features, dtype=np.float32),
             )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 class Provenance:
     """What went into a catalogue, and what did not."""
 
+    encoder: str = ""
+    """What the settings called the model that embedded the texts; empty where nobody said."""
     modalities: Mapping[str, float] = field(default_factory=dict)
     """The weight of each kind of vector that was joined with those of the texts."""
     user_features: Mapping[str, str] = field(default_factory=dict)

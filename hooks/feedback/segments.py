@@ -150,8 +150,8 @@ class Segments:
                 f"could not be read: {reasons}"
             )
         raise UnknownDecision(
-            f"No segment in {self.folder} holds decision {decision_id!r}, so feedback for it has nothing to "
-            "join. Send the `decision_id` that the ranking answered with, to the same log folder."
+            f"No segment in {self.folder} holds decision {decision_id!r}, so there is nothing to join "
+            "feedback with, or to explain. Give the `decision_id` that the ranking answered with, and its log folder."
         )
 
     def known_rewards(self, reward_ids: Iterable[str], *, besides: Path | None = None) -> set[str]:

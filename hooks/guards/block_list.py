@@ -112,7 +112,8 @@ class BlockList:
                 ids = frozenset((*map(str, self.items), *read))
         except (OSError, UnicodeDecodeError) as error:
             problem = f"{type(error).__name__}: {error}"
-            if problem != last.problem:
+            # Without a stamp there was no good list yet, and whoever begins hears it as an error.
+            if problem != last.problem and last.stamp is not None:
                 _log.warning("Block list %s: %s. The last good list stays in force.", self.path, problem)
             object.__setattr__(self, "_listed", _Listed(last.stamp, last.ids, problem))
         else:

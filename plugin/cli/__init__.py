@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from explorank.cli.app import app
 from explorank.cli.console import errors
+from explorank.cli.system_errors import refusal_of
 
 
 def main() -> None:
@@ -18,9 +19,10 @@ def main() -> None:
         # Not before: it brings numpy with it, whose threads a command may still have to set.
         from explorank.errors import USER_ERRORS
 
-        if not isinstance(error, USER_ERRORS):
+        told = str(error) if isinstance(error, USER_ERRORS) else refusal_of(error)
+        if told is None:
             raise
-        errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True)
+        errors.print(f"[red]error[/red] {escape(told)}", soft_wrap=True)
         sys.exit(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,11 @@ from rich.progress import (
 
 output = Console()
 errors = Console(stderr=True)
+
+
+def loading() -> AbstractContextManager[object]:
+    """Say that a stage is being loaded, and why that may take long; nothing where standard error is no terminal."""
+    return errors.status("loading; the first time on a machine, loops are compiled, which takes a minute")
 
 
 class Report:

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from explorank.cli.console import output
+from explorank.cli.console import loading, output
 from explorank.cli.options import DEFAULT_CONFIG, Config
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def explain(
     pin_threads()
     from explorank.stage import load
 
-    with load(config) as stage:
+    with loading():
+        stage = load(config)
+    with stage:
         explained = stage.explain(decision_id, item)
     if plot is not None:
         from explorank.explanation_plot import draw

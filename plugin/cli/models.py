@@ -112,8 +112,10 @@ def _lines(model: Model) -> Iterator[str]:
 
 
 def _tell(promoted: Promoted) -> None:
+    former = "" if promoted.former is None else f", {promoted.former} did"
     output.print(
-        f"ranker {promoted.version} serves" + (f", {promoted.former} did" if promoted.former else "")
+        f"ranker {promoted.version} serves"
+        + (", as before" if promoted.former == promoted.version else former)
     )
     if promoted.calibration is not None:
         output.print(f"calibration {promoted.calibration}: the map of its scores to rewards")

@@ -96,6 +96,7 @@ def check_data(
         items=None if items is None else read_table(items),
         users=None if users is None else read_table(users),
         now=time.time(),
+        positive_from=None if settings.features is None else settings.features.positive_from,
     )
     if as_json:
         sys.stdout.buffer.write(orjson.dumps(checked.report.to_dict(), option=orjson.OPT_INDENT_2) + b"\n")
@@ -180,20 +181,21 @@ def adapt(
         Head | None, typer.Option(help="The map over the encoder's vectors; mlp with frozen, none with lora.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="How long to train; 1,000 steps of a head, 100 of the layers.")
+        int | None, typer.Option(min=1, help="How long to train; 1,000 steps of a head, 100 of the layers.")
     ] = None,
     pretrain: Annotated[
         int,
-        typer.Option(help="Steps of guessing masked words of the items' texts before that."),
+        typer.Option(min=0, help="Steps of guessing masked words of the items' texts before that."),
     ] = 0,
     teacher: Annotated[
         int,
         typer.Option(
+            min=0,
             help="Steps of training a cross-encoder before that, whose scores are learnt from too; 500 are usual, and "
-            "take a quarter of an hour on a core."
+            "take a quarter of an hour on a core.",
         ),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Adapt the text encoder to what users liked and publish the adapter; `build` then uses it."""
@@ -299,7 +301,7 @@ def train(
             "found; the rest is drawn evenly from the catalogue.",
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling and of the training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
     promote: Annotated[
         Promote,
         typer.Option(
@@ -388,7 +390,8 @@ def _tell_of(trained: TrainReport) -> None:
     comparison = trained.comparison
     if comparison is not None:
         output.print(
-            f"{comparison.former} serves until now: NDCG@10 {comparison.former_ndcg_at_10} there; {comparison.note}",
+            f"{comparison.former} serves until now: NDCG@10 {comparison.former_ndcg_at_10} there"
+            + (f"; {comparison.note}" if comparison.note else ""),
             markup=False,
         )
     what = "serves now" if trained.verdict.promoted else "does not serve"

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from explorank.cli.console import output
+from explorank.cli.console import errors, output
 from explorank.cli.options import DEFAULT_CONFIG, Config
 
 
@@ -39,7 +39,9 @@ def check(config: Config = DEFAULT_CONFIG) -> None:
 
     table = Table("check", "result", "", box=None)
     wrong = False
-    for result in run_checks(load_settings(config)):
+    with errors.status("checking"):
+        results = list(run_checks(load_settings(config)))
+    for result in results:
         mark = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "wrong": "[red]wrong[/red]"}
         table.add_row(escape(result.name), mark[result.verdict], escape(result.detail))
         wrong |= result.verdict == "wrong"

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from explorank.cli.console import errors, output
+from explorank.cli.console import errors, loading, output
 from explorank.cli.options import DEFAULT_CONFIG, Config
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def rank(
 
     from explorank.stage import load
 
-    with load(config) as stage:
+    with loading():
+        stage = load(config)
+    with stage:
         ask = partial(
             stage.rank,
             user_id=user,
@@ -102,7 +104,9 @@ def _profile(decisions: Sequence[Decision]) -> Table:
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; overrides the settings.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; overrides the settings.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Port to listen on; overrides the settings.")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that answer; overrides the settings.")
     ] = None,
@@ -114,7 +118,7 @@ def serve(
     pin_threads()  # before what follows imports numpy
 
     from explorank.host import Tokens
-    from explorank.host.runner import app_of, require_closed, serve_app
+    from explorank.host.runner import app_of, require_closed, require_free, serve_app
     from explorank.settings import load_settings
     from explorank.workers import serve_workers, worker_app
 
@@ -123,25 +127,31 @@ def serve(
     address, listening = host or server.host, server.port if port is None else port
     tokens = Tokens.of(server.tokens)
     require_closed(address, tokens)
-    _say_how_to_ask(address, listening, open_to_all=tokens.open)
+    require_free(address, listening)
     if (processes := workers or server.workers) > 1:
+        _say_how_to_ask(address, listening, open_to_all=tokens.open)
         serve_workers(partial(worker_app, config), address, listening, workers=processes)
         return
     from explorank.stage import load
 
-    stage = load(settings)
+    with loading():
+        stage = load(settings)
     for part, problem in stage.readiness().items():
         errors.print(f"[yellow]not ready[/yellow] {escape(part)}: {escape(problem)}")
     if unexplored := stage.status()["unexplored_because"]:
         errors.print(f"[yellow]not exploring[/yellow] {escape(unexplored)}")
+    _say_how_to_ask(address, listening, open_to_all=tokens.open)
     serve_app(app_of(settings, stage), address, listening)
 
 
 def _say_how_to_ask(address: str, port: int, *, open_to_all: bool) -> None:
+    if port == 0:
+        return  # any that is free, which uvicorn names once it has it
     bearer = "" if open_to_all else "-H 'Authorization: Bearer TOKEN' "
+    at = f"[{address}]" if ":" in address else address
     question = '{"user_id": "1", "slots": 5}'
     errors.print(
-        f"ask it: curl -s {bearer}--json '{question}' http://{address}:{port}/v1/rank",
+        f"ask it: curl -s {bearer}--json '{question}' http://{at}:{port}/v1/rank",
         highlight=False,
         soft_wrap=True,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from explorank.cli.console import output
@@ -53,21 +54,22 @@ def print_report(report: DataReport, console: Console) -> None:
     if not report.findings:
         console.print(f"{counts}: every row keeps every rule")
         return
-    table = Table("table", "rule", "rows", "", "such as", box=box.SIMPLE_HEAD, title=counts)
+    console.print(counts, highlight=False)
     for one in report.findings:
         verdict = "[red]put aside[/red]" if one.put_aside else "[yellow]note[/yellow]"
-        rule = f"{escape(one.rule)}\n[dim]{escape(one.meaning)}[/dim]"
-        table.add_row(
-            one.table, rule, f"{one.rows:,} ({one.share:.2%})", verdict, escape("\n".join(one.examples))
+        rows = f"{one.rows:,} of {report.rows[one.table]:,} {one.table} ({one.share:.2%})"
+        console.print(
+            f"{verdict} [bold]{escape(one.rule)}[/bold], {rows}: {escape(one.meaning)}", highlight=False
         )
-    console.print(table, highlight=False)
+        for example in one.examples:
+            console.print(Padding(f"[dim]{escape(example)}[/dim]", (0, 0, 0, 4)), highlight=False)
 
 
 def tell_of_checks(tables: UsableTables) -> None:
-    """Print what was put aside of the tables and where it lies; nothing where all is used."""
+    """Print what was put aside of the tables and where it lies, or that most of one is odd; else nothing."""
     if tables.unchecked:
         output.print(f"[yellow]note[/yellow] {escape(tables.unchecked)}")
-    if tables.report is not None and tables.report.put_aside:
+    if tables.report is not None and tables.report.striking:
         print_report(tables.report, output)
     for file in tables.files:
         output.print(f"put aside: {file}", markup=False)

@@ -77,7 +77,7 @@ def _require_json(request: Request) -> None:
 def _too_large(limit: int) -> Problem:
     return Problem(
         ProblemKind.BODY_TOO_LARGE,
-        f"The body has more than {limit} bytes. Send less at once, or raise the host's limit.",
+        f"The body has more than {limit} bytes. Send less at once, or raise `limits.body_bytes`.",
         headers={"Connection": "close"},
     )
 
@@ -134,7 +134,7 @@ def _rule(kind: str, message: str, location: tuple[str | int, ...], known: Seque
         return "this field is required"
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(location[-1])[:_MAX_TEXT], known, n=1)
-        return f"unknown field; did you mean `{near[0]}`?" if near else "unknown field"
+        return f"unknown field; the nearest known is `{near[0]}`" if near else "unknown field"
     if kind == "model_type":
         return "input should be a JSON object"
     if kind == "string_pattern_mismatch":

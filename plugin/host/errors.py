@@ -3,6 +3,7 @@
     ExplorankError
     ├── OpenToTheNetwork        (ValueError)   a host without tokens that would listen beyond loopback
     ├── InvalidToken            (ValueError)   a token that protects nothing
+    ├── CannotListen            (OSError)      an address or a port that this machine does not give
     └── Problem                                an answer of 4xx or 5xx; never leaves the application
 
 A `Problem` becomes a body of `application/problem+json` (RFC 9457).
@@ -26,6 +27,10 @@ class OpenToTheNetwork(ExplorankError, ValueError):
 
 class InvalidToken(ExplorankError, ValueError):
     """A token that protects nothing, such as an empty one."""
+
+
+class CannotListen(ExplorankError, OSError):
+    """An address or a port that this machine does not give, such as one that is taken."""
 
 
 class ProblemKind(Enum):

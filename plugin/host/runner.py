@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import socket
 
 import uvicorn
 from starlette.applications import Starlette
@@ -10,7 +12,7 @@ from starlette.applications import Starlette
 from explorank.effort import ladder
 from explorank.host.app import create_app
 from explorank.host.auth import Tokens
-from explorank.host.errors import OpenToTheNetwork
+from explorank.host.errors import CannotListen, OpenToTheNetwork
 from explorank.host.limits import Limits
 from explorank.host.stage_protocol import StageLike
 from explorank.process import settle
@@ -79,6 +81,30 @@ def require_closed(host: str, tokens: Tokens) -> None:
             "could read decisions, send rewards and stop exploration. Set `server.tokens`, or listen on "
             "127.0.0.1."
         )
+
+
+def require_free(host: str, port: int) -> None:
+    """Raise `CannotListen` where nobody could listen on `port` (0 to 65535; 0 is any) of `host` now.
+
+    Asked before what takes long is loaded: uvicorn tells only afterwards, and not what to do.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            with socket.socket(family, kind, protocol) as tried:
+                # As uvicorn does: a port whose last server has just gone is free.
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tried.bind(address)
+    except OSError as error:
+        way_out = (
+            "Another process listens there, perhaps a server that was started before. Stop it, or name another "
+            "port with `--port` or `server.port`."
+            if error.errno == errno.EADDRINUSE
+            else "Name an address of this machine with `--host` or `server.host`, and a port that this user may take."
+        )
+        raise CannotListen(
+            f"Nothing can be served on {host!r}, port {port}: {error.strerror or error}. {way_out}"
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

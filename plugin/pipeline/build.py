@@ -129,6 +129,7 @@ def build_catalogue(
             encoder_name=encoder.name,
             encoder_fingerprint=encoder.fingerprint(item_ids, former),
             made=Provenance(
+                encoder=wanted.encoder,
                 modalities={modality.feature: modality.weight for modality in modalities},
                 user_features={}
                 if space is None or people is None

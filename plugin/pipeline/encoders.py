@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,9 @@ import pandas as pd
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import ENCODER
 from explorank.errors import DataError
+from explorank.pipeline.checkpoints import checkpoint_folder
+from explorank.pipeline.libraries import library_versions
+from explorank.rankers import run_identity
 from explorank.retrieval import Encoder
 from explorank.retrieval.encoding import Adapter, Behaviour, FineTuning, Pretraining, TextRanking
 from explorank.settings import Settings
@@ -64,7 +67,8 @@ def adapt_encoder(
     """Return the published version and the adapter, trained on what users liked one after another.
 
     `interactions` is what `past_interactions` returns, `texts` what the encoder reads of each item. What was trained
-    is kept under `folder` until it is published, so that a run that was cut off goes on. Raises `DataError` where
+    is kept under `adapting/` in the settings' folder until it is published, so that the same run goes on after it was
+    cut off, and any other begins anew. Raises `DataError` where
     there is too little to learn from or to choose by.
     """
     from explorank.retrieval.encoding import (  # noqa: PLC0415 - torch
@@ -77,10 +81,16 @@ def adapt_encoder(
     options = options or AdaptOptions()
     train, valid = behaviours(interactions, texts, options)
     encoder = configured_encoder(settings, adapted=False)
-    work = settings.folder_path / "adapting"
+    run = run_identity(
+        encoder.base_fingerprint,
+        options,
+        sorted(texts.items()),
+        pd.util.hash_pandas_object(interactions, index=False).to_numpy().tobytes(),
+        sorted(library_versions().items()),
+    )
     say = begins or (lambda _: None)
 
-    def write(folder: Path) -> None:
+    def write(folder: Path, work: Path) -> None:
         start = encoder
         if options.pretraining is not None:
             say("reading the items' texts")
@@ -123,8 +133,8 @@ def adapt_encoder(
         )
 
     store = ArtefactStore(settings.folder_path / "artefacts")
-    version = store.publish(ENCODER, write)
-    shutil.rmtree(work, ignore_errors=True)
+    with checkpoint_folder(settings.folder_path / "adapting", run[:16]) as work:
+        version = store.publish(ENCODER, partial(write, work=work))
     return version, Adapter.load(store.verify(ENCODER, version))
 
 

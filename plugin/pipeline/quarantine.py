@@ -53,7 +53,12 @@ def usable_tables(
             "'explorank[train]'`)",
         )
     checked = check_tables(
-        settings.data, interactions=interactions, items=items, users=users, now=time.time()
+        settings.data,
+        interactions=interactions,
+        items=items,
+        users=users,
+        now=time.time(),
+        positive_from=None if settings.features is None else settings.features.positive_from,
     )
     files = keep_aside(checked, settings.folder_path / "quarantine")
     return UsableTables(

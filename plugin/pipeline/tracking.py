@@ -190,8 +190,9 @@ def _begun(name: TrackerName, run: Run) -> Tracker:
     except DataError:
         raise
     except Exception as error:  # whatever a client of somebody's server raises
+        reason = str(error).rstrip(".")
         raise DataError(
-            f"The tracker {name!r} could not begin a run: {error} Nothing was trained. {_SET_UP[name]}, or leave it "
+            f"The tracker {name!r} could not begin a run: {reason}. Nothing was trained. {_SET_UP[name]}, or leave it "
             "out of --tracker."
         ) from error
 

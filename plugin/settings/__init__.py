@@ -7,7 +7,9 @@ from explorank.settings.components import (
     resolve_ranker,
 )
 from explorank.settings.load import load_settings, parse_settings
-from explorank.settings.model import (
+from explorank.settings.model import Settings
+from explorank.settings.schema import json_schema
+from explorank.settings.sections import (
     BudgetSettings,
     ByUseSettings,
     CandidateRule,
@@ -32,12 +34,10 @@ from explorank.settings.model import (
     RetrieverComponent,
     RewardKind,
     ServerSettings,
-    Settings,
     StabilitySettings,
     TeacherComponent,
     TokenSettings,
 )
-from explorank.settings.schema import json_schema
 from explorank.settings.template import template
 
 __all__ = [

@@ -25,7 +25,8 @@ from pydantic.errors import PydanticUserError
 from explorank.errors import Problem, SettingsError, UnknownComponent
 from explorank.hooks.registry import ComponentKind, Factory, Registry
 from explorank.settings.annotations import accepted, admits
-from explorank.settings.model import Component, RankerComponent, Settings
+from explorank.settings.model import Settings
+from explorank.settings.sections import Component, RankerComponent
 from explorank.settings.validation import unknown_name, validate
 from explorank.settings.yaml_file import Document, KeyPath, read_value
 

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from explorank.errors import SettingsError
-from explorank.settings.model import Component, Settings
+from explorank.settings.model import Settings
+from explorank.settings.sections import Component
 from explorank.settings.validation import validate
 from explorank.settings.yaml_file import Document, KeyPath, read_yaml
 

@@ -21,8 +21,9 @@ from explorank.hooks.markers import PROJECT_NAME
 from explorank.hooks.registry import ComponentKind, Registry
 from explorank.settings.annotations import accepted, annotation_at, field_annotation, model_in
 from explorank.settings.components import SUPPLIED, Option, options_of
-from explorank.settings.model import Component, Settings
+from explorank.settings.model import Settings
 from explorank.settings.schema import COMPONENTS, summary
+from explorank.settings.sections import Component
 
 _INTRODUCTION = """\
 # Settings

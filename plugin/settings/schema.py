@@ -12,13 +12,13 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from explorank.hooks.registry import ComponentKind, Registry
 from explorank.settings.components import SUPPLIED, Option, options_of
-from explorank.settings.model import (
+from explorank.settings.model import Settings
+from explorank.settings.sections import (
     Component,
     GuardComponent,
     PolicyComponent,
     RankerComponent,
     RetrieverComponent,
-    Settings,
     TeacherComponent,
 )
 from explorank.settings.yaml_file import ENVIRONMENT_KEY

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from explorank.retrieval.errors import FeatureRepositoryError, RetrievalError
 if TYPE_CHECKING:
     from feast import FeatureStore
 
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Before all data, yet late enough for Feast to subtract from.
 _BEGINNING: Final = datetime(1900, 1, 1, tzinfo=UTC)
 
@@ -41,9 +43,10 @@ def quiet(doing: str, folder: Path) -> Iterator[None]:
     except RetrievalError:
         raise
     except (Exception, SystemExit) as error:  # Feast's command line leaves by `sys.exit`
-        told = " ".join(said.getvalue().split())[-500:]
+        told = " ".join(_COLOURS.sub("", said.getvalue()).split())[-500:]
+        reason = f"{type(error).__name__}: {error}".rstrip(".: ")
         raise FeatureRepositoryError(
-            f"Feast failed while {doing} the repository {folder}: {type(error).__name__}: {error}. "
+            f"Feast failed while {doing} the repository {folder}: {reason}. "
             f"{f'It said: {told}. ' if told else ''}Run `feast apply` in that folder to see the whole of it."
         ) from error
 

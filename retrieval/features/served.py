@@ -101,7 +101,8 @@ def served_features(store: FeatureStore, name: str) -> ServedFeatures:
         known = ", ".join(sorted(service.name for service in store.list_feature_services())) or "none"
         raise FeatureRepositoryError(
             f"The repository {store.repo_path} has no feature service {name!r}; registered are: {known}. "
-            "Nothing can be read without it: name one of those, or define it and run `feast apply`."
+            "Nothing can be read without it: name one of those, or define it and run `feast apply`, as "
+            "`explorank features` does."
         ) from error
     views: list[ServedView] = []
     keys: dict[str, bool] = {}

@@ -64,6 +64,41 @@ def test_each_part_is_loaded_once(installation: Path, loads: Counter[str]) -> No
     assert loads == {"LightGBMRanker": 1, "Catalogue": 1, "Feast repository": 1}
 
 
+def test_an_encoder_that_built_nothing_yet_is_found(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    assert "retrieval.encoder" not in {one.name for one in run_checks(parse_settings(written, installation))}
+    written.setdefault("retrieval", {})["encoder"] = "another-model"
+    (found,) = [
+        one for one in run_checks(parse_settings(written, installation)) if one.name == "retrieval.encoder"
+    ]
+    assert found.verdict == "warning"
+    assert "packaged" in found.detail
+    assert "another-model" in found.detail
+
+
+def test_the_online_store_is_asked_as_requests_will(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+
+    def online() -> tuple[str, str]:
+        (found,) = [
+            one for one in run_checks(parse_settings(written, installation)) if one.name == "online features"
+        ]
+        return found.verdict, found.detail
+
+    assert online() == ("ok", "60 of 60 items that were asked for have features")
+    written["features"]["as_of"] = "2050-01-01T00:00:00Z"
+    verdict, detail = online()
+    assert verdict == "warning"
+    assert "0 rows are missing, 60 are older than their view's ttl" in detail
+    assert "features.as_of" in detail
+    for file in (installation / "feature_repo" / "data").glob("online_store.db*"):
+        file.unlink()
+    verdict, detail = online()
+    assert verdict == "wrong"
+    assert detail.startswith("0 of 60 items")
+    assert "could not be read" in detail
+
+
 def test_what_is_damaged_is_found_by_every_check_that_reads_it(installation: Path) -> None:
     written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
     settings = parse_settings(written, installation)

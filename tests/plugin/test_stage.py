@@ -169,6 +169,39 @@ def test_an_impossible_number_of_slots_is_refused_by_name(open_stage: OpenStage,
         stage.explore(ITEMS, SCORES, slots=slots)
 
 
+def test_an_empty_user_id_is_nobody(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    with pytest.raises(InvalidRequest, match="None for an anonymous visitor"):
+        stage.rank(user_id="")
+    with pytest.raises(InvalidRequest, match="None for an anonymous visitor"):
+        stage.explore(ITEMS, SCORES, user_id="", slots=1)
+
+
+def test_a_number_of_numpys_is_a_number_of_slots(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    slots: Any = np.int64(2)
+    decision = stage.explore(ITEMS, SCORES, user_id="u", slots=slots)
+    assert len(decision.items) == 2
+    assert decision.logged
+    for other in (2.0, "2"):
+        slots = other
+        with pytest.raises(InvalidRequest, match="no whole number"):
+            stage.explore(ITEMS, SCORES, slots=slots)
+
+
+def test_a_text_is_no_list_of_its_letters(open_stage: OpenStage) -> None:
+    stage = open_stage()
+    decision = stage.explore(ITEMS, SCORES, user_id="u", slots=3)
+    with pytest.raises(InvalidRequest, match=r"exclude is 'sea-1'.*\['sea-1'\]"):
+        stage.rank(exclude="sea-1")
+    with pytest.raises(InvalidRequest, match="item_ids"):
+        stage.explore("ab", [1.0, 2.0])
+    with pytest.raises(InvalidRequest, match="items_in_order"):
+        stage.shown(decision.decision_id, decision.items[0])
+    with pytest.raises(InvalidRequest, match="item_ids"):
+        stage.explain(decision.decision_id, decision.items[0])
+
+
 def test_nothing_to_rank_is_an_empty_answer(open_stage: OpenStage) -> None:
     stage = open_stage()
     for decision in (stage.rank(user_id="u"), stage.explore([], [], user_id="u")):
@@ -462,6 +495,7 @@ async def test_the_awaitable_twins_do_the_same(open_stage: OpenStage) -> None:
     await stage.ashown(decision.decision_id, decision.items)
     assert await stage.areward(decision.decision_id, slot=0)
     assert not await stage.areward(decision.decision_id, item_id=decision.items[0])
+    assert await stage.aexplain(decision.decision_id) == stage.explain(decision.decision_id)
     with pytest.raises(InvalidRequest):
         await stage.arank(slots=-1)
     await stage.aclose()

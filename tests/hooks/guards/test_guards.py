@@ -84,9 +84,10 @@ def test_a_block_file_is_read_again_when_it_changes(tmp_path, caplog):
     assert guard.problem is None
 
 
-def test_a_block_file_must_be_there_at_the_start(tmp_path):
+def test_a_block_file_must_be_there_at_the_start(tmp_path, caplog):
     with pytest.raises(InvalidPolicy, match="Create the file"):
         BlockList(path=str(tmp_path / "missing"))
+    assert not caplog.records  # no good list stays in force, as there was none
 
 
 def test_already_seen_hides_what_the_context_names():

@@ -30,7 +30,13 @@ def run(installation: Path, monkeypatch: pytest.MonkeyPatch, run_command: Run) -
 def test_tables_are_looked_over_and_nothing_is_written(run: Run, installation: Path) -> None:
     code, out, _ = run("check-data", "--interactions", "bad.parquet", "--items", "items.parquet")
     assert code == 0
-    for part in ("missing id", "time travel: future", "1 (0.08%)", "put aside", "row 3: user_id None"):
+    for part in (
+        "missing id",
+        "time travel: future",
+        "1 of 1,200 interactions (0.08%)",
+        "put aside",
+        "row 3: user_id None",
+    ):
         assert part in out
     code, out, _ = run("check-data", "--interactions", "bad.parquet", "--json")
     findings = json.loads(out)["findings"]

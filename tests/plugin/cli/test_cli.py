@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -566,3 +567,13 @@ def test_serve_answers_over_a_socket(server: httpx.Client, installation: Path) -
 
 def test_serve_refuses_to_be_open_to_the_network(run: Run, books: Path) -> None:
     assert_told(run("serve", "--host", "0.0.0.0"), "token")  # noqa: S104 - that it is refused is the test
+
+
+def test_serve_refuses_a_port_that_is_taken(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "explorank.yaml").write_text("version: 1\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for workers in ("1", "2"):
+            assert_told(run("serve", "--port", port, "--workers", workers), "127.0.0.1", port, "server.port")
+    # Beyond 65,535 the system would count on from 0, and another port would answer.
+    assert run("serve", "--port", "99999").code == 2

@@ -114,7 +114,7 @@ async def test_what_the_stage_refuses_is_422(client):
         ({"slots": 1.5}, "$.slots", "integer"),
         ({"slots": True}, "$.slots", "integer"),
         ({"slots": 10**30}, "$.slots", "integer"),
-        ({"slot": 3}, "$.slot", "did you mean `slots`?"),
+        ({"slot": 3}, "$.slot", "the nearest known is `slots`"),
         ({"colour": 3}, "$.colour", "unknown field"),
         ({"user_id": True}, "$.user_id", "a string or a whole number"),
         ({"user_id": 1.5}, "$.user_id", "a string or a whole number"),

@@ -124,6 +124,38 @@ def test_interactions_before_their_item() -> None:
     assert (unknown.rule, unknown.rows) == ("unknown item", 21)
 
 
+def test_users_whom_the_table_of_users_lacks() -> None:
+    table = events(4).assign(user_id=["12", "13", "14", "13"])
+    users = pd.DataFrame({"user_id": [12, 13], "age": 40})
+    report = check_tables(RULES, interactions=table, users=users, now=NOW).report
+    assert [(one.rule, one.rows, one.put_aside) for one in report.findings] == [("unknown user", 1, False)]
+    assert not report.striking
+    report = check_tables(RULES, interactions=table, users=users.iloc[:1], now=NOW).report
+    assert [one.rows for one in report.findings] == [3]
+    assert report.striking
+
+
+@pytest.mark.parametrize(
+    ("values", "positive_from", "noted"),
+    [
+        ([1.0, 3.0, 5.0], 1.0, True),
+        ([1.0, 3.0, 5.0], 3.0, False),
+        ([1.0, 3.0, 5.0], None, False),
+        ([1.0, 1.0, 1.0], 1.0, False),  # clicks, all of which are liked
+    ],
+)
+def test_ratings_that_all_count_as_liked(
+    values: list[float], positive_from: float | None, *, noted: bool
+) -> None:
+    report = check_tables(
+        RULES, interactions=events(3).assign(value=values), now=NOW, positive_from=positive_from
+    ).report
+    assert [(one.rule, one.rows, one.put_aside) for one in report.findings] == (
+        [("all liked", 3, False)] if noted else []
+    )
+    assert report.striking == noted
+
+
 def burst(user: str, count: int, seconds: float) -> pd.DataFrame:
     begin = pd.Timestamp("2026-02-01", tz="UTC")
     return pd.DataFrame(

@@ -74,6 +74,38 @@ def test_a_teacher_is_trained_and_asked_before(settings: Settings, events: pd.Da
     assert "lessons" not in adapt(settings, events).metrics
 
 
+class CutOff(Exception):
+    """Ends a training in the middle."""
+
+
+def test_a_run_that_was_cut_off_goes_on_and_stands_in_no_other_ones_way(
+    settings: Settings, events: pd.DataFrame
+) -> None:
+    steps = 50  # unlike the number of items, whose embedding is counted too
+    options = replace(OPTIONS, fine_tuning=replace(OPTIONS.fine_tuning, steps=steps))
+    told: list[int] = []
+
+    def end_late(done: int, total: int) -> None:
+        if total == steps and done >= steps - 1:
+            raise CutOff
+
+    def tell(done: int, total: int) -> None:
+        if total == steps:
+            told.append(done)
+
+    with pytest.raises(CutOff):
+        adapt_encoder(settings, events, texts(settings), options=options, progress=end_late)
+    (left,) = (settings.folder_path / "adapting").iterdir()
+    adapt_encoder(settings, events, texts(settings), options=replace(options, seed=1), progress=tell)
+    assert told[0] <= 1
+    assert [left] == list((settings.folder_path / "adapting").iterdir())
+    told.clear()
+    adapt_encoder(settings, events, texts(settings), options=options, progress=tell)
+    assert told[0] > 1
+    assert told[-1] == steps
+    assert list((settings.folder_path / "adapting").iterdir()) == []
+
+
 def test_too_few_likes_are_refused(events: pd.DataFrame) -> None:
     with pytest.raises(DataError, match="too few to learn from"):
         behaviours(events.head(1), {"a": "a"}, AdaptOptions(positive_from=1.0))
@@ -88,7 +120,7 @@ def test_an_adapter_is_published_and_the_catalogue_is_built_with_it(
     current = store.current(ENCODER)
     assert current is not None
     assert adapter.folder == current[1]
-    assert not (settings.folder_path / "adapting").exists()
+    assert list((settings.folder_path / "adapting").iterdir()) == []
     assert adapter.metrics["valid_recall"] > adapter.metrics["valid_recall_before"] + 0.1
 
     _, unchanged = build_catalogue(settings)  # publishing alone changes nothing

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from explorank.errors import SettingsError
 from explorank.settings import Settings, load_settings, parse_settings, template
-from explorank.settings.model import RewardKind
+from explorank.settings.sections import RewardKind
 
 TEMPLATE = template()
 
