@@ -55,7 +55,9 @@ def play(
         entries = chain(
             contenders.simple(split, data.side, seed),
             contenders.towers(split, data.side, seed) if with_towers else (),
-            contenders.staged(split, data.side, seed, ranker_names, ablation=ablation),
+            contenders.staged(split, data.side, seed, ranker_names, ablation=ablation)
+            if ranker_names
+            else (),
         )
         for entry in entries:
             record = records.setdefault(
@@ -83,6 +85,10 @@ def _run(options: argparse.Namespace) -> None:
     unknown = [name for name in options.protocol if name not in PROTOCOLS]
     if unknown:
         raise DataError(f"--protocol {unknown[0]} is none of {', '.join(PROTOCOLS)}. Name some of them.")
+    if options.ablation and not options.rankers:
+        raise DataError(
+            "--ablation takes parts away from the full system with a ranker, and --rankers names none. Name one."
+        )
     _one_torch_thread()
     data = world(_data(options), options.cache)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -151,8 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         "--first-seed", type=int, default=1, metavar="N", help="default: 1; tuning looks at seed 0"
     )
     parser.add_argument(
-        "--rankers", nargs="+", choices=rankers(), default=list(OPTIONS), metavar="NAME",
-        help=f"of the full system; the first is the ablation's; default: {' '.join(OPTIONS)}",
+        "--rankers", nargs="*", choices=rankers(), default=list(OPTIONS), metavar="NAME",
+        help="of the full system, or none to leave it out; the first is the ablation's; default: "
+        f"{' '.join(OPTIONS)}",
     )  # fmt: skip
     parser.add_argument(
         "--ablation", action="store_true", help="also say what each part of the full system adds"

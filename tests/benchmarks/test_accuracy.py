@@ -296,14 +296,39 @@ def test_a_missing_column_is_named(tables: Path, tmp_path: Path, table: str, los
         )
 
 
-def test_bad_arguments_are_told_without_a_traceback(tables: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_rankers_each_model_stands_alone() -> None:
+    everyone = Interactions.of(
+        [f"u{user}" for user in range(20) for _ in range(8)],
+        [f"i{(user + step) % 12}" for user in range(20) for step in range(8)],
+    )
+    (records,) = module("__main__").play(
+        module("worlds").World("ring", everyone, SideInformation()),
+        module("protocols").PROTOCOLS["user75"],
+        seeds=[0],
+        ranker_names=[],
+        ablation=False,
+        with_towers=False,
+    )
+    assert [record.name for record in records] == ["popularity", "ItemKNN", "EASE", "implicit ALS"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--interactions", "absent.parquet"], "--interactions and --items go together"),
+        (["--ablation", "--rankers"], "--ablation takes parts away from the full system"),
+    ],
+)
+def test_bad_arguments_are_told_without_a_traceback(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(threads, "1")  # else the process is replaced by one that has them
     with pytest.raises(SystemExit) as left:
-        module("__main__").main(["--interactions", str(tables / "interactions.parquet")])
+        module("__main__").main(arguments)
 
-    assert str(left.value.code).startswith("benchmarks.accuracy: --interactions and --items go together")
+    assert str(left.value.code).startswith(f"benchmarks.accuracy: {told}")
 
 
 def test_users_of_whom_training_knows_nothing_are_refused(tables: Path) -> None:
