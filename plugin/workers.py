@@ -19,7 +19,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from explorank.process import SHARED_FOLDER, settle
@@ -27,6 +26,8 @@ from explorank.process import SHARED_FOLDER, settle
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+_STARTUP_FAILED: Final = 3
+"""uvicorn's exit status of a process whose application could not start."""
 _SHUTDOWN_S: Final = 10
 """How long running requests may take to finish once the process is told to stop."""
 _HEALTH_CHECK_S: Final = 10
@@ -50,8 +51,8 @@ def serve_workers(
         os.environ |= {SHARED_FOLDER: folder, "PROMETHEUS_MULTIPROC_DIR": folder}
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])
         supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        sys.exit(STARTUP_FAILURE)
+    if any(process.exitcode == _STARTUP_FAILED for process in supervisor.processes):
+        sys.exit(_STARTUP_FAILED)
 
 
 def worker_app(config: Path) -> Starlette:
@@ -98,7 +99,7 @@ class _Start:
             if not isinstance(error, USER_ERRORS):
                 raise
             sys.stderr.write(f"error {error}\n")
-            sys.exit(STARTUP_FAILURE)
+            sys.exit(_STARTUP_FAILED)
         settle()
         return app
 
