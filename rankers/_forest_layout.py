@@ -173,7 +173,7 @@ def _columns(
         numerical = np.zeros((2, 1), np.int64)
     categorical, column_of_categorical = np.unique(model.feature[is_category], return_inverse=True)
     column = np.empty(len(model.feature), np.int64)
-    column[~is_category] = column_of_numerical
+    column[~is_category] = column_of_numerical.ravel()  # NumPy 2.0 gives it as a row
     column[is_category] = numerical.shape[1] + column_of_categorical
     zero, left, right = kernels.ZERO_KEY, kernels.GOES_LEFT, kernels.GOES_RIGHT
     when_missing = np.array([zero, right, left, right, left], np.uint32)[numerical[1]]
