@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from explorank.retrieval._torch import seeded
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.encoding.behaviour import Behaviour
 from explorank.retrieval.encoding.options import FineTuning, Progress
@@ -53,6 +52,7 @@ def fuse(
     See `explorank.retrieval.encoding.heads.GatedHead`. It is trained as `fine_tune_encoder` trains a head; where
     nothing is known of an item in `others`, its rows there are zeros or NaN.
     """
+    from explorank.retrieval._torch import seeded  # noqa: PLC0415 - torch, for training only
     from explorank.retrieval.encoding.fine_tuning import train_head  # noqa: PLC0415
     from explorank.retrieval.encoding.heads import GatedHead  # noqa: PLC0415
 
