@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,12 +76,8 @@ def run(items: int, folder: Path, searches: int) -> Result:
     for lists in _LISTS:
         effort = Effort(lists=min(lists, int(index.nlist)), rescored=_RESCORED, neighbours=_K)
         search = IndexSearch("ivf_pq", effort, full)
-        searched.append(
-            (
-                lists,
-                *_timed(lambda turn, s=search: s.nearest(index, queries[turn % 1_000][None], _K), searches),
-            )
-        )
+        ask = partial(_ask, search, index, queries)
+        searched.append((lists, *_timed(ask, searches)))
     own, mapped = (now - then for now, then in zip(_memory(), before, strict=True))
     columns = np.random.default_rng(2).random((items, _COLUMNS), np.float32)
     rows = np.random.default_rng(3).integers(0, items, (searches, _K))
@@ -117,6 +114,10 @@ def _unit(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
     rows = rng.standard_normal((count, _DIM), np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     return rows
+
+
+def _ask(search: IndexSearch, index: Any, queries: NDArray[np.float32], turn: int) -> object:
+    return search.nearest(index, queries[turn % len(queries)][None], _K)
 
 
 def _timed(work: Callable[[int], object], calls: int) -> tuple[float, float]:
