@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -29,13 +30,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks import environment
-from benchmarks.index import Vectors, names
+from benchmarks.index import Vectors, names, topics
 from benchmarks.options import parser_of, write_results
 from benchmarks.report import markdown_table, tell_facts
 from explorank.retrieval import FaissIndex, GpuOptions
 from explorank.retrieval._faiss import gpu_count, load_faiss
 from explorank.retrieval._gpu import GpuMirror
 from explorank.retrieval._index_kinds import GPU_KINDS
+from explorank.retrieval.catalogue import VECTORS_FILE
 
 _K: Final = 500
 _THREADS: Final = 16
@@ -188,11 +190,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     items, seconds = (20_000, 0.3) if options.quick else (options.items, 2.0)
     facts = environment.describe()
-    vectors = np.empty((items, 384), np.float32)
-    drawn = Vectors(1, max(10, items // 1_000))
-    for start in range(0, items, 50_000):
-        vectors[start : start + 50_000] = drawn.draw(min(50_000, items - start))
-    queries = Vectors(2, max(10, items // 1_000)).draw(_QUERIES)
+    with tempfile.TemporaryDirectory() as folder:
+        Vectors.to_folder(Path(folder), items)
+        vectors = np.load(Path(folder) / VECTORS_FILE)
+    queries = Vectors(2, topics(items)).draw(_QUERIES)
     results = [result for kind in options.kinds for result in run(kind, vectors, queries, seconds)]
     console = Console(width=None if sys.stdout.isatty() else 160)
     tell_facts(facts, console)

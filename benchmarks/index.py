@@ -95,13 +95,14 @@ class Vectors:
     @classmethod
     def to_folder(cls, folder: Path, count: int) -> None:
         """Write `count` rows to where a catalogue in `folder` will have them, as `explorank build` does."""
-        vectors = cls(1, _topics(count))
+        vectors = cls(1, topics(count))
         rows = vectors_to_fill(folder, (count, _DIM))
         for start in range(0, count, _ROWS_AT_ONCE):
             rows[start : start + _ROWS_AT_ONCE] = vectors.draw(min(_ROWS_AT_ONCE, count - start))
 
 
-def _topics(count: int) -> int:
+def topics(count: int) -> int:
+    """Return in how many topics so many vectors are."""
     return max(10, count // 1_000)
 
 
@@ -124,7 +125,7 @@ def build(folder: Path, count: int) -> dict[str, Any]:
         steps.append(("saving", time.perf_counter() - start))
         catalogue.save(folder)
         seconds = time.perf_counter() - start
-    queries = Vectors(2, _topics(count)).draw(_QUERIES)
+    queries = Vectors(2, topics(count)).draw(_QUERIES)
     faiss = load_faiss()
     _, truth = faiss.knn(queries, vectors, 100, metric=faiss.METRIC_INNER_PRODUCT)
     found, _ = catalogue.index.search(queries, 100)
@@ -160,7 +161,7 @@ def load(folder: Path, count: int) -> dict[str, Any]:
     checked = time.perf_counter()
     catalogue = Catalogue.load(folder, checksums=checksums)
     loaded = time.perf_counter()
-    queries = Vectors(3, _topics(count)).draw(_SEARCHES)
+    queries = Vectors(3, topics(count)).draw(_SEARCHES)
     first = time.perf_counter()
     catalogue.index.search(queries[0], 100)
     searched = time.perf_counter()
@@ -185,7 +186,7 @@ def overhead(folder: Path, count: int, *, quick: bool) -> list[Row]:
     """Return rows of what a search costs beside bare FAISS."""
     vectors = np.load(folder / VECTORS_FILE, mmap_mode="r").view(np.ndarray)
     index = FaissIndex.load(folder / "index", "cpu", vectors=vectors)
-    queries = Vectors(4, _topics(count)).draw(_SEARCHES)
+    queries = Vectors(4, topics(count)).draw(_SEARCHES)
     rng = np.random.default_rng(5)
     rows: list[Row] = []
     for k in (100, 500):

@@ -6,7 +6,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from explorank.retrieval.collaborative._training import Device
 from explorank.retrieval.errors import InvalidOption
@@ -47,3 +49,8 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(asked, warn_only=only_warned)
+
+
+def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
+    """Return a copy in C order, from whatever device: a view would go on being trained after its epoch."""
+    return np.array(tensor.detach().cpu().numpy(), np.float32, order="C")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy, normalize
 
-from explorank.retrieval._torch import device_named, reproducible
+from explorank.retrieval._torch import as_array, device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.sasrec.model import NORM_EPSILON, SASRecArrays
@@ -88,15 +88,15 @@ class Network(nn.Module):
         """Return what serving needs."""
 
         def of_blocks(read: Callable[[Any], torch.Tensor]) -> NDArray[np.float32]:
-            return _numpy(torch.stack([read(block) for block in self.blocks]))
+            return as_array(torch.stack([read(block) for block in self.blocks]))
 
         def norm(layer: nn.LayerNorm) -> torch.Tensor:
             return torch.stack([layer.weight, layer.bias])
 
         with torch.no_grad():
             return SASRecArrays(
-                item_vectors=_numpy(self.items(torch.arange(self.absent, device=self.future.device))),
-                positions=_numpy(self.positions),
+                item_vectors=as_array(self.items(torch.arange(self.absent, device=self.future.device))),
+                positions=as_array(self.positions),
                 attention_norm=of_blocks(lambda block: norm(block.attention_norm)),
                 attention_weights=of_blocks(lambda block: block.attention.weight.T),
                 attention_bias=of_blocks(lambda block: block.attention.bias),
@@ -107,7 +107,7 @@ class Network(nn.Module):
                 hidden_bias=of_blocks(lambda block: block.hidden.bias),
                 output_weights=of_blocks(lambda block: block.output.weight.T),
                 output_bias=of_blocks(lambda block: block.output.bias),
-                final_norm=_numpy(norm(self.final_norm)),
+                final_norm=as_array(norm(self.final_norm)),
             )
 
 
@@ -121,18 +121,19 @@ def train(
 
     `progress` is told after each epoch how many are done, and of how many at most.
     """
-    with reproducible(seed, device_named(options.device)):
-        return _trained(interactions, options, np.random.default_rng(seed), progress)
+    device = device_named(options.device)
+    with reproducible(seed, device):
+        return _trained(interactions, options, np.random.default_rng(seed), device, progress)
 
 
 def _trained(
     interactions: Interactions,
     options: SASRecOptions,
     generator: np.random.Generator,
+    device: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[SASRecArrays, dict[str, float]]:
     known, held_out = cut(interactions, options.validation_share, generator)
-    device = device_named(options.device)
     network = Network(len(interactions.item_ids), options).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     scores = _scores(network, known, options.history)
@@ -228,7 +229,7 @@ def _scores(network: Network, known: Interactions, history: int) -> Scores:
         histories = torch.from_numpy(_padded(latest, history, network.absent)).to(network.future.device)
         with torch.no_grad():
             newest = network.users(histories)[:, -1]
-            return _numpy(newest @ network.items(torch.arange(network.absent, device=newest.device)).T)
+            return as_array(newest @ network.items(torch.arange(network.absent, device=newest.device)).T)
 
     return scores
 
@@ -239,8 +240,3 @@ def _padded(parts: list[Rows], length: int, absent: int) -> Rows:
     for row, part in enumerate(parts):
         padded[row, length - len(part) :] = part
     return padded
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    """Return a copy: a view would go on being trained after its epoch."""
-    return np.array(tensor.detach().cpu().numpy(), np.float32, order="C")

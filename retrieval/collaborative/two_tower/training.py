@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from explorank.retrieval._torch import device_named, reproducible
+from explorank.retrieval._torch import as_array, device_named, reproducible
 from explorank.retrieval.collaborative._training import Scores, best_epoch, cut
 from explorank.retrieval.collaborative.interactions import Interactions
 from explorank.retrieval.collaborative.two_tower.model import TowerArrays, TwoTower
@@ -66,16 +66,16 @@ class Towers(nn.Module):
         with torch.no_grad():
             every = torch.arange(self.item_ids.num_embeddings, device=self.content.device)
             return TowerArrays(
-                item_vectors=_numpy(self.items(every)),
-                content_weights=_numpy(self.content_weights),
-                content_bias=_numpy(self.content_bias),
-                history_vectors=_numpy(self.histories(every)),
-                history_content=_numpy(self.history_content),
-                hidden_weights=_numpy(self.hidden.weight.T),
-                hidden_bias=_numpy(self.hidden.bias),
-                output_weights=_numpy(self.output.weight.T),
-                skip_weights=_numpy(self.skip.weight.T),
-                output_bias=_numpy(self.output.bias),
+                item_vectors=as_array(self.items(every)),
+                content_weights=as_array(self.content_weights),
+                content_bias=as_array(self.content_bias),
+                history_vectors=as_array(self.histories(every)),
+                history_content=as_array(self.history_content),
+                hidden_weights=as_array(self.hidden.weight.T),
+                hidden_bias=as_array(self.hidden.bias),
+                output_weights=as_array(self.output.weight.T),
+                skip_weights=as_array(self.skip.weight.T),
+                output_bias=as_array(self.output.bias),
             )
 
 
@@ -91,8 +91,9 @@ def train(
 
     `progress` is told after each epoch how many are done, and of how many at most.
     """
-    with reproducible(seed, device_named(options.device)):
-        return _trained(interactions, content, people, options, np.random.default_rng(seed), progress)
+    device = device_named(options.device)
+    with reproducible(seed, device):
+        return _trained(interactions, content, people, options, np.random.default_rng(seed), device, progress)
 
 
 def _trained(
@@ -101,10 +102,10 @@ def _trained(
     people: TrainingUsers,
     options: TwoTowerOptions,
     generator: np.random.Generator,
+    device: torch.device,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[TowerArrays, dict[str, float]]:
     known, held_out = cut(interactions, options.validation_share, generator)
-    device = device_named(options.device)
     towers = Towers(content, len(interactions.item_ids), people.width, options).to(device)
     optimiser = torch.optim.AdamW(
         towers.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
@@ -208,8 +209,3 @@ class _Batches:
 
 def _scores(model: TwoTower, known: Interactions, people: TrainingUsers) -> Scores:
     return lambda users: model.scores_of_many(known.matrix[users], people.lately(known, users))
-
-
-def _numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
-    """Return a copy: a view would go on being trained after its epoch."""
-    return np.array(tensor.detach().cpu().numpy(), np.float32, order="C")
