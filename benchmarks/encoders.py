@@ -1,6 +1,7 @@
 """What adapting the text encoder to behaviour is worth, on MovieLens-100K.
 
-    python -m benchmarks.encoders [--only NAME ...] [--seeds N] [--keep FOLDER] [--quick] [--json PATH]
+    python -m benchmarks.encoders [--only NAME ...] [--seeds N] [--device cpu|cuda] [--keep FOLDER] [--quick]
+                                  [--json PATH]
 
 **Data.** Ratings of 4 and more are likes. A tenth of the films, drawn with seed 0, are *cold*: their ratings are in no
 training pair, no history and no popularity count. Of each user's other likes, in order of time, the first 80 % train,
@@ -17,10 +18,13 @@ users' future, as all such splits do; they are the same for all rows.
 training; intervals are percentile bootstraps over users, of the mean over seeds. Popularity and EASE (λ = 500) stand
 beside them for scale: they need no text, and know nothing of cold films.
 
-**Cross-encoder.** It is trained on the training pairs with a history of three films, and costs a pass of the model per
-candidate; so it orders anew the 50 best of the MLP head's vectors, of the first 100 users alone, by itself or by its
-log-odds added to the head's own logits (cosines times the scale of its loss). *Taught* heads learn from its log-odds of
-500 training pairs with eight candidates each (MarginMSE); one cross-encoder, of seed 0, teaches all seeds.
+**Cross-encoder.** It is trained on the training pairs, and costs a pass of the model per candidate; so it orders anew
+the 50 best of the MLP head's vectors by itself, or by its log-odds added to the head's own logits (cosines times the
+scale of its loss). *Taught* heads learn from its log-odds of some training pairs with eight candidates each
+(MarginMSE); one cross-encoder, of seed 0, teaches all seeds.
+
+**Sizes.** Where the model itself is trained, `--device cpu` takes what two cores can do in minutes, and orders the
+candidates of the first 100 users anew; `--device cuda` takes what a GPU can, and orders those of all users.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,16 +88,32 @@ class Result:
     """Of training, per seed; next to nothing where the adapter was trained for another row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much the model itself is trained, which is what takes time."""
+
+    lora: FineTuning
+    lora_history: int
+    words: Pretraining
+    cross_encoder: TextRanking
+    lessons: int
+    """Training pairs that the cross-encoder is asked about."""
+    reranked: int | None
+    """The first users, whose candidates it orders anew; `None` for all."""
+
+
 class Task:
     """The films, the split, and who liked what."""
 
-    def __init__(self, folder: Path, *, quick: bool) -> None:
+    def __init__(self, folder: Path, *, device: str, quick: bool) -> None:
         data = movielens()
         self.folder = folder
+        self.device = device
+        self.sizes = SIZES[device]
         self.quick = quick
         self.items = data.items["item_id"].tolist()
         self.texts = dict(zip(self.items, data.items["text"], strict=True))
-        self.encoder = Encoder(cache=folder / "embeddings.db", device="cpu")
+        self.encoder = Encoder(cache=folder / "embeddings.db", device=device)
         drawn = np.random.default_rng(0).permutation(len(self.items))[: len(self.items) // 10]
         self.cold = {self.items[row] for row in drawn}
         self.row = {item: row for row, item in enumerate(self.items)}
@@ -136,15 +157,16 @@ class Task:
         """A cross-encoder that has learnt from the training pairs."""
         folder = self.folder / "teacher"
         if not folder.exists():
-            options = replace(CROSS_ENCODER, steps=2 if self.quick else CROSS_ENCODER.steps)
-            pairs = self.pairs(CROSS_ENCODER.history)
-            TextRanker.fit(self.encoder, pairs, options=options, seed=0).save(folder)
-        return TextRanker.load(folder, device="cpu")
+            options = self.sizes.cross_encoder
+            options = replace(options, steps=2) if self.quick else options
+            TextRanker.fit(self.encoder, self.pairs(options.history), options=options, seed=0).save(folder)
+        return TextRanker.load(folder, device=self.device)
 
     @cached_property
     def lessons(self) -> Lessons:
         """What the cross-encoder says of some training pairs, of the histories that heads are trained on."""
-        return teach(self.teacher, self.pairs(10), pairs=5 if self.quick else 500, candidates=8, seed=0)
+        pairs = 5 if self.quick else self.sizes.lessons
+        return teach(self.teacher, self.pairs(10), pairs=pairs, candidates=8, seed=0)
 
     @cached_property
     def untouched(self) -> Vectors:
@@ -193,15 +215,23 @@ class Task:
 Row = Callable[[Task, int], Vectors]
 
 
+class Before(Enum):
+    """What an adapter begins as."""
+
+    NOTHING = "nothing"
+    LORA = "LoRA"
+    WORDS = "masked words"
+
+
 def _adapted(
     options: FineTuning,
     *,
     history: int = 10,
     dims: int | None = None,
-    before: FineTuning | int = 0,
+    before: Before = Before.NOTHING,
     taught: bool = False,
 ) -> Row:
-    """Return what trains an adapter and encodes with it; `before`, steps of guessing words or another training."""
+    """Return what trains an adapter of the untouched encoder, or of what is trained `before`, and encodes with it."""
 
     def row(task: Task, seed: int) -> Vectors:
         adapter = _trained(task, seed, options, history, before, taught=taught)
@@ -210,55 +240,61 @@ def _adapted(
     return row
 
 
+def _lora(task: Task, seed: int) -> Vectors:
+    return _encoder(task, _lora_adapter(task, seed)).encode(list(task.texts.values()))
+
+
+def _words(task: Task, seed: int) -> Vectors:
+    return _encoder(task, _words_adapter(task, seed)).encode(list(task.texts.values()))
+
+
+def _lora_adapter(task: Task, seed: int) -> Path:
+    return _trained(task, seed, task.sizes.lora, task.sizes.lora_history, Before.NOTHING)
+
+
+def _words_adapter(task: Task, seed: int) -> Path:
+    options = replace(task.sizes.words, steps=3) if task.quick else task.sizes.words
+    folder = _folder(task, options, seed)
+    if not folder.exists():
+        pretrain_encoder(task.encoder, list(task.texts.values()), folder, options=options, seed=seed)
+    return folder
+
+
 def _trained(
     task: Task,
     seed: int,
     options: FineTuning,
     history: int,
-    before: FineTuning | int,
+    before: Before,
     *,
     taught: bool = False,
 ) -> Path:
     """Return the folder of the adapter; one that was trained for another row is used again."""
-    identity = repr((options, history, before, seed, taught))
-    folder = task.folder / hashlib.sha256(identity.encode()).hexdigest()
+    folder = _folder(task, options, history, before, seed, taught)
     if folder.exists():
         return folder
     start = task.encoder
-    if isinstance(before, FineTuning):
-        start = _encoder(task, _trained(task, seed, before, 2, 0))
-    elif before:
-        start = _encoder(task, _pretrained_adapter(task, before, seed))
-    chosen = replace(options, steps=3) if task.quick else options
+    if before is not Before.NOTHING:
+        start = _encoder(task, (_lora_adapter if before is Before.LORA else _words_adapter)(task, seed))
     fine_tune_encoder(
         start,
         task.pairs(history),
         folder,
         valid=task.valid,
         lessons=task.lessons if taught else None,
-        options=chosen,
+        options=replace(options, steps=3) if task.quick else options,
         seed=seed,
     )
     return folder
 
 
+def _folder(task: Task, *identity: object) -> Path:
+    return task.folder / hashlib.sha256(repr((task.device, *identity)).encode()).hexdigest()
+
+
 def _encoder(task: Task, adapter: Path, dims: int | None = None) -> Encoder:
     cache = task.folder / "embeddings.db"
-    return Encoder(adapter=adapter, truncate_dim=dims, cache=cache, device="cpu")
-
-
-def _pretrained_adapter(task: Task, steps: int, seed: int) -> Path:
-    folder = task.folder / f"words-{steps}-{seed}"
-    if not folder.exists():
-        options = Pretraining(steps=3 if task.quick else steps, max_tokens=32)
-        pretrain_encoder(task.encoder, list(task.texts.values()), folder, options=options, seed=seed)
-    return folder
-
-
-def _pretrained(steps: int) -> Row:
-    return lambda task, seed: _encoder(task, _pretrained_adapter(task, steps, seed)).encode(
-        list(task.texts.values())
-    )
+    return Encoder(adapter=adapter, truncate_dim=dims, cache=cache, device=task.device)
 
 
 def _fused(options: FineTuning, history: int = 10) -> Row:
@@ -285,10 +321,31 @@ def _with_untouched(row: Row, weight: float) -> Row:
 LINEAR: Final = FineTuning(head="linear")
 MLP: Final = FineTuning(head="mlp")
 MATRYOSHKA: Final = replace(MLP, dims=(384, 128, 64))
-LORA: Final = FineTuning(
-    body="lora", head="none", steps=50, batch_size=48, learning_rate=1e-3, looks=2, max_tokens=32
-)
-CROSS_ENCODER: Final = TextRanking(history=3, steps=120, batch_size=8, learning_rate=1e-4, max_tokens=64)
+SIZES: Final = {
+    "cpu": Sizes(
+        lora=FineTuning(
+            body="lora", head="none", steps=50, batch_size=48, learning_rate=1e-3, looks=2, max_tokens=32
+        ),
+        lora_history=2,
+        words=Pretraining(steps=60, max_tokens=32),
+        cross_encoder=TextRanking(history=3, steps=120, batch_size=8, learning_rate=1e-4, max_tokens=64),
+        lessons=500,
+        reranked=100,
+    ),
+    "cuda": Sizes(
+        lora=FineTuning(
+            body="lora", head="none", steps=600, batch_size=128, mini_batch=256, learning_rate=1e-3,
+            looks=6, max_tokens=32,
+        ),
+        lora_history=5,
+        words=Pretraining(steps=600, max_tokens=32),
+        cross_encoder=TextRanking(
+            negatives=7, history=5, steps=2_000, batch_size=64, learning_rate=1e-4, max_tokens=128
+        ),
+        lessons=2_000,
+        reranked=None,
+    ),
+}  # fmt: skip
 ROWS: Final[dict[str, tuple[Row, bool]]] = {
     "untouched": (lambda task, _: task.untouched, False),
     "untouched, first 128": (lambda task, _: _cut(task.untouched, 128), False),
@@ -299,11 +356,11 @@ ROWS: Final[dict[str, tuple[Row, bool]]] = {
     "MLP head, first 128": (_adapted(MLP, dims=128), True),
     "MLP head, first 64": (_adapted(MLP, dims=64), True),
     "MLP head and graph": (_with_graph(_adapted(MLP), 0.3), True),
-    "LoRA": (_adapted(LORA, history=2), True),
-    "LoRA, half untouched": (_with_untouched(_adapted(LORA, history=2), 0.5), True),
-    "LoRA, then MLP head": (_adapted(MLP, before=LORA), True),
-    "masked words": (_pretrained(60), True),
-    "masked words, then MLP head": (_adapted(MLP, before=60), True),
+    "LoRA": (_lora, True),
+    "LoRA, half untouched": (_with_untouched(_lora, 0.5), True),
+    "LoRA, then MLP head": (_adapted(MLP, before=Before.LORA), True),
+    "masked words": (_words, True),
+    "masked words, then MLP head": (_adapted(MLP, before=Before.WORDS), True),
     "MLP head, Matryoshka": (_adapted(MATRYOSHKA), True),
     "MLP head, Matryoshka, first 128": (_adapted(MATRYOSHKA, dims=128), True),
     "MLP head, Matryoshka, first 64": (_adapted(MATRYOSHKA, dims=64), True),
@@ -336,12 +393,12 @@ def references(task: Task) -> Iterator[tuple[str, NDArray[np.float64]]]:
     yield "EASE", liked @ weights
 
 
-RERANKED: Final = "MLP head, first 100 users", "its 50 best by the cross-encoder", "its 50 best by both"
+RERANKED: Final = "MLP head, users asked", "its 50 best by the cross-encoder", "its 50 best by both"
 
 
 def reranked(task: Task) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yield what of each user was found, (4, u), by the head of seed 0 and with the cross-encoder after it."""
-    users = range(3 if task.quick else 100)
+    users = range(3 if task.quick else task.sizes.reranked or len(task.known))
     vectors = ROWS["MLP head"][0](task, 0)
     interests = task.interests(vectors)[users]
     head = MLP.scale * (interests / np.linalg.norm(interests, axis=1, keepdims=True)) @ vectors.T
@@ -420,6 +477,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="these rows alone")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each row; 3 by default")
     parser.add_argument(
+        "--device", choices=list(SIZES), default="cpu", help="where the model is trained, and so how much"
+    )
+    parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="leave adapters there, and use those of before"
     )
     options = parser.parse_args(arguments)
@@ -428,10 +488,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     torch.set_num_threads(1)
     facts = {**environment.describe(), "torch": torch.__version__}
+    if options.device == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+        facts["gpu"] = torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         results = []
-        for result in run(Task(folder, quick=options.quick), options.only, options.seeds):
+        for result in run(
+            Task(folder, device=options.device, quick=options.quick), options.only, options.seeds
+        ):
             results.append(result)
             print(result, file=sys.stderr, flush=True)  # noqa: T201 - long runs tell how far they are
             if options.json is not None:
