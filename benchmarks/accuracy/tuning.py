@@ -1,9 +1,10 @@
 """Where the defaults of the first stage and of the full system's rankers come from.
 
-    python -m benchmarks.accuracy.tuning [--rankers lightgbm dcn sequence]
+    python -m benchmarks.accuracy.tuning [--part models|towers|rankers] [--rankers lightgbm dcn sequence] [--jobs N]
 
 Options are compared by NDCG@10 on the last fold of the training part of MovieLens-100K under `user75`, seed 0: no
-test interaction is looked at.
+test interaction is looked at. Towers are trained three times for each, since what their training draws moves them as
+much as their options do.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, Final
 
 import numpy as np
 
@@ -21,7 +24,7 @@ from benchmarks.accuracy import two_stage
 from benchmarks.accuracy.__main__ import CACHE
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Split
-from benchmarks.accuracy.worlds import World, world
+from benchmarks.accuracy.worlds import World, known_of_items, known_of_users, world
 from explorank.demo.data import movielens
 from explorank.retrieval.collaborative import (
     EASE,
@@ -34,6 +37,9 @@ from explorank.retrieval.collaborative import (
     ItemKNNOptions,
     folds_by_user,
 )
+
+PARTS: Final = ("models", "towers", "rankers")
+_SEEDS: Final = (0, 1, 2)
 
 
 def models() -> Iterator[tuple[Any, Any]]:
@@ -73,12 +79,53 @@ def rankers() -> Iterator[tuple[str, dict[str, Any], Mapping[str, Any]]]:
             yield name, variant, {**two_stage.OPTIONS[name], **variant}
 
 
+def towers() -> Iterator[dict[str, Any]]:
+    """Yield what of the towers' options differs from those of the accuracy benchmark."""
+    yield {}
+    grid: Mapping[str, Sequence[float]] = {
+        "dim": (32, 128),
+        "hidden": (64, 256),
+        "temperature": (0.1, 0.15, 0.3),
+        "logq": (0.0, 0.5, 0.75),
+        "learning_rate": (0.001, 0.006),
+        "weight_decay": (0.0, 1e-3, 1e-2),
+        "batch_size": (512, 2048),
+        "id_dropout": (0.0, 0.1, 0.4),
+        "history": (30, 50),
+    }
+    for name, values in grid.items():
+        yield from ({name: value} for value in values)
+
+
 def validated(model: Any, options: Any, fold: Fold) -> float:
     """Return the mean NDCG@10 of a model on what the fold holds out."""
     users = np.intersect1d(fold.known.users, fold.held_out.users)
-    taken = fold.known.matrix[users]
-    scores = model.fit(fold.known, options=options).scores_of_many(taken)
-    return float(np.nanmean(accuracy(best_of(scores, taken, 10), fold.held_out.matrix[users]).ndcg))
+    return _ndcg(model.fit(fold.known, options=options).scores_of_many(fold.known.matrix[users]), users, fold)
+
+
+def validated_towers(differs: Mapping[str, Any], seed: int) -> float:
+    """Return the mean NDCG@10 of towers, trained by `seed`, on what the last fold holds out."""
+    from explorank.retrieval.collaborative.two_tower import TwoTower, TwoTowerOptions  # noqa: PLC0415 - torch
+
+    data, fold = _data_and_last_fold()
+    users = np.intersect1d(fold.known.users, fold.held_out.users)
+    content, people = known_of_items(data.side), known_of_users(data.side)
+    options = TwoTowerOptions(**{"history_dropout": 0.0, "device": "cpu", **differs})
+    fitted = TwoTower.fit(fold.known, options=options, seed=seed, content=content, user_features=people)
+    given = None if people is None else people[users]
+    return _ndcg(fitted.scores_of_many(fold.known.matrix[users], given), users, fold)
+
+
+def _ndcg(scores: Any, users: Any, fold: Fold) -> float:
+    lists = best_of(scores, fold.known.matrix[users], 10)
+    return float(np.nanmean(accuracy(lists, fold.held_out.matrix[users]).ndcg))
+
+
+def _data_and_last_fold() -> tuple[World, Fold]:
+    data = world(movielens(), CACHE)
+    split = PROTOCOLS["user75"].split(data.interactions, 0)
+    *_, last = folds_by_user(split.train, 4, 0)
+    return data, last
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,19 +133,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="benchmarks.accuracy.tuning", description=(__doc__ or "").partition("\n")[0]
     )
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument(
         "--rankers", nargs="+", choices=sorted({name for name, *_ in rankers()}), metavar="NAME",
-        help="compare these alone; default: all rankers, and the models before them",
+        help="compare these alone, and neither models nor towers",
     )  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="train so many towers at once")
     options = parser.parse_args(arguments)
     environment.restart_with_one_thread()
-    data = world(movielens(), CACHE)
-    split = PROTOCOLS["user75"].split(data.interactions, 0)
-    *_, last = folds_by_user(split.train, 4, 0)
-    if options.rankers is None:
+    parts = options.part if options.rankers is None else ("rankers",)
+    data, last = _data_and_last_fold()
+    if "models" in parts:
         _tell("models", [(validated(model, its, last), repr(its)) for model, its in models()])
-    chosen = [one for one in rankers() if options.rankers is None or one[0] in options.rankers]
-    _tell("rankers", list(_ranked(chosen, last, data)))
+    if "towers" in parts:
+        _tell("towers", _towers_by(options.jobs))
+    if "rankers" in parts:
+        chosen = [one for one in rankers() if options.rankers is None or one[0] in options.rankers]
+        _tell("rankers", list(_ranked(chosen, last, data)))
+
+
+def _towers_by(jobs: int) -> list[tuple[float, str]]:
+    variants = list(towers())
+    asked = list(product(variants, _SEEDS))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(validated_towers, *one) for one in asked]
+        found = []
+        for (differs, seed), one in zip(asked, running, strict=True):
+            found.append(one.result())
+            sys.stderr.write(f"towers {differs} seed {seed} {found[-1]:.4f}\n")
+    by_variant = np.array(found).reshape(len(variants), len(_SEEDS))
+    return [
+        (float(of_seeds.mean()), f"{differs} {' '.join(f'{one:.4f}' for one in of_seeds)}")
+        for differs, of_seeds in zip(variants, by_variant, strict=True)
+    ]
 
 
 def _ranked(
