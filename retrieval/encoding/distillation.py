@@ -62,8 +62,9 @@ def teach(
 ) -> Lessons:
     """Return what `teacher` says of some pairs of `behaviour`, drawn evenly: a pass of its model per candidate.
 
-    Of each pair it reads the item that was liked next and `candidates` - 1 others, drawn evenly from what the user
-    does not like, as when it was trained. Raises `InvalidOption` for fewer than one pair or two candidates.
+    Of each pair it reads the item that was liked next and `candidates` - 1 others, drawn evenly from what the user does
+    not like. Items that nobody liked are among them: what texts say of those is what it knows best. Raises
+    `InvalidOption` for fewer than one pair or two candidates.
     """
     if pairs < 1 or candidates < 2:
         raise InvalidOption(
@@ -75,9 +76,10 @@ def teach(
     generator = np.random.default_rng([seed, 2])
     drawn = np.sort(generator.permutation(len(behaviour))[:pairs])
     items = np.full((len(drawn), candidates), NO_ITEM, np.int64)
+    all_items = np.ones(len(behaviour.item_ids), np.bool_)
     log_odds = np.zeros((len(drawn), candidates), np.float32)
     for row, pair in enumerate(drawn.tolist()):
-        _, chosen, _ = draw_negatives(behaviour, np.array([pair]), candidates - 1, generator)
+        _, chosen, _ = draw_negatives(behaviour, np.array([pair]), candidates - 1, generator, all_items)
         history = behaviour.histories[pair]
         read = [behaviour.texts[place] for place in history[history != NO_ITEM]]
         items[row, : len(chosen)] = chosen

@@ -128,13 +128,20 @@ class TextRanker:
     def _step(self, behaviour: Behaviour, seed: int) -> Callable[[int], float]:
         size = min(self.options.batch_size, len(behaviour))
         per_epoch = len(behaviour) // size
+        # What nobody at all liked may never have been offered; pushed away by every step it would teach that new items
+        # are bad ones.
+        liked_by_somebody = np.bincount(behaviour.liked.indices, minlength=len(behaviour.item_ids)) > 0
 
         def backward(step: int) -> float:
             epoch, place = divmod(step, per_epoch)
             order = np.random.default_rng([seed, epoch]).permutation(len(behaviour))
             pairs = order[place * size : (place + 1) * size]
             rows, items, labels = draw_negatives(
-                behaviour, pairs, self.options.negatives, np.random.default_rng([seed, step, 1])
+                behaviour,
+                pairs,
+                self.options.negatives,
+                np.random.default_rng([seed, step, 1]),
+                liked_by_somebody,
             )
             reads = [self._history(behaviour, pair) for pair in rows]
             torch.manual_seed(seed * 1_000_003 + step)
@@ -171,15 +178,20 @@ def history_text(texts: Sequence[str]) -> str:
 
 
 def draw_negatives(
-    behaviour: Behaviour, pairs: NDArray[np.int64], count: int, generator: np.random.Generator
+    behaviour: Behaviour,
+    pairs: NDArray[np.int64],
+    count: int,
+    generator: np.random.Generator,
+    among: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return pairs (m,), items (m,) and labels (m,): each pair with its liked item and with at most `count` others.
 
-    Others are drawn evenly from the items that the user does not like; there are fewer where the user likes most.
+    Others are drawn evenly from the items `among` (n,) all that the user does not like; there are fewer where the user
+    likes most.
     """
     liked = behaviour.liked[behaviour.users[pairs]].toarray()
     rows, items, labels = [pairs], [behaviour.positives[pairs]], [np.ones(len(pairs), np.float32)]
-    for pair, unlike in zip(pairs, ~liked, strict=True):
+    for pair, unlike in zip(pairs, ~liked & among, strict=True):
         free = np.flatnonzero(unlike)
         drawn = generator.choice(free, min(count, len(free)), replace=False)
         rows.append(np.full(len(drawn), pair))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,16 +72,47 @@ def test_it_is_itself_when_loaded_and_damage_is_found(
 
 def test_negatives_were_not_liked(behaviour: Behaviour) -> None:
     pairs = np.arange(50)
-    rows, items, labels = draw_negatives(behaviour, pairs, 3, np.random.default_rng(1))
+    rows, items, labels = draw_negatives(
+        behaviour, pairs, 3, np.random.default_rng(1), np.ones(len(behaviour.item_ids), np.bool_)
+    )
     assert len(rows) == 200
     liked = behaviour.liked.toarray()[behaviour.users[rows], items]
     np.testing.assert_array_equal(liked, labels == 1)
     np.testing.assert_array_equal(items[:50], behaviour.positives[:50])
 
 
+def test_only_some_items_are_drawn_from() -> None:
+    texts = {name: name for name in ("a", "b", "c", "d", "new")}
+    behaviour = Behaviour.from_histories([["a", "b"], ["c", "d"]], texts, history=2)
+    among = np.array([name != "new" for name in behaviour.item_ids])
+    pairs = np.arange(len(behaviour))
+    rows, items, labels = draw_negatives(behaviour, pairs, 4, np.random.default_rng(1), among)
+    others = {
+        (int(behaviour.users[row]), behaviour.item_ids[item])
+        for row, item, label in zip(rows, items, labels, strict=True)
+        if not label
+    }
+    assert others == {(0, "c"), (0, "d"), (1, "a"), (1, "b")}
+
+
+def test_training_passes_over_what_nobody_liked(model: Path) -> None:
+    texts, new = {"a": "storm", "b": "tide"}, {"c": "rye", "d": "oven"}
+    losses = [
+        TextRanker.fit(
+            Encoder(model, device="cpu"),
+            Behaviour.from_histories([["a", "b"]], read),
+            options=replace(OPTIONS, steps=1),
+        ).metrics["loss_at_first"]
+        for read in (texts, texts | new)
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_a_user_who_likes_everything_has_no_negatives() -> None:
     behaviour = Behaviour.from_histories([["a", "b"]], {"a": "x", "b": "y"})
-    _, items, labels = draw_negatives(behaviour, np.array([0]), 3, np.random.default_rng(1))
+    _, items, labels = draw_negatives(
+        behaviour, np.array([0]), 3, np.random.default_rng(1), np.ones(2, np.bool_)
+    )
     assert (items.tolist(), labels.tolist()) == ([1], [1.0])
 
 
