@@ -1,8 +1,8 @@
 """How well each system foresees what users take up, on MovieLens-100K or on your own tables.
 
-    python -m benchmarks.accuracy [--protocol user75|user80|time|last-out] [--seeds 3] [--json PATH] [--ablation]
-        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm dcn …] [--cold-start]
-        [--no-towers] [--no-stage]
+    python -m benchmarks.accuracy [--protocol user75|user80|time|time-earlier|last-out] [--seeds 3] [--json PATH]
+        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm dcn …] [--ablation]
+        [--cold-start] [--no-towers] [--no-stage]
 
 or `make accuracy`. `docs/accuracy.md` says what is measured, and what came of it. One process, one thread.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ from explorank.settings import Settings, parse_settings
 SERVED: Final = "served stage"
 _SLOTS: Final = 10
 # One thread, as all contenders have, and time enough on a busy machine: a late score would fall back.
-_RANKER: Final[Mapping[str, Any]] = {"use": "lightgbm", "num_threads": 1, "budget_ms": 10_000.0}
+_LIGHTGBM: Final[Mapping[str, Any]] = {"use": "lightgbm", "num_threads": 1, "budget_ms": 10_000.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,10 @@ class Variant:
     """A stage as somebody would set it up."""
 
     name: str
-    retrieval: Mapping[str, Any]
+    retrieval: Mapping[str, Any] = field(default_factory=dict)
     """The section of the settings; all others are the defaults."""
+    ranker: Mapping[str, Any] | None = field(default_factory=lambda: dict(_LIGHTGBM))
+    """None shows the order of retrieval."""
 
     @property
     def learns(self) -> bool:
@@ -55,7 +57,7 @@ class Variant:
 
 
 VARIANTS: Final = (
-    Variant(f"{SERVED}, default settings", {}),
+    Variant(f"{SERVED}, default settings"),
     Variant(
         f"{SERVED}, by use and learnt",
         {
@@ -69,6 +71,11 @@ VARIANTS: Final = (
                 {"use": "new_items", "k": 50},
             ],
         },
+    ),
+    Variant(
+        f"{SERVED}, `trending` without a ranker",
+        {"trending": {}, "retrievers": [{"use": "trending", "k": 100}]},
+        ranker=None,
     ),
 )
 
@@ -103,7 +110,8 @@ class Served:
             settings = _settings(variant, past, asked_at, seed, folder)
             with measured() as effort:
                 build_catalogue(settings, interactions=past if variant.learns else None, until=asked_at)
-                train_ranker(settings, past, options=_options(settings, seed))
+                if variant.ranker is not None:
+                    train_ranker(settings, past, options=_options(settings, seed))
             effort.seconds += preparing.seconds
             effort.mib = max(effort.mib, preparing.mib)
             yield Entry(variant.name, _scores(settings, split), effort)
@@ -143,7 +151,7 @@ def _settings(variant: Variant, past: pd.DataFrame, asked_at: datetime, seed: in
             "version": 1,
             "features": {"as_of": asked_at.isoformat(), "positive_from": float(past["value"].min())},
             "retrieval": retrieval,
-            "ranker": dict(_RANKER),
+            "ranker": variant.ranker,
             "exploration": {"mode": "off", "policy": {"use": "uniform"}},
         },
         folder,
