@@ -250,6 +250,13 @@ def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator
         else:
             detail = f"{table.known:,} of {len(catalogue):,} items have others of the same users"
             yield CheckResult("retrieval.by_use", "ok", detail)
+    if settings.retrieval.trending is not None and catalogue.recent_popularity is None:
+        yield CheckResult(
+            "retrieval.trending",
+            "wrong",
+            f"{version} was built without counting what is popular lately, so `trending` finds nothing; run `explorank "
+            "build`",
+        )
     if settings.retrieval.learned_embeddings is not None:
         space = catalogue.embeddings
         if space is None:

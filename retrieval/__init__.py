@@ -20,6 +20,7 @@ from explorank.retrieval.errors import (
     InvalidTable,
     InvalidVectors,
     NeighboursUnknown,
+    RecentPopularityUnknown,
     RetrievalError,
 )
 from explorank.retrieval.faiss_index import FaissIndex
@@ -35,6 +36,7 @@ from explorank.retrieval.retrievers import (
     RowRetriever,
     SimilarByUse,
     SimilarToHistory,
+    Trending,
 )
 from explorank.retrieval.uniting import United, unite
 from explorank.retrieval.user_features import UserFeatures
@@ -59,6 +61,7 @@ __all__ = [
     "NeighboursUnknown",
     "NewItems",
     "Popular",
+    "RecentPopularityUnknown",
     "RetrievalError",
     "RetrievalQuery",
     "Retriever",
@@ -66,6 +69,7 @@ __all__ = [
     "SimilarByUse",
     "SimilarToHistory",
     "TradeOff",
+    "Trending",
     "TunedIndex",
     "Tuning",
     "TwoTower",

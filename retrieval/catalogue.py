@@ -43,6 +43,7 @@ _BY_USE: Final = "by_use"
 _EMBEDDINGS: Final = "learned_embeddings"
 VECTORS_FILE: Final = "vectors.npy"
 _ARRAYS: Final = ("vectors", "item_ids", "popularity", "first_seen")
+_RECENT: Final = "recent_popularity"
 
 
 class Catalogue:
@@ -54,6 +55,8 @@ class Catalogue:
     """(n, d) rows of length 1; read from disk as they are used where the catalogue was loaded."""
     popularity: NDArray[np.float64]
     """(n,) finite, at least 0; any scale."""
+    recent_popularity: NDArray[np.float64] | None
+    """(n,) the same of the last days alone; None where nobody counted it."""
     first_seen: NDArray[np.float64]
     """(n,) seconds since the Unix epoch, NaN where unknown."""
     index: FaissIndex
@@ -72,6 +75,8 @@ class Catalogue:
     """What it was made of, and what had to be left out."""
     by_popularity: NDArray[np.int64]
     """(n,) rows, the most popular first; equally popular ones by row."""
+    by_recent_popularity: NDArray[np.int64]
+    """Rows of the items that are popular lately, above 0, the most first; equally popular ones by row."""
     by_first_seen: NDArray[np.int64]
     """Rows of the items whose first appearance is known, the oldest first."""
     known_first_seen: NDArray[np.float64]
@@ -98,6 +103,10 @@ class Catalogue:
         self.version = version
         self.made = made or Provenance()
         self.by_popularity = np.argsort(-self.popularity, kind="stable")
+        recent = self.recent_popularity = arrays.get(_RECENT)
+        self.by_recent_popularity = np.empty(0, np.int64)
+        if recent is not None:
+            self.by_recent_popularity = np.argsort(-recent, kind="stable")[: np.count_nonzero(recent)]
         known = np.flatnonzero(np.isfinite(self.first_seen))
         self.by_first_seen = known[np.argsort(self.first_seen[known], kind="stable")]
         self.known_first_seen = self.first_seen[self.by_first_seen]
@@ -112,6 +121,7 @@ class Catalogue:
         vectors: ArrayLike,
         *,
         popularity: ArrayLike | None = None,
+        recent_popularity: ArrayLike | None = None,
         first_seen: ArrayLike | None = None,
         by_use: NeighbourTable | None = None,
         embeddings: EmbeddingSpace | None = None,
@@ -129,11 +139,11 @@ class Catalogue:
     ) -> Catalogue:
         """Return the catalogue of `item_ids` (n,) with `vectors` (n, d), and index it.
 
-        `popularity` (n,) defaults to 0 for all, `first_seen` (n,) to unknown. Of `by_use` the items that are in the
-        catalogue are kept; `embeddings` are in its rows. `vectors` that are unit rows in float32 are kept and not
-        copied: a memory map stays one, and an array must not change afterwards. Raises `InvalidVectors` for ids that
-        are not text or occur twice, for columns that do not fit, and for embeddings of other items;
-        `FaissIndex.build` says what the other options mean.
+        `popularity` (n,) defaults to 0 for all, `recent_popularity` (n,) and `first_seen` (n,) to unknown. Of `by_use`
+        the items that are in the catalogue are kept; `embeddings` are in its rows. `vectors` that are unit rows in
+        float32 are kept and not copied: a memory map stays one, and an array must not change afterwards. Raises
+        `InvalidVectors` for ids that are not text or occur twice, for columns that do not fit, and for embeddings of
+        other items; `FaissIndex.build` says what the other options mean.
         """
         ids = as_ids(item_ids)
         if ids.dtype.kind != "U":
@@ -148,6 +158,7 @@ class Catalogue:
             "vectors": unit_rows(vectors, ids),
             "popularity": _column("popularity", popularity, ids, 0.0),
             "first_seen": _column("first_seen", first_seen, ids, np.nan),
+            **_recent_array(recent_popularity, ids),
         }
         index = FaissIndex.build(
             arrays["vectors"],
@@ -173,8 +184,9 @@ class Catalogue:
         popularity: ArrayLike,
         by_use: NeighbourTable | None,
         embeddings: EmbeddingSpace | None = None,
+        recent_popularity: ArrayLike | None = None,
     ) -> Catalogue:
-        """Return the same items, vectors and index with another `popularity` (n,), table by use and learnt space.
+        """Return the same items, vectors and index with other popularities (n,), table by use and learnt space.
 
         Without another one there is none: its own knows more than what is told here. Nothing is copied or indexed anew.
         Raises `InvalidVectors` for a popularity that does not fit, and for embeddings of other items.
@@ -183,7 +195,9 @@ class Catalogue:
         arrays["popularity"] = _column("popularity", popularity, self.item_ids, 0.0)
         placed = None if by_use is None else by_use.in_rows_of(self.item_ids)
         _check_rows(embeddings, self.item_ids)
-        told = {"popularity": arrays["popularity"]} | _use_arrays(placed) | _space_arrays(embeddings)
+        recent = _recent_array(recent_popularity, self.item_ids)
+        arrays |= recent
+        told = {"popularity": arrays["popularity"]} | recent | _use_arrays(placed) | _space_arrays(embeddings)
         version = _digest(f"{self.version} with", told)
         encoder = (self.encoder_name, self.encoder_fingerprint)
         return Catalogue(arrays, self.index, encoder, version, placed, embeddings, self.made)
@@ -250,14 +264,15 @@ class Catalogue:
         """
         folder = Path(folder)
         self.index.save(folder / _INDEX, with_vectors=False)
-        for name in _ARRAYS:
+        names = [*_ARRAYS, *([] if self.recent_popularity is None else [_RECENT])]
+        for name in names:
             array, file = getattr(self, name), folder / f"{name}.npy"
             if isinstance(array, np.memmap) and file.exists() and file.samefile(str(array.filename)):
                 array.flush()
                 continue
             with replace_file(file) as path, path.open("wb") as draft:
                 np.save(draft, array, allow_pickle=False)
-        files = [*(f"{name}.npy" for name in _ARRAYS), f"{_INDEX}/{INDEX_MANIFEST}"]
+        files = [*(f"{name}.npy" for name in names), f"{_INDEX}/{INDEX_MANIFEST}"]
         if self.by_use is not None:
             self.by_use.save(folder / _BY_USE)
             files.append(f"{_BY_USE}/{MANIFEST}")
@@ -270,6 +285,7 @@ class Catalogue:
             "count": len(self),
             "encoder_name": self.encoder_name,
             "encoder_fingerprint": self.encoder_fingerprint,
+            "recent_popularity": self.recent_popularity is not None,
             "by_use": self.by_use is not None,
             "learned_embeddings": self.embeddings is not None,
             "made": asdict(self.made),
@@ -298,6 +314,8 @@ class Catalogue:
         arrays = {
             name: np.load(folder / f"{name}.npy", mmap_mode=mode, allow_pickle=False) for name in _ARRAYS
         }
+        if facts.get("recent_popularity", False):
+            arrays[_RECENT] = np.load(folder / f"{_RECENT}.npy", allow_pickle=False)
         by_use = None
         if facts.get("by_use", False):
             by_use = NeighbourTable.load(folder / _BY_USE, checksums=checksums_within(_BY_USE, checksums))
@@ -349,6 +367,10 @@ def _column(name: str, values: ArrayLike | None, ids: NDArray[Any], default: flo
             + ("Use NaN for unknown." if np.isnan(default) else "Use a finite number of at least 0.")
         )
     return column
+
+
+def _recent_array(values: ArrayLike | None, ids: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    return {} if values is None else {_RECENT: _column("recent_popularity", values, ids, 0.0)}
 
 
 def _check_rows(embeddings: EmbeddingSpace | None, ids: NDArray[Any]) -> None:

@@ -48,6 +48,10 @@ class NeighboursUnknown(RetrievalError, LookupError):
     """A catalogue that does not know which items have the same users."""
 
 
+class RecentPopularityUnknown(RetrievalError, LookupError):
+    """A catalogue that does not know what is popular lately."""
+
+
 class EmbeddingsUnknown(RetrievalError, LookupError):
     """A catalogue in which no embeddings were learnt from interactions."""
 

@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval.catalogue import Catalogue
-from explorank.retrieval.errors import EmbeddingsUnknown, InvalidOption, NeighboursUnknown
+from explorank.retrieval.errors import (
+    EmbeddingsUnknown,
+    InvalidOption,
+    NeighboursUnknown,
+    RecentPopularityUnknown,
+)
 from explorank.retrieval.interest import interest_vector
 from explorank.retrieval.user_features import UserFeatures
 
@@ -209,6 +214,37 @@ class Popular:
         rows = _first_allowed(catalogue, catalogue.by_popularity, query.exclude, k)
         greatest = catalogue.popularity[catalogue.by_popularity[:1]].max(initial=0.0) or 1.0
         return rows, (catalogue.popularity[rows] / greatest).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Trending:
+    """The items that are most popular lately. Scores are shares of the greatest such popularity, in (0, 1].
+
+    What nobody took up lately is not found. A request for items like a known one gets none of these. Raises
+    `RecentPopularityUnknown` for a catalogue that was built without.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
+    name: ClassVar[str] = "trending"
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items, the most popular lately first."""
+        rows, scores = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], scores
+
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` items, the most popular lately first."""
+        recent = catalogue.recent_popularity
+        if recent is None:
+            raise RecentPopularityUnknown(
+                f"{self.name} asks for what is popular lately, and catalogue {catalogue.version} was built without "
+                "counting it, so it finds nothing. Set `retrieval.trending` and run `explorank build`."
+            )
+        order = catalogue.by_recent_popularity
+        if _asks_for_similar(catalogue, query) or not len(order):
+            return _NO_ROWS
+        rows = _first_allowed(catalogue, order, query.exclude, k)
+        return rows, (recent[rows] / recent[order[0]]).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """How well each system foresees what users take up, on MovieLens-100K or on your own tables.
 
-    python -m benchmarks.accuracy [--protocol user75|user80|time|last-out] [--seeds 3] [--json PATH] [--ablation]
-        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm dcn …] [--cold-start]
+    python -m benchmarks.accuracy [--protocol user75|user80|time|time-earlier|last-out] [--seeds 3] [--json PATH]
+        [--interactions A.parquet --items B.parquet [--users C.parquet]] [--rankers lightgbm dcn …] [--ablation]
+        [--cold-start] [--no-towers] [--no-stage]
 
 or `make accuracy`. `docs/accuracy.md` says what is measured, and what came of it. One process, one thread.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +22,7 @@ from benchmarks import environment
 from benchmarks.accuracy import cold_start, contenders
 from benchmarks.accuracy.metrics import accuracy, best_of
 from benchmarks.accuracy.protocols import PROTOCOLS, Protocol
+from benchmarks.accuracy.served import Served
 from benchmarks.accuracy.situations import Found
 from benchmarks.accuracy.summary import Record, table, told
 from benchmarks.accuracy.two_stage import OPTIONS, rankers
@@ -41,6 +44,7 @@ def play(
     ranker_names: Sequence[str],
     ablation: bool,
     with_towers: bool = True,
+    stage: Served | None = None,
 ) -> Iterator[list[Record]]:
     """Yield the figures of every contender, in the order of the table, under the first of `seeds`, the first two, …."""
     records: dict[str, Record] = {}
@@ -58,6 +62,7 @@ def play(
             contenders.staged(split, data.side, seed, ranker_names, ablation=ablation)
             if ranker_names
             else (),
+            () if stage is None else stage.contenders(split, seed),
         )
         for entry in entries:
             record = records.setdefault(
@@ -76,12 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     environment.restart_with_one_thread()
     try:
-        _run(options)
+        with tempfile.TemporaryDirectory() as folder:
+            _run(options, Path(folder))
     except (DataError, RankerError, RetrievalError) as error:
         sys.exit(f"benchmarks.accuracy: {error}")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, folder: Path) -> None:
     unknown = [name for name in options.protocol if name not in PROTOCOLS]
     if unknown:
         raise DataError(f"--protocol {unknown[0]} is none of {', '.join(PROTOCOLS)}. Name some of them.")
@@ -90,7 +96,8 @@ def _run(options: argparse.Namespace) -> None:
             "--ablation takes parts away from the full system with a ranker, and --rankers names none. Name one."
         )
     _one_torch_thread()
-    data = world(_data(options), options.cache)
+    tables = _data(options)
+    data = world(tables, options.cache)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     facts = {**environment.describe(), "data": data.name, "seeds": ", ".join(map(str, seeds))}
     written: dict[str, Any] = {"environment": facts, "protocols": {}}
@@ -105,6 +112,7 @@ def _run(options: argparse.Namespace) -> None:
             ranker_names=options.rankers,
             ablation=options.ablation,
             with_towers=not options.no_towers,
+            stage=None if options.no_stage else Served.of(tables, options.cache, folder),
         ):
             written["protocols"][name] = told(records)
             _write(options.json, written)
@@ -166,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--no-towers", action="store_true", help="leave out TwoTower, which takes most of the time"
+    )
+    parser.add_argument(
+        "--no-stage", action="store_true", help="leave out the stage as it is served, under `time`"
     )
     parser.add_argument("--cold-start", action="store_true", help="also measure items and users never seen")
     parser.add_argument(

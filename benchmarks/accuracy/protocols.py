@@ -60,6 +60,11 @@ def by_time(interactions: Interactions, seed: int) -> Split:  # noqa: ARG001 - t
     return Split(interactions.take(times < now), interactions.take(times >= now), now)
 
 
+def earlier(interactions: Interactions, seed: int) -> Split:
+    """Split by time what `by_time` trains on, as if that were all there is: to choose by what is not judged by."""
+    return by_time(by_time(interactions, seed).train, seed)
+
+
 def last_out(interactions: Interactions, seed: int) -> Split:
     """Hold out each user's last interaction; among equally timed ones the seed draws. Others' later ones stay."""
     generator = np.random.default_rng(seed)
@@ -84,6 +89,12 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
             "time",
             "what happened before 80 % of all had happened; users known by then",
             by_time,
+            random=False,
+        ),
+        Protocol(
+            "time-earlier",
+            "the same within the training part of `time`, to choose by what is not judged by",
+            earlier,
             random=False,
         ),
         Protocol("last-out", "all but each user's last interaction", last_out, random=True),

@@ -36,6 +36,7 @@ from explorank.retrieval import (
     Retriever,
     SimilarByUse,
     SimilarToHistory,
+    Trending,
     UserFeatures,
     unite,
 )
@@ -70,6 +71,7 @@ class RetrievalPlugin:
         registry.retriever("similar_by_use", SimilarByUse)
         registry.retriever("learned_embeddings", LearnedEmbeddings)
         registry.retriever("popular", Popular)
+        registry.retriever("trending", Trending)
         registry.retriever("new_items", NewItems)
 
     @hookimpl

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,8 @@ from explorank.retrieval.features.tables import text_ids
 from explorank.retrieval.provenance import Provenance
 from explorank.settings import Settings
 
+_RECENT: Final = "recent_popularity"
+
 
 def build_catalogue(
     settings: Settings,
@@ -45,7 +48,8 @@ def build_catalogue(
 ) -> tuple[str, Catalogue]:
     """Return the published version and the catalogue of `items`, or of the feature repository's.
 
-    `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds).
+    `items` is a table with `item_id`, `text` (or `title`) and optionally `popularity` and `first_seen` (Unix seconds);
+    `retrieval.trending` asks it for `recent_popularity`, or a repository for statistics over as many days.
     `retrieval.by_use` and `retrieval.learned_embeddings` learn from `interactions`: what `past_interactions` returns,
     by default of the table that the settings name. `until` ignores what is known of later times. The vectors that
     `retrieval.modalities` names are columns of that table, or array features of the repository.
@@ -123,6 +127,7 @@ def build_catalogue(
             item_ids,
             vectors,
             popularity=table["popularity"].to_numpy(),
+            recent_popularity=table.get(_RECENT),
             first_seen=table["first_seen"].to_numpy(),
             by_use=table_of_use,
             embeddings=space,
@@ -168,16 +173,26 @@ def _current_catalogue(store: ArtefactStore) -> Catalogue | None:
 
 
 def item_table(settings: Settings, items: Path | None, until: datetime | None = None) -> pd.DataFrame:
-    """Return `item_id`, `text`, `popularity`, `first_seen` of the table at `items`, or of the feature repository's."""
-    return _of_repository(settings, until) if items is None else _of_table(read_table(items), items)
+    """Return `item_id`, `text`, `popularity`, `first_seen` of the table at `items`, or of the feature repository's.
+
+    With `retrieval.trending` also `recent_popularity`. Raises `DataError` where a column is missing.
+    """
+    if items is None:
+        return _of_repository(settings, until)
+    return _of_table(read_table(items), items, with_recent=settings.retrieval.trending is not None)
 
 
-def _of_table(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _of_table(table: pd.DataFrame, path: Path, *, with_recent: bool) -> pd.DataFrame:
     text = next((name for name in ("text", "title") if name in table), None)
     if "item_id" not in table or text is None:
         raise DataError(
             f"{path} lacks `item_id`, or `text` (or `title`); it has {', '.join(map(str, table.columns))}. A catalogue "
             "needs an id and a text for each item: rename the columns."
+        )
+    if with_recent and _RECENT not in table:
+        raise DataError(
+            f"{path} lacks `{_RECENT}`, and `retrieval.trending` asks for it: how often each item was taken up lately. "
+            "Add the column, or set `retrieval.trending: null`."
         )
     return pd.DataFrame(
         {
@@ -185,6 +200,7 @@ def _of_table(table: pd.DataFrame, path: Path) -> pd.DataFrame:
             "text": table[text].fillna("").astype(str),
             "popularity": table.get("popularity", 0.0),
             "first_seen": table.get("first_seen", float("nan")),
+            **({_RECENT: table[_RECENT]} if with_recent else {}),
         }
     )
 
@@ -203,6 +219,18 @@ def _of_repository(settings: Settings, until: datetime | None) -> pd.DataFrame:
         .last()
         .reindex(content["item_id"])
     )
+    recent = {}
+    if settings.retrieval.trending is not None:
+        column = f"item_events_{settings.retrieval.trending.days}d"
+        if column not in newest:
+            windows = [str(name) for name in newest if str(name).startswith("item_events_")]
+            raise DataError(
+                f"`retrieval.trending.days` is {settings.retrieval.trending.days}, and the statistics of items in "
+                f"{data} have no column {column!r}, so what is popular lately is not known; they have "
+                f"{', '.join(windows) or 'none of that kind'}. Name one of those windows, or have `build_features` "
+                "write another."
+            )
+        recent = {_RECENT: newest[column].fillna(0).to_numpy(dtype=float)}
     first_event = newest["item_first_event"].fillna(pd.Series(content["event_timestamp"].array, newest.index))
     return pd.DataFrame(
         {
@@ -210,5 +238,6 @@ def _of_repository(settings: Settings, until: datetime | None) -> pd.DataFrame:
             "text": content["item_text"].fillna("").to_numpy(),
             "popularity": newest["item_events"].fillna(0).to_numpy(dtype=float),
             "first_seen": first_event.array.as_unit("us").asi8 / 1e6,
+            **recent,
         }
     )

@@ -90,7 +90,11 @@ def past_data(
     candidates = None
     if asked:
         limit = settings.retrieval.candidates
-        candidates = past_candidates(asked, interactions, catalogue, queries, vectors, use, limit=limit)
+        trending = settings.retrieval.trending
+        candidates = past_candidates(
+            asked, interactions, catalogue, queries, vectors, use,
+            limit=limit, recent_days=None if trending is None else trending.days,
+        )  # fmt: skip
     rows = labelled_rows(
         queries,
         catalogue,

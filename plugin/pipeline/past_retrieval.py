@@ -15,7 +15,14 @@ from explorank.builtin.retrieval import united
 from explorank.fallbacks import collecting_fallbacks
 from explorank.hooks.types import Fallback
 from explorank.pipeline.past_use import PastUse
-from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalQuery, Retriever, SimilarByUse
+from explorank.retrieval import (
+    Catalogue,
+    LearnedEmbeddings,
+    RetrievalQuery,
+    Retriever,
+    SimilarByUse,
+    Trending,
+)
 from explorank.retrieval.collaborative import EmbeddingSpace
 
 _log: Final = logging.getLogger(__name__)
@@ -30,12 +37,14 @@ def past_candidates(
     use: PastUse,
     *,
     limit: int,
+    recent_days: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """Return the catalogue's rows (m,) that each of `queries` would have been answered, at most `limit`, best first.
 
     A query knows its history and interest of `vectors` (q, d). Popularity is how many of `interactions` came before
-    the query's block; what has the same users and where items lie is what `use` knew at that block. What the user had
-    met, and what appeared after the query, is not among the rows; texts are those of today.
+    the query's block, recent popularity how many in the last `recent_days` before it (None: that is not known); what
+    has the same users and where items lie is what `use` knew at that block. What the user had met, and what appeared
+    after the query, is not among the rows; texts are those of today.
     """
     events = catalogue.rows(interactions["item_id"].tolist())
     happened = interactions["timestamp"]
@@ -46,12 +55,19 @@ def past_candidates(
         for table, model, (start, end) in zip(use.tables, use.models, blocks, strict=True):
             if start == end:
                 continue
-            before = events[(happened < queries["event_timestamp"].iloc[start]).to_numpy() & (events >= 0)]
-            popularity = np.bincount(before, minlength=len(catalogue))
+            begins = queries["event_timestamp"].iloc[start]
+            before = (happened < begins).to_numpy() & (events >= 0)
+            popularity = np.bincount(events[before], minlength=len(catalogue))
+            recent = None
+            if recent_days is not None:
+                lately = before & (happened >= begins - pd.Timedelta(days=recent_days)).to_numpy()
+                recent = np.bincount(events[lately], minlength=len(catalogue))
             space = None if model is None else EmbeddingSpace.exact(model)
-            known = catalogue.with_facts(popularity=popularity, by_use=table, embeddings=space)
+            known = catalogue.with_facts(
+                popularity=popularity, by_use=table, embeddings=space, recent_popularity=recent
+            )
             # Without a past there is no table and no space, which is no failure.
-            told = ((SimilarByUse, table), (LearnedEmbeddings, space))
+            told = ((SimilarByUse, table), (LearnedEmbeddings, space), (Trending, recent))
             unable: tuple[type[Retriever], ...] = tuple(kind for kind, known_of in told if known_of is None)
             able = [each for each in retrievers if not isinstance(each[0], unable)]
             for query in range(start, end):

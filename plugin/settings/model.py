@@ -105,6 +105,13 @@ class Settings(Section):
                 "retrieval",
                 "retrievers",
             )
+        if "trending" in by_name and self.retrieval.trending is None:
+            raise rule_broken(
+                "`trending` asks for what is popular lately, and nothing says over how many days, so it would find "
+                "nothing. Set `retrieval.trending: {days: 7}`.",
+                "retrieval",
+                "retrievers",
+            )
         if "learned_embeddings" in by_name and self.retrieval.learned_embeddings is None:
             raise rule_broken(
                 "`learned_embeddings` asks for a space learnt from interactions, and nothing names any, so it would "

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -123,6 +124,16 @@ def test_what_training_stops_by_is_not_what_it_learns_from(protocol: str) -> Non
     for part in (rows.train, rows.valid):
         assert part.user_ids is not None
         assert part.user_ids.tolist() == [str(split.train.user_ids[user]) for user in owners(part)]
+
+
+def test_the_earlier_split_knows_nothing_of_what_is_judged_by() -> None:
+    every, protocols = interactions(5), module("protocols").PROTOCOLS
+    split, judged = (protocols[name].split(every, 0) for name in ("time-earlier", "time"))
+
+    assert pairs(split.train) | pairs(split.test) == pairs(judged.train)
+    assert (split.train.times < split.now).all()
+    assert (split.test.times >= split.now).all()
+    assert split.now < judged.now
 
 
 def test_the_last_is_held_out() -> None:
@@ -278,7 +289,33 @@ def test_it_runs_on_own_tables(tables: Path) -> None:
     for name in ("EASE", "ItemKNN", "full system, lightgbm", "full system, dcn"):
         assert by_name[name]["recall"]["mean"] > by_name["popularity"]["recall"]["mean"] + 0.1
     assert any(one["ablation"] for one in written["protocols"]["time"])
-    assert "popularity of the last 14 days" in {one["name"] for one in written["protocols"]["time"]}
+    names = {protocol: {one["name"] for one in found} for protocol, found in written["protocols"].items()}
+    assert "popularity of the last 14 days" in names["time"]
+    # At random there is no moment to ask a stage at.
+    served = {variant.name: variant.ranker is not None for variant in module("served").VARIANTS}
+    assert set(served) <= names["time"]
+    assert not set(served) & names["user75"]
+    in_time = {one["name"]: one["recall"]["mean"] for one in written["protocols"]["time"]}
+    for name, has_ranker in served.items():
+        assert not has_ranker or in_time[name] > in_time["popularity"] + 0.1, "texts tell the clubs apart"
+
+
+def test_a_stage_shows_ten_that_a_user_does_not_have(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, protocols = module("served"), module("protocols")
+    monkeypatch.setattr(served, "VARIANTS", served.VARIANTS[:1])
+    data = own_data(*(tables / f"{name}.parquet" for name in ("interactions", "items", "users")), None)
+    every = module("worlds").world(data, tables / "embeddings.db").interactions
+    split = protocols.PROTOCOLS["time"].split(every, 0)
+    stage = served.Served.of(data, tables / "embeddings.db", tmp_path)
+
+    assert not list(stage.contenders(replace(split, now=None), 1)), "no moment to ask at"
+    (entry,) = stage.contenders(split, 1)
+    assert len(entry.scores) == len(split.users)
+    for user, scores in zip(split.users, entry.scores, strict=True):
+        assert sorted(scores[np.isfinite(scores)]) == list(range(-9, 1))
+        assert not np.isfinite(scores[split.train.matrix[user].indices]).any()
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from explorank import load
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import CALIBRATION
 from explorank.checks import run_checks
 from explorank.errors import SettingsError
 from explorank.hooks.exploration import Calibration
+from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.train import train_ranker
 from explorank.rankers import LightGBMRanker
 from explorank.retrieval import Catalogue
@@ -74,6 +76,23 @@ def test_an_encoder_that_built_nothing_yet_is_found(installation: Path) -> None:
     assert found.verdict == "warning"
     assert "packaged" in found.detail
     assert "another-model" in found.detail
+
+
+def test_a_catalogue_that_does_not_know_what_is_popular_lately_is_found(installation: Path) -> None:
+    written = yaml.safe_load((installation / "explorank.yaml").read_text(encoding="utf-8"))
+    written["retrieval"] = {"trending": {"days": 30}, "retrievers": [{"use": "trending"}]}
+    settings = parse_settings(written, installation)
+
+    def told() -> list[str]:
+        return [one.detail for one in run_checks(settings) if one.name == "retrieval.trending"]
+
+    (detail,) = told()
+    assert detail.endswith("so `trending` finds nothing; run `explorank build`")
+    build_catalogue(settings)
+    assert not told()
+    with load(settings) as stage:
+        lists = [stage.rank(user_id=user, slots=3) for user in ("reader-1", "reader-2")]
+    assert all(sources == ("trending",) for one in lists for sources in one.sources)
 
 
 def test_the_online_store_is_asked_as_requests_will(installation: Path) -> None:

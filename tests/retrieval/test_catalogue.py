@@ -81,6 +81,24 @@ def test_what_has_the_same_users_is_saved_with_it_and_mapped(tmp_path: Path) -> 
     assert Catalogue.load(tmp_path).by_use is None
 
 
+def test_what_is_popular_lately_is_saved_with_it(tmp_path: Path) -> None:
+    catalogue(recent_popularity=[0, 2, 5, 2]).save(tmp_path)
+    after = Catalogue.load(tmp_path)
+
+    assert after.recent_popularity is not None
+    assert after.recent_popularity.tolist() == [0, 2, 5, 2]
+    assert after.by_recent_popularity.tolist() == [2, 1, 3], (
+        "an item that nobody took up lately is not among them"
+    )
+    assert after.with_facts(popularity=after.popularity, by_use=None).recent_popularity is None
+    then = after.with_facts(popularity=after.popularity, by_use=None, recent_popularity=[1, 0, 0, 0])
+    assert then.by_recent_popularity.tolist() == [0]
+    with pytest.raises(InvalidVectors, match="recent_popularity of item 'b' is -1"):
+        catalogue(recent_popularity=[0, -1, 0, 0])
+    catalogue().save(tmp_path)
+    assert Catalogue.load(tmp_path).recent_popularity is None
+
+
 def test_a_learnt_space_is_saved_with_it_and_mapped(tmp_path: Path) -> None:
     catalogue(embeddings=SPACE).save(tmp_path)
     after = Catalogue.load(tmp_path)
@@ -136,6 +154,7 @@ def test_an_empty_catalogue(tmp_path: Path) -> None:
         {"first_seen": [30.0, 10.0, 1.0, 20.0]},
         {"encoder_fingerprint": "abd"},
         {"kind": "hnsw"},
+        {"recent_popularity": [0, 0, 0, 0]},
         {"by_use": BY_USE},
         {"embeddings": SPACE},
     ],

@@ -18,11 +18,13 @@ from explorank.retrieval import (
     NeighboursUnknown,
     NewItems,
     Popular,
+    RecentPopularityUnknown,
     RetrievalQuery,
     Retriever,
     RowRetriever,
     SimilarByUse,
     SimilarToHistory,
+    Trending,
 )
 from explorank.retrieval.collaborative import (
     EmbeddingSpace,
@@ -58,6 +60,7 @@ ITEMS = Catalogue.build(
         )
     ),
     popularity=[10, 40, 0, 20, 5],
+    recent_popularity=[2, 0, 8, 2, 0],
     first_seen=[NOW - 15 * DAY, NOW - 30 * DAY, NOW - 31 * DAY, NOW + 1, np.nan],
 )
 
@@ -170,6 +173,20 @@ def test_popular_where_nothing_is() -> None:
     assert (ids.tolist(), scores.tolist()) == (["a"], [0.0])
 
 
+def test_trending_is_what_is_popular_lately() -> None:
+    assert found(Trending()) == [("west", 1.0), ("east", 0.25), ("north-east", 0.25)]
+    assert found(Trending(), 1, exclude=frozenset({"west", "nobody"})) == [("east", 0.25)]
+    assert found(Trending(), similar_to="east") == []
+    quiet = Catalogue.build(["a"], [[1.0]], recent_popularity=[0])
+    assert len(Trending().retrieve(quiet, RetrievalQuery(time=NOW), 3)[0]) == 0
+
+
+def test_without_what_is_popular_lately_the_way_out_is_named() -> None:
+    bare = Catalogue.build(["a"], [[1.0]], popularity=[3])
+    with pytest.raises(RecentPopularityUnknown, match=r"Set `retrieval\.trending` and run `explorank build`"):
+        Trending().retrieve(bare, RetrievalQuery(time=NOW), 3)
+
+
 def test_new_items() -> None:
     assert found(NewItems(max_age_days=30)) == [("east", 0.5), ("north", 0.0)]
     assert found(NewItems(max_age_days=30), exclude=frozenset({"east"})) == [("north", 0.0)]
@@ -188,7 +205,7 @@ ids = st.sampled_from([*ITEMS.item_ids.tolist(), "nobody"])
 @settings(max_examples=150)
 @given(
     retriever=st.sampled_from(
-        [SimilarToHistory(), SimilarByUse(), LearnedEmbeddings(), Popular(), NewItems(max_age_days=60)]
+        [SimilarToHistory(), SimilarByUse(), LearnedEmbeddings(), Popular(), Trending(), NewItems(60)]
     ),
     k=st.integers(0, 8),
     exclude=st.frozensets(ids),
@@ -230,6 +247,7 @@ def test_once_the_index_was_added_to_rows_are_not_told() -> None:
         (SimilarByUse, "similar_by_use"),
         (LearnedEmbeddings, "learned_embeddings"),
         (Popular, "popular"),
+        (Trending, "trending"),
         (NewItems, "new_items"),
     ],
 )

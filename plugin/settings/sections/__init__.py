@@ -27,6 +27,7 @@ from explorank.settings.sections.retrieval import (
     LearnedEmbeddingsSettings,
     ModalitySettings,
     RetrievalSettings,
+    TrendingSettings,
 )
 from explorank.settings.sections.server import (
     LimitSettings,
@@ -69,4 +70,5 @@ __all__ = [
     "StopSettings",
     "TeacherComponent",
     "TokenSettings",
+    "TrendingSettings",
 ]

@@ -64,6 +64,15 @@ class ByUseSettings(Section):
     """How many of the latest items of a history count for the column, all alike."""
 
 
+class TrendingSettings(Section):
+    """What is popular lately, for `trending`."""
+
+    days: Positive = 7
+    """Over how many days interactions are counted: a window that `explorank features` writes statistics of, 7 or 30.
+    As of the last build. Of a table that `explorank build --items` is given, the column `recent_popularity` counts
+    instead."""
+
+
 class LearnedEmbeddingsSettings(Section):
     """A space of items and users that `explorank build` learns from interactions, for `learned_embeddings`.
 
@@ -146,6 +155,9 @@ class RetrievalSettings(Section):
     """The weight of each item of the history relative to the next newer one; 1 weighs all alike."""
     by_use: ByUseSettings | None = None
     """What has the same users; `null` leaves it unknown."""
+    trending: TrendingSettings | None = None
+    """What is popular lately, for the retriever of that name; `null` leaves it unknown. Takes effect with `explorank
+    build`."""
     learned_embeddings: LearnedEmbeddingsSettings | None = None
     """A space of items and users learnt from interactions; `null` learns none."""
     candidates: Positive = 300

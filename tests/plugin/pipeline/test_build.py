@@ -10,10 +10,11 @@ import pytest
 
 from explorank.artefacts import ArtefactStore
 from explorank.catalogues import catalogue_loader
-from explorank.errors import DataError, RetrievalError
+from explorank.errors import DataError, RetrievalError, SettingsError
 from explorank.pipeline.build import build_catalogue
 from explorank.retrieval import Catalogue
-from explorank.settings import Settings, load_settings
+from explorank.settings import Settings, load_settings, parse_settings
+from explorank.settings.sections import TrendingSettings
 
 HALF = pd.Timestamp("2026-01-31", tz="UTC")
 Column: TypeAlias = Callable[[Catalogue], dict[str, float]]
@@ -61,6 +62,44 @@ def test_nothing_later_than_until_leaks(settings: Settings, events: pd.DataFrame
     assert popularity(catalogue) == {item: float(counts.get(item, 0)) for item in catalogue.item_ids.tolist()}
     assert max(first_seen(catalogue).values()) <= HALF.timestamp()
     assert late <= set(catalogue.item_ids.tolist())  # described from the start, and taken up by nobody yet
+
+
+def trending(settings: Settings, days: int) -> Settings:
+    retrieval = settings.retrieval.model_copy(update={"trending": TrendingSettings(days=days)})
+    return settings.model_copy(update={"retrieval": retrieval})
+
+
+@pytest.mark.parametrize("days", [7, 30])
+def test_recent_popularity_counts_the_last_days_before_until(
+    settings: Settings, events: pd.DataFrame, days: int
+) -> None:
+    _, catalogue = build_catalogue(trending(settings, days), until=HALF.to_pydatetime())
+
+    lately = (events["timestamp"] < HALF) & (events["timestamp"] >= HALF - pd.Timedelta(days=days))
+    counts = events.loc[lately, "item_id"].value_counts()
+    assert catalogue.recent_popularity is not None
+    assert catalogue.recent_popularity.tolist() == [counts.get(item, 0) for item in catalogue.item_ids]
+    assert build_catalogue(settings, until=HALF.to_pydatetime())[1].recent_popularity is None
+
+
+def test_where_nobody_counts_what_is_popular_lately_a_build_is_refused(
+    settings: Settings, installation: Path
+) -> None:
+    with pytest.raises(DataError, match=r"no column 'item_events_8d'.* item_events_7d, item_events_30d"):
+        build_catalogue(trending(settings, 8))
+    table = pd.read_parquet(installation / "items.parquet").head(2)
+    table.to_parquet(installation / "own.parquet")
+    with pytest.raises(DataError, match="lacks `recent_popularity`"):
+        build_catalogue(trending(settings, 7), items=installation / "own.parquet")
+    table.assign(recent_popularity=[3, 1]).to_parquet(installation / "own.parquet")
+    _, catalogue = build_catalogue(trending(settings, 7), items=installation / "own.parquet")
+    assert catalogue.recent_popularity is not None
+    assert catalogue.recent_popularity.tolist() == [3, 1]
+
+
+def test_trending_without_its_section_is_refused(installation: Path) -> None:
+    with pytest.raises(SettingsError, match=r"Set `retrieval\.trending: \{days: 7\}`"):
+        parse_settings({"version": 1, "retrieval": {"retrievers": [{"use": "trending"}]}}, installation)
 
 
 def test_an_item_that_was_not_there_yet_is_left_out(settings: Settings, installation: Path) -> None:

@@ -34,6 +34,7 @@ from explorank.retrieval import (
     Retriever,
     SimilarByUse,
     SimilarToHistory,
+    Trending,
 )
 from explorank.retrieval.collaborative import (
     EmbeddingModel,
@@ -80,6 +81,7 @@ def found(
     tables: Sequence[NeighbourTable | None] | None = None,
     models: Sequence[EmbeddingModel | None] | None = None,
     limit: int = 100,
+    recent_days: int | None = None,
 ) -> list[list[str]]:
     rows = past_candidates(
         retrievers,
@@ -94,6 +96,7 @@ def found(
             (None,) * len(starts) if models is None else tuple(models),
         ),
         limit=limit,
+        recent_days=recent_days,
     )
     return [items.item_ids[each].tolist() for each in rows]
 
@@ -109,6 +112,20 @@ def test_popular_is_what_was_popular_before_the_block() -> None:
 
     # The query of day 3 is told of day 2, when its block began; an event of that very instant comes too late.
     assert answered == [["i5", "i6"], ["i5", "i6"], ["i7", "i5"], ["i7", "i5"]]
+
+
+def test_trending_is_what_was_popular_in_the_days_before_the_block(caplog: pytest.LogCaptureFixture) -> None:
+    happened = events(i5=[0, 1, 2], i6=[3], i7=[5, 6])
+    queries = asked(5, 6)
+
+    # The two days before day 5 begin with its third; what happens on it, or later in the block, is not known.
+    assert found([(Trending(), 3)], happened, catalogue(), queries, recent_days=2) == [["i6"], ["i6"]]
+    assert found([(Trending(), 3)], happened, catalogue(), queries, starts=(0, 1), recent_days=2) == [
+        ["i6"],
+        ["i7"],
+    ]
+    assert found([(Trending(), 3)], happened, catalogue(), queries) == [[], []]
+    assert not told_in(caplog)
 
 
 def test_what_appeared_later_and_what_was_met_is_not_found() -> None:
