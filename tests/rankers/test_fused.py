@@ -399,6 +399,16 @@ def test_a_class_may_be_a_member_and_must_be_known_to_be_loaded(ids: Any, tmp_pa
         register_ranker("item_rates", ids.ItemRates)
 
 
+def test_a_fold_without_which_one_class_is_left_is_named() -> None:
+    """All that was liked is one user's: whoever is to judge that user has seen nothing liked."""
+    liked_by_one = dataclasses.replace(
+        data(requests=20), labels=np.arange(len(data(requests=20))) == 0, user_ids=np.arange(20).astype(str)
+    )
+    options = StackOptions(members=(CLICKS, AMOUNTS), folds=4, meta="logistic")
+    with pytest.raises(InvalidTraining, match=r"Fold \d of 4 is judged by a 'lightgbm' that has not seen it"):
+        Stack.fit(liked_by_one, options=options)
+
+
 # ---- options --------------------------------------------------------------------------------------------------
 
 
