@@ -97,6 +97,11 @@ class RetrievalPlugin:
         catalogue = self._newest()
         if catalogue is None:
             return None
+        if request.similar_to is not None and self._anchor(request, catalogue) is None:
+            reason = (
+                f"the catalogue has no item {request.similar_to!r}, so that nothing is known to be like it"
+            )
+            note_fallback(Fallback("retrieve", "explorank", reason, "items found without it"))
         query = RetrievalQuery(
             user_vector=self._user_vector(request, catalogue),
             history=history_of(request),

@@ -71,6 +71,18 @@ def test_similar_to_is_answered_and_measured_against_that_item(stage: Stage, spy
     assert "sea-3" not in ids
 
 
+def test_an_item_that_nobody_knows_is_named_where_others_like_it_are_asked_for(stage: Stage) -> None:
+    known = stage.rank(similar_to="sea-3", slots=3)
+    unknown = stage.rank(similar_to="an item of tomorrow", slots=3)
+
+    assert known.fallbacks == ()
+    assert unknown.items
+    (fallback,) = unknown.fallbacks
+    assert (fallback.step, fallback.action) == ("retrieve", "items found without it")
+    assert "no item 'an item of tomorrow'" in fallback.reason
+    assert stage.decision(unknown.decision_id).fallbacks == unknown.fallbacks
+
+
 def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Any) -> None:
     decision = stage.rank(user_id="reader-9", slots=3)
     before = spy.last.similarities
