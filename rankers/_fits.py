@@ -96,6 +96,8 @@ class Fits:
 
         Members learn from the rows of the other folds that `learnt` (n,) is true of, by default all.
         """
+        for plan in plans:
+            plan.check_columns(self.data)
         fold_of = folds_of(self.data, folds, self.randomness(2))
         row_fold = fold_of[self.data.request_of]
         for fold in range(folds):

@@ -75,13 +75,7 @@ class Plan:
         """Return `data` with this member's columns alone; raise `InvalidTraining` naming one that is not there."""
         if self.features is None:
             return data
-        unknown = [name for name in self.features if name not in data.feature_names]
-        if unknown or not self.features:
-            raise InvalidTraining(
-                f"The member {self.use or self.trainable.__name__!r} takes the features "
-                f"{', '.join(unknown) or '[]'}, which the {data.called} data has not. It has "
-                f"{', '.join(data.feature_names)}."
-            )
+        self.check_columns(data)
         places = [data.feature_names.index(name) for name in self.features]
         return replace(
             data,
@@ -89,6 +83,18 @@ class Plan:
             feature_names=self.features,
             categorical=tuple(name for name in data.categorical if name in self.features),
         )
+
+    def check_columns(self, data: RankingData) -> None:
+        """Raise `InvalidTraining` naming the columns that this member takes and `data` has not."""
+        if self.features is None:
+            return
+        unknown = [name for name in self.features if name not in data.feature_names]
+        if unknown or not self.features:
+            raise InvalidTraining(
+                f"The member {self.use or self.trainable.__name__!r} takes the features "
+                f"{', '.join(unknown) or '[]'}, which the {data.called} data has not. It has "
+                f"{', '.join(data.feature_names)}."
+            )
 
 
 def _options(options: type[Any], given: Mapping[str, Any], use: str) -> Any:

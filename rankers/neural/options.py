@@ -183,6 +183,7 @@ class DCNOptions:
         _whole(self, 0, "cross_layers", "rank")
         _whole(self, 1, "embedding_width")
         _check_widths(self.hidden)
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list says the same
         _check_entire_space(self.objective, self.tasks)
 
 
@@ -223,6 +224,7 @@ class SequenceOptions:
         _one_of(self, "objective", NeuralObjective)
         _whole(self, 1, "history", "width", "layers", "heads", "attention_width", "embedding_width")
         _check_widths(self.hidden)
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list says the same
         _check_entire_space(self.objective, self.tasks)
         if self.width % self.heads:
             raise InvalidTraining(
