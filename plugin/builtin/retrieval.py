@@ -82,6 +82,7 @@ class RetrievalPlugin:
         self._learned = learned if learned is not None and learned.column else None
         self._retrievers = configured_retrievers(settings, services.registry)
         self._catalogue = services.catalogue
+        services.rewards_elsewhere.subscribe(self._follow)
 
     @hookimpl
     def ranking_enrich_request(self, request: RankingRequest) -> Mapping[str, Any] | None:
@@ -138,6 +139,9 @@ class RetrievalPlugin:
     @hookimpl
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
         """Let the user's interest follow what they rewarded."""
+        self._follow(rewards)
+
+    def _follow(self, rewards: Sequence[Reward]) -> None:
         catalogue = self._newest()
         for reward in rewards:
             worth = self._liking.worth(reward)

@@ -95,6 +95,21 @@ def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Any) -> None:
     assert after[taken] > before[taken]
 
 
+def test_the_interest_follows_a_reward_that_another_process_took(open_books: OpenStage, spy: Any) -> None:
+    changes = {"features": {"as_of": "2026-03-02T00:00:00Z"}}
+    here, elsewhere = open_books(changes, plugins=[spy]), open_books(changes)
+    decision = here.rank(user_id="reader-9", slots=3)
+    before, history = spy.last.similarities, history_of(spy.last.request)
+    taken = decision.items[2]
+
+    elsewhere.reward(decision.decision_id, item_id=taken)
+    here.installation.refresh()  # or a quarter of a second
+
+    here.rank(user_id="reader-9", slots=3)
+    assert history_of(spy.last.request) == (*(item for item in history if item != taken), taken)
+    assert spy.last.similarities[taken] > before[taken]
+
+
 def test_what_was_rewarded_just_now_counts_as_seen(open_books: OpenStage) -> None:
     stage = open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}, "guards": [{"use": "already_seen"}]})
     decision = stage.rank(user_id="reader-9", slots=3)
