@@ -243,10 +243,14 @@ def _at_least(options: Any, lowest: int, *names: str) -> None:
 def _whole(options: Any, lowest: int, *names: str) -> None:
     _at_least(options, lowest, *names)
     for name in names:
-        if not isinstance(getattr(options, name), Integral):
+        if not _is_whole(getattr(options, name)):
             raise InvalidTraining(
                 f"{name}={getattr(options, name)!r} is no whole number, so no count could ever reach it. Round it."
             )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral)
 
 
 def _one_of(options: Any, name: str, choices: Any) -> None:
@@ -257,7 +261,7 @@ def _one_of(options: Any, name: str, choices: Any) -> None:
 
 
 def _check_widths(hidden: tuple[int, ...]) -> None:
-    if not hidden or not all(isinstance(width, Integral) and width >= 1 for width in hidden):
+    if not hidden or not all(_is_whole(width) and width >= 1 for width in hidden):
         raise InvalidTraining(
             f"hidden={list(hidden)} names no layer, or one whose units are no whole number above 0; the last one is "
             "the representation that heads read. Name one width per layer, such as [64, 32]."
