@@ -48,6 +48,22 @@ def test_the_history_and_what_was_liked_of_it_travel_in_the_context(
     assert spy.last.request.context["liked"] == tuple(own["item_id"][own["value"] >= 4.0])
 
 
+def test_features_are_as_old_as_they_were_when_the_request_was_made(open_books: OpenStage) -> None:
+    stage = open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}})
+    now, days = stage.installation.clock(), 10.0
+    found = Candidates.of(["sea-3", "chess-8"], "test")
+
+    def ages(time: float) -> Any:
+        request = RankingRequest(decision_id="d", slots=2, user_id="reader-9", time=time)
+        request = stage.installation.engine.enrich_request(request, [])
+        features = stage.installation.engine.enrich(request, found, [])
+        return np.column_stack([features.column("item_first_event"), features.column("user_first_event")])
+
+    assert np.isfinite(ages(now)).all()
+    np.testing.assert_allclose(ages(now) - ages(now - days * 86_400.0), days, rtol=1e-5)
+    np.testing.assert_array_equal(ages(0.0), ages(now))  # a host that does not say when
+
+
 def test_an_unknown_user_has_item_columns_and_missing_user_columns(stage: Stage, spy: Any) -> None:
     stage.rank(user_id="nobody", slots=3)
 
