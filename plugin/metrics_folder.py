@@ -39,7 +39,8 @@ def metrics_folder(root: Path | None = None) -> Iterator[Path]:
 def hold(folder: Path) -> int:
     """Keep the folder from being removed as long as this process lives, or until the descriptor is closed."""
     descriptor = os.open(folder / _USED, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)  # the kernel lets go of it however the process ends
+    with suppress(OSError):  # without locks on this file system nobody can tell that it is abandoned either
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # the kernel lets go of it however the process ends
     return descriptor
 
 
