@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
@@ -30,6 +31,9 @@ class RewardFeed:
 
     def __init__(self, log: DecisionLog, recorder: Recorder) -> None:
         self._segments: Final = log.reader()
+        # A worker numbers what it writes from the microseconds of the clock on. So a segment that could not be read
+        # just now, and can be later, does not hand on all that it ever held.
+        self._began: Final = time.time_ns() // 1_000
         self._own: Final = log.path
         self._recorder: Final = recorder
         self._cursors: Final = self._segments.ends()
@@ -51,7 +55,8 @@ class RewardFeed:
     def _hand_on(self) -> int:
         """Hand on some of each segment; return how many of the one that had most."""
         most = 0
-        for segment_id, cursor, rewards in self._segments.rewards(self._cursors, _AT_ONCE, besides=self._own):
+        found = self._segments.rewards(self._cursors, _AT_ONCE, otherwise=self._began, besides=self._own)
+        for segment_id, cursor, rewards in found:
             self._cursors[segment_id] = cursor
             self._tell([self._with_user(reward) for reward in rewards])
             most = max(most, len(rewards))

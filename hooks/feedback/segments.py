@@ -196,18 +196,19 @@ class Segments:
         return ends
 
     def rewards(
-        self, cursors: Mapping[str, int], limit: int, *, besides: Path
+        self, cursors: Mapping[str, int], limit: int, *, otherwise: int, besides: Path
     ) -> Iterator[tuple[str, int, list[Reward]]]:
         """Yield up to `limit` rewards beyond each segment's cursor, with the cursor that follows them.
 
-        They come in the order in which they were written. The segment at `besides` is not read.
+        They come in the order in which they were written. A segment without a cursor is read from `otherwise` on, the
+        one at `besides` not at all.
         """
         query = f"SELECT seq, {_REWARD_COLUMNS} FROM rewards WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constant columns
         with self._lock:
             for segment in self._refresh().values():
                 if segment.path == besides:
                     continue
-                after = cursors.get(segment.segment_id, 0)
+                after = cursors.get(segment.segment_id, otherwise)
                 try:
                     rows = segment.connection.execute(query, (after, limit)).fetchall()
                 except sqlite3.Error as error:
