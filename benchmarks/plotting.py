@@ -24,7 +24,6 @@ COLOURS: Final[dict[str, str]] = {
     "gittins": "#56B4E9",
 }
 GREY: Final = "#666666"
-CYCLE: Final = tuple(COLOURS.values())
 _STYLE: Final[dict[str, Any]] = {
     "font.size": 8,
     "axes.spines.top": False,

@@ -633,6 +633,6 @@ class Reward:
     value: float
     reward_id: str
     time: float
-    """When it happened, in seconds since the Unix epoch."""
+    """When it happened, in seconds since the Unix epoch; before its decision, it is taken for having come with it."""
     user_id: str | None = None
     """Whose decision it was, where the stage knows."""

@@ -42,6 +42,7 @@ from explorank.model_card import ModelCard
 from explorank.rankers import Ranker, register_ranker
 from explorank.recorder import Recorder
 from explorank.retrieval import Catalogue
+from explorank.reward_feed import RewardFeed
 from explorank.safety import Safety
 from explorank.services import Services
 from explorank.settings import RankerComponent, Settings, resolve_component, resolve_components
@@ -52,6 +53,8 @@ logger = logging.getLogger(__name__)
 CATALOGUE: Final = "catalogue"
 RANKER: Final = "ranker"
 CALIBRATION: Final = "calibration"
+_REWARDS_S: Final = 0.25
+"""How often a process looks at the rewards that others took."""
 ENCODER: Final = "encoder"
 """Adapters of the text encoder. Only what builds a catalogue reads them: its vectors carry what they changed."""
 
@@ -79,6 +82,8 @@ class Installation:
     exposures: SqliteExposures | None
     """The ledger of what visitors met; None where no limit needs one."""
     kill_switch: KillSwitch
+    rewards_elsewhere: RewardFeed
+    """What other processes were told of rewards."""
     safety: Safety | None
     """The limits on what exploration may cost, where any is set."""
     clock: Callable[[], float]
@@ -93,7 +98,8 @@ class Installation:
         return self._scale.get()
 
     def refresh(self) -> None:
-        """Take up newly published artefacts now, rather than within a second."""
+        """Take up newly published artefacts, and what other processes were told, now rather than within a second."""
+        self.rewards_elsewhere.poll()
         self.catalogue.refresh()
         _take_up(self.ranker, self.exploration_features)
         self.calibration.refresh()
@@ -104,6 +110,7 @@ class Installation:
             refresher.stop()
         self.learner.close()
         self.manager.call_each("ranking_shutdown")
+        self.rewards_elsewhere.close()
         if self.exposures is not None:
             self.exposures.close()
         self.log.close()
@@ -196,6 +203,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     learner.start(settings.feedback.learn_every_s, clock=clock)
     crosses = Crosses.of(settings)
     engine, recorder = Engine(manager, crosses), Recorder(log)
+    rewards_elsewhere = RewardFeed(log, recorder)
     exposures = _open_exposures(settings)
     budgets = Budgets(settings, exposures, log, lambda: engine.enriched, clock)
     budgets.restore()
@@ -248,11 +256,15 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         budgets=budgets,
         exposures=exposures,
         kill_switch=kill_switch,
+        rewards_elsewhere=rewards_elsewhere,
         safety=safety,
         clock=clock,
         not_started={},
         _scale=_Scale(ranker),
-        _refreshers=tuple(Refresher(calls, interval_s=1.0) for calls in refreshes),
+        _refreshers=(
+            *(Refresher(calls, interval_s=1.0) for calls in refreshes),
+            Refresher([rewards_elsewhere.poll], interval_s=_REWARDS_S),
+        ),
     )
     services = Services(
         registry=registry,
@@ -262,6 +274,7 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         state=lambda: learner.snapshot,
         guards=guards,
         on_guard_error=note_guard_error,
+        rewards_elsewhere=rewards_elsewhere,
         clock=clock,
     )
     for result in manager.call_each("ranking_startup", settings=settings, services=services):

@@ -139,8 +139,8 @@ def explain_decision(
     """Return why `record` came out as it did, for `item_ids` or for the answered items.
 
     Scores, baseline and propensities are those of the log. The log does not hold the ranker's columns: similarities
-    follow from the history that it does hold, and other features are read as of now; each item says whether they give
-    the very score that was logged. Raises `InvalidRequest` for an item that was no candidate.
+    follow from the history that it does hold, and other features are read from the store of now; each item says whether
+    they give the very score that was logged. Raises `InvalidRequest` for an item that was no candidate.
     """
     rows = _rows(record, item_ids)
     notes: list[str] = []
@@ -174,8 +174,8 @@ def explain_decision(
     )
     if scores is not None and not all(one.as_served for one in items):
         notes.append(
-            "The ranker's columns are not in the log and were read as of now; where the score differs from that of "
-            "the decision, features have changed since, and attributions explain the score of now."
+            "The ranker's columns are not in the log and were read from the store of now; where the score differs from "
+            "that of the decision, features have changed since, and attributions explain the score of now."
         )
     items = _with_texts(installation, items)
     request, slate = record.request, record.slate
@@ -268,7 +268,10 @@ def _features(
     history: Sequence[str],
     notes: list[str],
 ) -> Features:
-    """Return the columns of the candidates at `rows`: as of now, but for what follows from the logged history."""
+    """Return the columns of the candidates at `rows`: what is known now, as old as it was then.
+
+    What follows from the logged history is computed from that.
+    """
     fallbacks: list[Fallback] = []
     bare = replace(record.request, context=MappingProxyType({}))
     with collecting_fallbacks(fallbacks):

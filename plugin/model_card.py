@@ -329,7 +329,14 @@ class ModelCard:
     def _probabilities(self) -> list[str]:
         one = self.probabilities
         if one is None:
-            return []
+            return [
+                "## Calibration",
+                "",
+                "The scores order items and are no probabilities, so they cannot come true or not. A ranker within "
+                "`calibrated`, and `objective: binary`, give some; `explorank calibrate` says what scores stand for in "
+                "rewards.",
+                "",
+            ]
         rows = [
             (
                 f"{b.lowest_score:.4g}",

@@ -12,6 +12,7 @@ from explorank.hooks.guards import Guard
 from explorank.hooks.registry import Registry
 from explorank.rankers import Ranker
 from explorank.retrieval import Catalogue
+from explorank.reward_feed import RewardFeed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,5 +33,7 @@ class Services:
     """The configured guards, in order."""
     on_guard_error: Callable[[str, Exception], None]
     """Tells the stage that a guard failed while a slate was built."""
+    rewards_elsewhere: RewardFeed
+    """The rewards that other processes of the installation took, for what a plugin holds once per process."""
     clock: Callable[[], float]
     """Now, in seconds since the Unix epoch; stands still where `features.as_of` is set."""

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from explorank.metrics_folder import hold, metrics_folder
 from explorank.process import SHARED_FOLDER, settle
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def serve_workers(
     parent is killed, its workers finish their requests and end, so that nobody keeps the port.
     """
     config = uvicorn_config(_Start(make_app), host, port, log_level, factory=True, workers=workers)
-    with tempfile.TemporaryDirectory(prefix="explorank-metrics-") as folder:
-        os.environ |= {SHARED_FOLDER: folder, "PROMETHEUS_MULTIPROC_DIR": folder}
+    with metrics_folder() as folder:
+        os.environ |= {SHARED_FOLDER: str(folder), "PROMETHEUS_MULTIPROC_DIR": str(folder)}
         supervisor = Multiprocess(config, sockets=[config.bind_socket()])
         supervisor.run()
     if any(process.exitcode == _STARTUP_FAILED for process in supervisor.processes):
@@ -90,6 +90,7 @@ class _Start:
     make_app: Callable[[], Starlette]
 
     def __call__(self) -> Starlette:
+        hold(Path(os.environ[SHARED_FOLDER]))
         Thread(target=_end_with_parent, name="explorank-parent", daemon=True).start()
         try:
             app = self.make_app()

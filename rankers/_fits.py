@@ -96,16 +96,26 @@ class Fits:
 
         Members learn from the rows of the other folds that `learnt` (n,) is true of, by default all.
         """
+        for plan in plans:
+            plan.check_columns(self.data)
         fold_of = folds_of(self.data, folds, self.randomness(2))
         row_fold = fold_of[self.data.request_of]
         for fold in range(folds):
             held_out = row_fold == fold
             rest = self.data.take_rows(~held_out if learnt is None else ~held_out & learnt)
             asked = self.data.take_rows(held_out)
-            yield (
-                held_out,
-                np.column_stack([score_data(self.fit(plan, rest).ranker, asked) for plan in plans]),
-            )
+            scores = [score_data(self._without(fold, folds, plan, rest).ranker, asked) for plan in plans]
+            yield held_out, np.column_stack(scores)
+
+    def _without(self, fold: int, folds: int, plan: Plan, rest: RankingData) -> Member:
+        """Return a member that was trained on `rest`, all folds but one; say so where it cannot be."""
+        try:
+            return self.fit(plan, rest)
+        except InvalidTraining as error:
+            raise InvalidTraining(
+                f"Fold {fold + 1} of {folds} is judged by a {plan.use or plan.trainable.__name__!r} that has not seen "
+                f"it, trained on the other folds, and that cannot be: {error}"
+            ) from error
 
     def _resumed(self, plan: Plan, home: Path | None) -> Member | None:
         if home is None or not (home / "trained").is_dir():
@@ -134,7 +144,9 @@ def _claim(folder: Path, fingerprint: str) -> None:
         before = json.loads(file.read_bytes())["fingerprint"]
     except FileNotFoundError:
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+        draft = file.with_suffix(".draft")
+        draft.write_text(json.dumps({"fingerprint": fingerprint}), encoding="utf-8")
+        draft.replace(file)  # at once: a run may be cut off here too
         return
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidTraining(

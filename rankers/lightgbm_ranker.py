@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, get_args
 
 import lightgbm
 import numpy as np
+from lightgbm.basic import LightGBMError
 from numpy.typing import NDArray
 
 from explorank.rankers._checkpoint import run_identity
@@ -235,10 +236,17 @@ class LightGBMRanker:
         if checkpoint is not None and resumable:
             run = run_identity(data, valid, options, seed, lightgbm.__version__)
             saves = checkpoint_of(checkpoint, run)
-        text, best = train(
-            params, training, options.rounds,
-            valid=watched, patience=options.early_stopping_rounds, progress=progress, checkpoint=saves,
-        )  # fmt: skip
+        try:
+            text, best = train(
+                params, training, options.rounds,
+                valid=watched, patience=options.early_stopping_rounds, progress=progress, checkpoint=saves,
+            )  # fmt: skip
+        except LightGBMError as error:
+            said = str(error).partition(" at /")[0].strip()
+            raise InvalidTraining(
+                f"LightGBM does not train with these options: {said}. Correct the option that it names, or the one "
+                "among `params`."
+            ) from error
         mean, std = column_scales(data.features)
         metrics = {"rows": float(len(data)), "trees": float(trees_in(text)), **best.metrics}
         ranker = cls(

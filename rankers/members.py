@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -57,6 +59,11 @@ class Plan:
         own = {name: value for name, value in member.items() if name not in ("use", "features")}
         trainable = ranker_class(member["use"])
         features = member.get("features")
+        if isinstance(features, str):
+            raise InvalidTraining(
+                f"The member {member['use']!r} takes the features {features!r}, which is one text and would be read "
+                f"letter by letter. Write a list: [{features}]."
+            )
         return cls(
             use=member["use"] if isinstance(member["use"], str) else "",
             trainable=trainable,
@@ -68,13 +75,7 @@ class Plan:
         """Return `data` with this member's columns alone; raise `InvalidTraining` naming one that is not there."""
         if self.features is None:
             return data
-        unknown = [name for name in self.features if name not in data.feature_names]
-        if unknown or not self.features:
-            raise InvalidTraining(
-                f"The member {self.use or self.trainable.__name__!r} takes the features "
-                f"{', '.join(unknown) or '[]'}, which the {data.called} data has not. It has "
-                f"{', '.join(data.feature_names)}."
-            )
+        self.check_columns(data)
         places = [data.feature_names.index(name) for name in self.features]
         return replace(
             data,
@@ -82,6 +83,18 @@ class Plan:
             feature_names=self.features,
             categorical=tuple(name for name in data.categorical if name in self.features),
         )
+
+    def check_columns(self, data: RankingData) -> None:
+        """Raise `InvalidTraining` naming the columns that this member takes and `data` has not."""
+        if self.features is None:
+            return
+        unknown = [name for name in self.features if name not in data.feature_names]
+        if unknown or not self.features:
+            raise InvalidTraining(
+                f"The member {self.use or self.trainable.__name__!r} takes the features "
+                f"{', '.join(unknown) or '[]'}, which the {data.called} data has not. It has "
+                f"{', '.join(data.feature_names)}."
+            )
 
 
 def _options(options: type[Any], given: Mapping[str, Any], use: str) -> Any:
@@ -98,7 +111,40 @@ def _options(options: type[Any], given: Mapping[str, Any], use: str) -> Any:
             )
         nested = dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping)
         values[name] = _options(hints[name], value, f"{use}.{name}") if nested else value
+        if not _is_of(values[name], hints[name]):
+            raise InvalidTraining(
+                f"The member {use!r} has {name}={value!r}, which is no {_in_words(hints[name])}, so it could not be "
+                "trained so. Correct the value."
+            )
     return options(**values)
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Say whether a value from YAML is of a type; what a choice may be is left to the options' own checks."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if origin is tuple:
+        listed = isinstance(value, (list, tuple))
+        return listed and (parts[-1] is not ... or all(_is_of(one, parts[0]) for one in value))
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_is_of(one, parts[1]) for one in value.values())
+    if hint in (int, float):
+        kind = numbers.Integral if hint is int else numbers.Real
+        return isinstance(value, kind) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) and hint is not Any else True
+
+
+def _in_words(hint: Any) -> str:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple:
+        return f"list of {_in_words(parts[0])}"
+    if origin is Mapping:
+        return "mapping"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_in_words, parts))
+    named = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
+    return named.get(hint, "mapping of its options")
 
 
 @dataclass(frozen=True, slots=True)

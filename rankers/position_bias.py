@@ -119,6 +119,8 @@ def _one_request_per_click(data: RankingData, inverse: NDArray[np.float64]) -> R
         weights=inverse[click_of] * weights[rows],
         positions=None,
         outcomes={},
+        teacher={},
         item_ids=None,
         histories=None,
+        user_ids=None,
     )

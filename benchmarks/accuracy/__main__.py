@@ -53,7 +53,7 @@ def play(
         if not len(split.users):
             raise DataError(
                 f"Under {protocol.name} no user of the test part is known from training, so nothing can be foreseen. "
-                "Bring more interactions, or choose user75."
+                "Bring more interactions of each user, or choose another protocol."
             )
         taken, test = (part.matrix[split.users] for part in (split.train, split.test))
         entries = chain(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,13 @@ from explorank.demo.data import DemoData
 from explorank.errors import DataError
 from explorank.retrieval import Encoder
 from explorank.retrieval.collaborative import Interactions, SideInformation
+from explorank.retrieval.features.columns import feature_columns
+from explorank.retrieval.features.tables import require_columns, text_ids
 
 _AGES: Final = 8
 """A user's number is also a group: one of so many equally large ranges."""
+_NO_FEATURE: Final = ("item_id", "user_id", "text", "title", "available_from")
+"""Columns that say who a row is of, what its text is, and from when it was known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,21 @@ class World:
 def world(data: DemoData, cache: Path, *, model: str = "packaged") -> World:
     """Return the arrays of `data`, with the items' texts encoded by `model`; `cache` keeps the vectors.
 
-    Numeric columns of items and users become numbers, columns of lists become tags, columns of text or numbers of
-    users become groups. Raises `DataError` for items without a text or id column.
+    Raises `DataError` or `InvalidTable` for tables without a column of ids or texts, and for ids that cannot be read.
+    """
+    told = without_texts(data)
+    items = _by_id(data.items, "items", "item_id")
+    texts = items["text" if "text" in items else "title"].reindex(told.interactions.item_ids)
+    content = Encoder(model, cache=cache).encode(texts.fillna("").astype(str).tolist())
+    return replace(told, side=replace(told.side, content=content))
+
+
+def without_texts(data: DemoData) -> World:
+    """Return the arrays of `data` but for the texts'; raises as `world` does.
+
+    Columns are read as `explorank features` reads them, and what is no feature there is left out. Numbers and times are
+    numbers; of items, each flag and each value of a list or a category is a tag; of users, flags, categories and ranges
+    of numbers are groups.
     """
     if "item_id" not in data.items or not {"text", "title"} & set(data.items):
         missing = "item_id" if "item_id" not in data.items else "text"
@@ -42,12 +60,7 @@ def world(data: DemoData, cache: Path, *, model: str = "packaged") -> World:
             "it; a column `title` will do for `text`."
         )
     events = data.interactions.drop_duplicates(["user_id", "item_id"])  # in order of time: the first stays
-    items = (
-        data.items.assign(item_id=data.items["item_id"].astype(str))
-        .drop_duplicates("item_id")
-        .set_index("item_id")
-    )
-    people = None if data.users is None else data.users.assign(user_id=data.users["user_id"].astype(str))
+    items = _by_id(data.items, "items", "item_id")
     interactions = Interactions.of(
         events["user_id"].astype(str).tolist(),
         events["item_id"].astype(str).tolist(),
@@ -55,12 +68,18 @@ def world(data: DemoData, cache: Path, *, model: str = "packaged") -> World:
         times=events["timestamp"].astype("int64").to_numpy() / 1e6,
         all_items=items.index.tolist(),
     )
-    items = items.reindex(interactions.item_ids)
-    texts = items["text" if "text" in items else "title"].fillna("").astype(str).tolist()
-    users = None
-    if people is not None:
-        users = people.drop_duplicates("user_id").set_index("user_id").reindex(interactions.user_ids)
-    return World(data.name, interactions, _side(items, users, Encoder(model, cache=cache).encode(texts)))
+    known = _columns(items, "item", interactions.item_ids)
+    numbers = {name: _numbers(column) for name, column in known.items() if _is_amount(column)}
+    side = SideInformation(tags=_tags(known), item_numbers=numbers)
+    if data.users is not None:
+        require_columns(data.users, "users", ("user_id",))
+        people = _columns(_by_id(data.users, "users", "user_id"), "user", interactions.user_ids)
+        side = replace(
+            side,
+            user_numbers={name: _numbers(column) for name, column in people.items() if _is_amount(column)},
+            user_groups={name.removeprefix("user_"): _groups(column) for name, column in people.items()},
+        )
+    return World(data.name, interactions, side)
 
 
 def known_of_items(side: SideInformation) -> NDArray[np.float32] | None:
@@ -87,39 +106,53 @@ def _scaled(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(known, (numbers - mean) / (deviation or 1.0), 0.0)[:, None]
 
 
-def _side(items: pd.DataFrame, users: pd.DataFrame | None, content: NDArray[np.float32]) -> SideInformation:
-    numbers = {str(name): column.to_numpy(np.float64) for name, column in _numeric(items).items()}
-    groups: dict[str, NDArray[np.int64]] = {}
-    user_numbers: dict[str, NDArray[np.float64]] = {}
-    if users is not None:
-        for name, column in users.items():
-            if pd.api.types.is_numeric_dtype(column):
-                user_numbers[f"user_{name}"] = column.to_numpy(np.float64)
-                column = pd.qcut(column, _AGES, labels=False, duplicates="drop")  # noqa: PLW2901 - as a group too
-            groups[str(name)] = pd.factorize(column)[0].astype(np.int64) + 1  # 0: not known
-    return SideInformation(
-        content=content,
-        tags=_tags(items),
-        item_numbers=numbers,
-        user_groups=groups,
-        user_numbers=user_numbers,
-    )
+def _by_id(table: pd.DataFrame, name: str, id_column: str) -> pd.DataFrame:
+    """Return the table by its ids as text; of a repeated id the first row."""
+    by_id = table.set_axis(text_ids(table[id_column], name, id_column))
+    return by_id[~by_id.index.duplicated()]
 
 
-def _numeric(table: pd.DataFrame) -> pd.DataFrame:
-    return table.select_dtypes("number")
+def _columns(
+    table: pd.DataFrame, prefix: str, ids: Sequence[str] | NDArray[np.str_]
+) -> dict[str, pd.Series[Any]]:
+    """Return the columns that can be a feature, by name, for `ids` in their order; missing where one is unknown."""
+    extra = table.drop(columns=[name for name in _NO_FEATURE if name in table])
+    found = feature_columns(extra, prefix)
+    # By what they say: how frequent a value of a list is decides of nothing here.
+    return {
+        name: found.arrays[name].to_pandas().set_axis(table.index).reindex(ids)
+        for name in sorted(found.arrays, key=found.descriptions.__getitem__)
+    }
 
 
-def _tags(items: pd.DataFrame) -> NDArray[np.float32] | None:
-    """Return (n, t) of the values in columns of lists, or None where there are no such columns."""
-    found: list[NDArray[np.float32]] = []
-    for name in items.columns:
-        lists: list[Any] = [
-            list(value) if isinstance(value, list | tuple | np.ndarray) else None for value in items[name]
-        ]
-        if any(value is not None for value in lists):
-            known = sorted({str(tag) for tags in lists for tag in tags or ()})
-            found.append(
-                np.array([[tag in set(map(str, tags or ())) for tag in known] for tags in lists], np.float32)
-            )
-    return np.concatenate(found, axis=1) if found else None
+def _is_amount(column: pd.Series[Any]) -> bool:
+    """Say whether it holds numbers or times, which can be more or less; flags are float32."""
+    return column.dtype == np.float64 or pd.api.types.is_datetime64_any_dtype(column)
+
+
+def _numbers(column: pd.Series[Any]) -> NDArray[np.float64]:
+    """Return numbers as they are, and times in days."""
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        return column.to_numpy(np.float64)
+    return np.asarray((column - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1), np.float64)
+
+
+def _groups(column: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return the code of each value, or of the range it lies in where there are amounts, from 1; 0 is not known."""
+    if _is_amount(column):
+        numbers = pd.Series(_numbers(column))
+        column = (
+            pd.qcut(numbers, _AGES, labels=False, duplicates="drop") if numbers.nunique() > 1 else numbers
+        )
+    return pd.factorize(column)[0].astype(np.int64) + 1
+
+
+def _tags(known: Mapping[str, pd.Series[Any]]) -> NDArray[np.float32] | None:
+    """Return (n, t) 1 where an item has a flag or is of a category, or None where there are no such columns."""
+    tags: list[NDArray[np.float32]] = []
+    for column in known.values():
+        if column.dtype == np.float32:
+            tags.append(column.fillna(0.0).to_numpy(np.float32))
+        elif not _is_amount(column):
+            tags += [(column == value).to_numpy(np.float32) for value in sorted(column.dropna().unique())]
+    return np.column_stack(tags) if tags else None

@@ -202,6 +202,10 @@ class DecisionLog:
             raise LogUnavailable(f"Segments of {self.folder} are locked or unreadable right now. Ask again.")
         return found
 
+    def reader(self) -> Segments:
+        """Return a reader of this log's folder with connections of its own, which hold up no caller of this log."""
+        return Segments(self.folder, busy_timeout_s=self._busy_timeout_s)
+
     @property
     def stats(self) -> LogStats:
         """What this log did so far."""

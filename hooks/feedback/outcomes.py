@@ -181,7 +181,8 @@ class OpenDecision:
     def observe_reward(self, reward: Reward, rules: RewardRules) -> tuple[Reception, Outcome | None]:
         """Take a reward; return what became of it, and the outcome if it closed its slot.
 
-        The item id says which slot it is for, wherever the host displayed the item.
+        The item id says which slot it is for, wherever the host displayed the item. One that happened before the
+        decision, by another clock, is taken for having come with it.
         """
         if reward.reward_id in self.reward_ids:
             return "duplicate", None
@@ -248,7 +249,8 @@ class OpenDecision:
             propensity=float(self.propensities[slot]),
             features=self.features[slot] if self.featured[slot] else None,
             time=self.time,
-            closed_at=closed_at,
+            # Clocks differ: nothing that a decision earned came before it.
+            closed_at=max(closed_at, self.time),
             strategy=self.strategies[slot] if self.strategies else "",
             offset=None if math.isnan(offset) else offset,
             representation=self.representation,

@@ -184,6 +184,39 @@ class Segments:
                 if cursor > cursors.get(segment.segment_id, 0):
                     yield segment.segment_id, cursor, events
 
+    def ends(self) -> dict[str, int]:
+        """Return the highest sequence number of each segment that can be read now."""
+        ends: dict[str, int] = {}
+        with self._lock:
+            for segment in self._refresh().values():
+                try:
+                    ends[segment.segment_id] = last_sequence(segment.connection)
+                except sqlite3.Error as error:
+                    self._drop(segment, error)
+        return ends
+
+    def rewards(
+        self, cursors: Mapping[str, int], limit: int, *, otherwise: int, besides: Path
+    ) -> Iterator[tuple[str, int, list[Reward]]]:
+        """Yield up to `limit` rewards beyond each segment's cursor, with the cursor that follows them.
+
+        They come in the order in which they were written. A segment without a cursor is read from `otherwise` on, the
+        one at `besides` not at all.
+        """
+        query = f"SELECT seq, {_REWARD_COLUMNS} FROM rewards WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608 - constant columns
+        with self._lock:
+            for segment in self._refresh().values():
+                if segment.path == besides:
+                    continue
+                after = cursors.get(segment.segment_id, otherwise)
+                try:
+                    rows = segment.connection.execute(query, (after, limit)).fetchall()
+                except sqlite3.Error as error:
+                    self._drop(segment, error)
+                    continue
+                if rows:
+                    yield segment.segment_id, int(rows[-1][0]), [_reward(row[1:]) for row in rows]
+
     def feedback(self, decision_id: str) -> tuple[tuple[Impression, ...], tuple[Reward, ...]]:
         """Return the impressions and rewards of a decision over all segments, oldest first."""
         shown = self._each("SELECT items, time FROM impressions WHERE decision_id = ?", (decision_id,))

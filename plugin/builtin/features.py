@@ -43,7 +43,7 @@ class FeaturesPlugin:
         """
         if self._access is None or request.user_id is None:
             return None
-        user = self._access.user(request.user_id)
+        user = self._access.user(request.user_id, at=_time_of(request))
         _note_failed(user.failed_views)
         liked: tuple[str, ...] = user.history
         if len(user.history_values) == len(user.history):
@@ -63,10 +63,11 @@ class FeaturesPlugin:
             return None
         n = len(candidates)
         places = candidates.places
+        at = _time_of(request)
         items = (
-            self._access.items(candidates.id_list)
+            self._access.items(candidates.id_list, at=at)
             if places is None
-            else self._access.items_at(places.table.item_ids, places.rows)
+            else self._access.items_at(places.table.item_ids, places.rows, at=at)
         )
         _note_failed(items.failed_views)
         user = user_of(request)
@@ -75,6 +76,14 @@ class FeaturesPlugin:
         return Features(
             (*items.names, *names), np.hstack([items.values, np.broadcast_to(row, (n, len(names)))])
         )
+
+
+def _time_of(request: RankingRequest) -> float | None:
+    """Return when the request was made, so that one which is explained later has the ages that it had then.
+
+    None where a host did not say.
+    """
+    return request.time if request.time > 0.0 else None
 
 
 def _note_failed(views: tuple[str, ...]) -> None:

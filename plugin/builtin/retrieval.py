@@ -84,6 +84,7 @@ class RetrievalPlugin:
         self._learned = learned if learned is not None and learned.column else None
         self._retrievers = configured_retrievers(settings, services.registry)
         self._catalogue = services.catalogue
+        services.rewards_elsewhere.subscribe(self._follow)
 
     @hookimpl
     def ranking_enrich_request(self, request: RankingRequest) -> Mapping[str, Any] | None:
@@ -99,6 +100,11 @@ class RetrievalPlugin:
         catalogue = self._newest()
         if catalogue is None:
             return None
+        if request.similar_to is not None and self._anchor(request, catalogue) is None:
+            reason = (
+                f"the catalogue has no item {request.similar_to!r}, so that nothing is known to be like it"
+            )
+            note_fallback(Fallback("retrieve", "explorank", reason, "items found without it"))
         query = RetrievalQuery(
             user_vector=self._user_vector(request, catalogue),
             history=history_of(request),
@@ -135,6 +141,9 @@ class RetrievalPlugin:
     @hookimpl
     def ranking_observe_rewards(self, rewards: Sequence[Reward]) -> None:
         """Let the user's interest follow what they rewarded."""
+        self._follow(rewards)
+
+    def _follow(self, rewards: Sequence[Reward]) -> None:
         catalogue = self._newest()
         for reward in rewards:
             worth = self._liking.worth(reward)

@@ -106,6 +106,8 @@ def past_data(
     )
     learnt = use.columns(catalogue, queries, rows)
     names, matrix = feature_matrix(access, catalogue, rows, vectors, crosses, learnt)
+    _check_known("users", access.user_names, queries["user_id"].nunique(), names, matrix)
+    _check_known("items", access.item_names, rows["item_id"].nunique(), names, matrix)
     times = [moment.timestamp() for moment in queries["event_timestamp"]]
     users = queries["user_id"].to_numpy().astype(str)
     data = RankingData(
@@ -158,6 +160,19 @@ def _past_requests(
             "earlier and to stop on the later ones. Bring more interactions, or build the catalogue of their items."
         )
     return queries, split
+
+
+def _check_known(
+    who: str, own: Sequence[str], count: int, names: tuple[str, ...], matrix: NDArray[np.float32]
+) -> None:
+    """Raise `DataError` where no row has a value in any of the columns `own`: nobody is known to the feature store."""
+    if own and np.isnan(matrix[:, [names.index(name) for name in own]]).all():
+        raise DataError(
+            f"None of the {count:,} {who} of these past requests is known to the feature repository, so that all "
+            f"{len(own)} columns of {who} ({own[0]}, …) would be missing: the ranker would learn nothing of {who}, and "
+            "serve those that the repository does know by columns that it never saw a value of. Run `explorank "
+            f"features` with these interactions, or bring interactions of the {who} that it knows."
+        )
 
 
 def feature_matrix(

@@ -46,27 +46,39 @@ def accepted(annotation: Any) -> str:
     for item in metadata:
         if isinstance(item, Accepts):
             return item.text
-    return _type_in_words(annotation) + _limits(metadata)
+    return _type_in_words(annotation, _length(metadata)) + _limits(metadata)
 
 
-def _type_in_words(annotation: Any) -> str:
+def _length(metadata: Sequence[Any]) -> int | None:
+    """Return how many items a list must have, where that is one number."""
+    lengths: dict[type, int] = {}
+    for item in _flatten(metadata):
+        match item:
+            case annotated_types.MinLen(min_length=length) | annotated_types.MaxLen(max_length=length):
+                lengths[type(item)] = length
+    least, most = lengths.get(annotated_types.MinLen), lengths.get(annotated_types.MaxLen)
+    return least if least == most else None
+
+
+def _type_in_words(annotation: Any, length: int | None = None) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return _either([f"`{choice}`" for choice in arguments])
     if origin in (Union, types.UnionType):
         return _either([accepted(argument) for argument in arguments])
     kind = origin or annotation
-    return _WORDS.get(kind) or _class_in_words(kind, arguments)
+    return _WORDS.get(kind) or _class_in_words(kind, arguments, length)
 
 
-def _class_in_words(kind: Any, arguments: tuple[Any, ...]) -> str:
+def _class_in_words(kind: Any, arguments: tuple[Any, ...], length: int | None) -> str:
     if not isinstance(kind, type):
         return str(kind)
     if issubclass(kind, Mapping):
         return "names, each with " + (accepted(arguments[1]) if arguments else "any value")
     if issubclass(kind, Sequence | Set):
         items = [argument for argument in arguments if argument is not ...]
-        return "a list" + (f", each {_either([accepted(item) for item in items])}" if items else "")
+        words = "a list" if length is None else f"a list of {length}"
+        return words + (f", each {_either([accepted(item) for item in items])}" if items else "")
     if issubclass(kind, BaseModel):
         return str(getattr(kind, "words", "keys and values"))
     if is_dataclass(kind):

@@ -121,6 +121,8 @@ def _problem(
             message = error["msg"]
         case _:
             given = _given(_value_at(data, path), full, document, hidden=admits(wanted, SecretStr))
+            if error["type"] in ("too_short", "too_long") and isinstance(_value_at(data, path), list):
+                given = f"a list of {len(_value_at(data, path))}"
             message = f"given {given}; accepted: {accepted(wanted)}."
             if _value_at(data, path) is None:
                 message += " Leave the key out for its default."

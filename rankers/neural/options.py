@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 from explorank.rankers.errors import InvalidTraining
@@ -66,7 +67,7 @@ class TrainingOptions:
     """The most that int8 may cost in NDCG@10."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "patience", "batch_rows", "accumulate", "min_count", "num_threads")
+        _whole(self, 1, "epochs", "patience", "batch_rows", "accumulate", "min_count", "num_threads")
         _at_least(
             self, 0, "weight_decay", "clip_norm", "noise", "distillation", "adversarial", "quantize_tolerance"
         )
@@ -179,9 +180,10 @@ class DCNOptions:
     def __post_init__(self) -> None:
         _one_of(self, "objective", NeuralObjective)
         _one_of(self, "structure", Structure)
-        _at_least(self, 0, "cross_layers", "rank")
-        _at_least(self, 1, "embedding_width")
+        _whole(self, 0, "cross_layers", "rank")
+        _whole(self, 1, "embedding_width")
         _check_widths(self.hidden)
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list says the same
         _check_entire_space(self.objective, self.tasks)
 
 
@@ -220,8 +222,9 @@ class SequenceOptions:
 
     def __post_init__(self) -> None:
         _one_of(self, "objective", NeuralObjective)
-        _at_least(self, 1, "history", "width", "layers", "heads", "attention_width", "embedding_width")
+        _whole(self, 1, "history", "width", "layers", "heads", "attention_width", "embedding_width")
         _check_widths(self.hidden)
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list says the same
         _check_entire_space(self.objective, self.tasks)
         if self.width % self.heads:
             raise InvalidTraining(
@@ -237,6 +240,19 @@ def _at_least(options: Any, lowest: int, *names: str) -> None:
             )
 
 
+def _whole(options: Any, lowest: int, *names: str) -> None:
+    _at_least(options, lowest, *names)
+    for name in names:
+        if not _is_whole(getattr(options, name)):
+            raise InvalidTraining(
+                f"{name}={getattr(options, name)!r} is no whole number, so no count could ever reach it. Round it."
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral)
+
+
 def _one_of(options: Any, name: str, choices: Any) -> None:
     if getattr(options, name) not in get_args(choices):
         raise InvalidTraining(
@@ -245,10 +261,10 @@ def _one_of(options: Any, name: str, choices: Any) -> None:
 
 
 def _check_widths(hidden: tuple[int, ...]) -> None:
-    if not hidden or min(hidden) < 1:
+    if not hidden or not all(_is_whole(width) and width >= 1 for width in hidden):
         raise InvalidTraining(
-            f"hidden={list(hidden)} names no layer, or one without units; the last one is the representation that "
-            "heads read. Name one width per layer, such as [64, 32]."
+            f"hidden={list(hidden)} names no layer, or one whose units are no whole number above 0; the last one is "
+            "the representation that heads read. Name one width per layer, such as [64, 32]."
         )
 
 

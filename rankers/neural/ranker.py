@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from explorank.rankers.applying import features_for, score_data
 from explorank.rankers.data import RankingData
+from explorank.rankers.errors import InvalidTraining
 from explorank.rankers.explanation import Explanation
 from explorank.rankers.manifest import RankerManifest, column_scales
 from explorank.rankers.neural.artefact import Artefact, unpack_vocabulary
@@ -146,6 +147,7 @@ class NeuralRanker(ABC):
         """
         if options is None:
             options = options_from_json(self.Options, self._manifest.details["options"])
+        self._check_kind(options)
         start = Start.of(self._artefact, options)
         return type(self)._fit(data, valid, options, seed, progress, checkpoint, start)
 
@@ -157,6 +159,14 @@ class NeuralRanker(ABC):
     def load(cls, folder: str | Path) -> Self:
         """Return the ranker that `save` wrote; raise `CorruptRanker` naming the file that is not intact."""
         return cls(Artefact.load(folder, cls.kind))
+
+    @classmethod
+    def _check_kind(cls, options: object) -> None:
+        if not isinstance(options, cls.Options):
+            raise InvalidTraining(
+                f"{type(options).__name__} are no options of {cls.__name__}, which is built by others. Pass "
+                f"{cls.Options.__name__}."
+            )
 
     @classmethod
     @abstractmethod
@@ -189,6 +199,7 @@ class NeuralRanker(ABC):
     ) -> Self:
         from explorank.rankers.neural.fitting import fit_network, in_best_precision  # noqa: PLC0415 - torch
 
+        cls._check_kind(options)
         plan, read = cls._plan(data, options, start)
         if start is not None:
             start.check_columns(plan, data.called)

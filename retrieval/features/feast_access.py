@@ -222,18 +222,23 @@ class FeatureAccess:
                 "served; push them again, or build and materialise anew."
             ) from error
 
-    def items(self, item_ids: Sequence[str]) -> OnlineFeatures:
-        """Return the numbers of `n` items, (n, d) float32, in one read; never raises for an unknown item."""
-        opened = self._open
-        return _numbers(opened, opened.items, item_ids, self._now)
+    def items(self, item_ids: Sequence[str], *, at: float | None = None) -> OnlineFeatures:
+        """Return the numbers of `n` items, (n, d) float32, in one read; never raises for an unknown item.
 
-    def items_at(self, item_ids: NDArray[Any], rows: NDArray[np.int64]) -> OnlineFeatures:
+        Ages and ttl are those at the time `at`, in seconds since the Unix epoch; by default now.
+        """
+        opened = self._open
+        return _numbers(opened, opened.items, item_ids, self._now if at is None else at)
+
+    def items_at(
+        self, item_ids: NDArray[Any], rows: NDArray[np.int64], *, at: float | None = None
+    ) -> OnlineFeatures:
         """Do what `items` does for those at `rows` (n,) of `item_ids` (N,), text.
 
         The same array should be asked again and again, as that of a catalogue is: where each id stands in the online
         store is then remembered, which spares looking hundreds of texts up.
         """
-        opened, now = self._open, self._now
+        opened, now = self._open, self._now if at is None else at
         if opened.columnar_items is not None:
             known = self._known_items
             if known is None or known[0] is not item_ids or known[1] is not opened:
@@ -242,11 +247,14 @@ class FeatureAccess:
                 read = opened.columnar_items.numbers_known(known[2], rows, now)
                 if read is not None:
                     return _told(opened.items, read)
-        return self.items(item_ids[rows].tolist())
+        return self.items(item_ids[rows].tolist(), at=at)
 
-    def user(self, user_id: str) -> OnlineUser:
-        """Return a user's numbers and history; an unknown user has NaN and an empty history."""
-        opened, now = self._open, self._now
+    def user(self, user_id: str, *, at: float | None = None) -> OnlineUser:
+        """Return a user's numbers and history; an unknown user has NaN and an empty history.
+
+        Ages and ttl are those at the time `at`, as for `items`.
+        """
+        opened, now = self._open, self._now if at is None else at
         numbers = _numbers(opened, opened.users, (user_id,), now)
         missing, expired, failed = numbers.missing, numbers.expired, numbers.failed_views
         views = len(opened.users.views)

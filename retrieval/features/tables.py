@@ -190,6 +190,11 @@ def refuse_rows(
     rows = np.flatnonzero(bad)
     if not len(rows):
         return
-    shown = ", ".join(f"row {row}: {column.iloc[row]!r}" for row in rows[:3])
+    shown = ", ".join(f"row {row}: {_plain(column.iloc[row])!r}" for row in rows[:3])
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     raise InvalidTable(f"Column {name!r} of {table}, {shown}{more}: {rule}. {way_out}.")
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as Python's own, so that a message shows `5` where numpy would say `np.int64(5)`."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -318,6 +318,44 @@ def test_a_stage_shows_ten_that_a_user_does_not_have(
         assert not np.isfinite(scores[split.train.matrix[user].indices]).any()
 
 
+def test_columns_of_every_kind_are_read_as_features_or_left_out(tmp_path: Path) -> None:
+    """Nested, null, boolean, exact and timed columns; ids that are numbers in one table and texts in another."""
+    events = pd.DataFrame({"user_id": [1, 2, 1, 3], "item_id": [10, 10, 11, 12], "note": [{"a": 1}] * 4})
+    events["timestamp"] = [100, 200, 300, 400]
+    items = pd.DataFrame({"item_id": [10.0, 11.0, 12.0], "title": ["a lamp", None, "ein Stuhl für 日本"]})
+    items["stock"] = pd.array([1, None, 3], "Int64")
+    items["since"] = pd.to_datetime(["1970-01-02", None, "1970-01-04"])
+    items["sold_out"] = [True, None, False]
+    items["brand"] = pd.Categorical(["B", "A", None])
+    items["mean"] = [1.0, np.inf, np.nan]
+    items["vector"], items["nested"], items["nothing"] = [[0.5, 0.25]] * 3, [{"a": 1}, None, None], None
+    users = pd.DataFrame({"user_id": ["1", "2", "2"], "age": [30, 30, 80], "tags": [["x", "y"], None, ["z"]]})
+    users["since"] = pd.to_datetime(["1970-01-02"] * 3)
+    for name, table in (("events", events), ("items", items), ("users", users)):
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    paths = [tmp_path / f"{name}.parquet" for name in ("events", "items", "users")]
+    world = module("worlds").without_texts(own_data(*paths, None))
+
+    side = world.side
+    assert world.interactions.item_ids.tolist() == ["10", "11", "12"]
+    assert {*side.item_numbers} == {"item_stock", "item_since", "item_mean"}
+    np.testing.assert_array_equal(side.item_numbers["item_stock"], [1, np.nan, 3])
+    np.testing.assert_array_equal(side.item_numbers["item_since"], [1, np.nan, 3])
+    np.testing.assert_array_equal(side.item_numbers["item_mean"], [1, np.nan, np.nan])
+    # Brands A and B, one kind of nesting, and what is sold out.
+    np.testing.assert_array_equal(side.tags, [[0, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]])
+    assert {*side.user_groups} == {"age", "since", "tags_x", "tags_y"}
+    assert side.user_groups["age"].tolist() == [
+        1,
+        1,
+        0,
+    ]  # of a repeated user the first row, of an unknown one none
+    assert side.user_groups["tags_x"].tolist() == [1, 0, 0]
+    np.testing.assert_array_equal(side.user_numbers["user_age"], [30, 30, np.nan])
+    assert np.isfinite(module("worlds").known_of_items(side)).all()
+    assert np.isfinite(module("worlds").known_of_users(side)).all()
+
+
 @pytest.mark.parametrize(
     ("table", "lost", "named"),
     [("interactions", "item_id", "item_id"), ("items", "text", "'text'"), ("items", "item_id", "'item_id'")],

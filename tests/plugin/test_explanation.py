@@ -21,6 +21,7 @@ from explorank.errors import DataError, InvalidRequest, UnknownDecision
 from explorank.explanation_plot import draw
 from explorank.hooks import hookimpl
 from explorank.hooks.registry import Registry
+from explorank.pipeline.features import feature_access
 
 OpenStage: TypeAlias = Callable[..., Stage]
 
@@ -141,14 +142,18 @@ def test_a_candidate_that_was_not_shown(open_books: OpenStage) -> None:
 
 
 def test_features_that_changed_since_are_said_to_have(open_books: OpenStage, installation: Path) -> None:
-    """In decades all features are too old to be served; the decision of today is explained by what is known then."""
+    """That decades pass changes nothing: ages are counted to the decision. That the store was emptied does."""
     decision = open_books().rank(user_id="reader-3", slots=4)
     later = open_books({"features": {"as_of": "2090-01-01T00:00:00Z"}})
+    assert all(one.as_served for one in later.explain(decision.decision_id).items)
 
-    explained = later.explain(decision.decision_id)
+    access = feature_access(later.installation.settings)
+    access.reset()
+    access.apply()
+    explained = open_books().explain(decision.decision_id)
 
     assert not all(one.as_served for one in explained.items)
-    assert any("read as of now" in note for note in explained.notes)
+    assert any("read from the store of now" in note for note in explained.notes)
     for one in explained.items:
         assert one.base is not None
         total = one.base + sum(part.attribution for part in one.parts)

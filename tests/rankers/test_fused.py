@@ -399,6 +399,16 @@ def test_a_class_may_be_a_member_and_must_be_known_to_be_loaded(ids: Any, tmp_pa
         register_ranker("item_rates", ids.ItemRates)
 
 
+def test_a_fold_without_which_one_class_is_left_is_named() -> None:
+    """All that was liked is one user's: whoever is to judge that user has seen nothing liked."""
+    liked_by_one = dataclasses.replace(
+        data(requests=20), labels=np.arange(len(data(requests=20))) == 0, user_ids=np.arange(20).astype(str)
+    )
+    options = StackOptions(members=(CLICKS, AMOUNTS), folds=4, meta="logistic")
+    with pytest.raises(InvalidTraining, match=r"Fold \d of 4 is judged by a 'lightgbm' that has not seen it"):
+        Stack.fit(liked_by_one, options=options)
+
+
 # ---- options --------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +421,19 @@ def test_a_class_may_be_a_member_and_must_be_known_to_be_loaded(ids: Any, tmp_pa
         ({"use": "lightgbm", "zzz": 3}, "It has objective, rounds"),
         ({"use": "lightgbm", "features": ["price"]}, "takes the features price.*It has signal"),
         ({"use": "lightgbm", "features": []}, "takes the features \\[\\]"),
+        ({"use": "lightgbm", "features": "signal"}, "Write a list: \\[signal\\]"),
+        ({"use": "lightgbm", "rounds": "many"}, "rounds='many', which is no whole number"),
+        ({"use": "lightgbm", "rounds": True}, "rounds=True, which is no whole number"),
+        ({"use": "lightgbm", "learning_rate": "fast"}, "which is no number"),
+        ({"use": "lightgbm", "min_data_in_leaf": "few"}, "which is no whole number or null"),
+        ({"use": "lightgbm", "monotone": "signal"}, "which is no mapping"),
+        ({"use": "dcn", "hidden": "wide"}, "hidden='wide', which is no list of whole number"),
+        ({"use": "dcn", "hidden": [64, "wide"]}, "which is no list of whole number"),
+        ({"use": "dcn", "training": 5}, "training=5, which is no mapping of its options"),
+        (
+            {"use": "dcn", "training": {"epochs": 1.5}},
+            "'dcn.training' has epochs=1.5, which is no whole number",
+        ),
         ({"rounds": 3}, "does not say what ranker it is"),
         ("lightgbm", "does not say what ranker it is"),
     ],

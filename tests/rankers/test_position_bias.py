@@ -51,6 +51,22 @@ def test_each_click_becomes_a_request_that_weighs_its_inverse_propensity() -> No
     assert data.labels.tolist() == [0, 1, 0, 1]
 
 
+def test_what_is_known_of_requests_hinders_no_correction() -> None:
+    """As rows of the log have it: whose each request is, what came before it, and what a teacher says of its rows."""
+    known = small(
+        [0, 1, 1, 0, 0],
+        user_ids=["ann", "bo"],
+        histories=[("x",), ()],
+        item_ids=list("abcde"),
+        teacher={"label": np.full(5, 0.5)},
+    )
+    for objective in ("lambdarank", "binary"):
+        plain = corrected(small([0, 1, 1, 0, 0]), objective, CURVE)
+        told = corrected(known, objective, CURVE)
+        np.testing.assert_array_equal(told.features, plain.features)
+        np.testing.assert_array_equal(told.weights, plain.weights)
+
+
 def test_grades_are_compared_with_all_lower_ones() -> None:
     data = corrected(small([2, 1, 0, 0, 1], weights=[1, 1, 3, 1, 1]), "lambdarank", CURVE)
     assert data.features[:, 0].tolist() == [0, 1, 2, 1, 2, 3, 4]

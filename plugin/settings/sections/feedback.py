@@ -72,8 +72,10 @@ class FeedbackSettings(Section):
     durability: Literal["process", "power"] = "process"
     """What an acknowledged decision or reward survives: `process`, the end of the process; `power`, also a
     power cut (each group commit waits for the disk)."""
-    rewards: dict[Name, RewardEntry] = {"click": RewardKind()}  # noqa: RUF012 - pydantic copies defaults
-    """The kinds of reward; others are refused. `{click: 1.0}` is short for `{click: {weight: 1.0}}`."""
+    rewards: Annotated[dict[Name, RewardEntry], Field(json_schema_extra={"minProperties": 1})] = {  # noqa: RUF012 - pydantic copies defaults
+        "click": RewardKind()
+    }
+    """The kinds of reward, one or more; others are refused. `{click: 1.0}` is short for `{click: {weight: 1.0}}`."""
     horizon_s: Annotated[float, Field(gt=0)] = 86_400.0
     """How long after a decision rewards count, in seconds. Then a slot without any earns `default_reward`."""
     default_reward: float = 0.0
@@ -82,6 +84,17 @@ class FeedbackSettings(Section):
     """Which slots are looked at. `null` takes every slot that was shown for one that was looked at."""
     learn_every_s: Annotated[float, Field(gt=0)] = 1.0
     """How often the learner folds new rewards into the policy's state, in seconds."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.rewards:
+            raise rule_broken(
+                "names no kind of reward, so that every reward would be refused and each shown slot would have earned "
+                "`default_reward` at once. Name one, such as `{click: 1.0}`; where nothing is to be learnt, leave the "
+                "key out and set `exploration.mode: off`.",
+                "rewards",
+            )
+        return self
 
     @property
     def weights(self) -> dict[str, float]:

@@ -310,10 +310,16 @@ def _columns(what: str, values: ArrayLike | None, rows: int | None) -> NDArray[n
     if values is None:
         return np.zeros((rows or 0, 0), np.float32)
     matrix = np.asarray(values, np.float32)
-    if matrix.ndim != 2 or (rows is not None and len(matrix) != rows) or not np.isfinite(matrix).all():
+    if matrix.ndim != 2 or (rows is not None and len(matrix) != rows):
         raise InvalidVectors(
-            f"{what} of shape {matrix.shape} for {rows} rows, or not all finite; they would belong to others. Pass one "
-            "row each in the order of the interactions' ids, with missing values filled."
+            f"{what} of shape {matrix.shape} for {rows} rows; they would belong to others. Pass one row each in the "
+            "order of the interactions' ids."
+        )
+    if not np.isfinite(matrix).all():
+        row, column = np.argwhere(~np.isfinite(matrix))[0].tolist()
+        raise InvalidVectors(
+            f"{what} has {matrix[row, column]} in row {row}, column {column}; no product with it is a number. Fill "
+            "what is missing, with the mean say; of users, `UserFeatures` may hold NaN."
         )
     return matrix
 

@@ -67,6 +67,28 @@ def test_a_reward_id_that_another_worker_holds_was_seen(tmp_path: Path, records:
         assert one.append_rewards([records.reward("a", 1), records.reward("a", 2)]) == [False, True]
 
 
+def test_what_others_were_rewarded_with_is_read_from_where_one_stands(
+    tmp_path: Path, records: ModuleType
+) -> None:
+    own, other = DecisionLog(tmp_path, worker="own"), DecisionLog(tmp_path, worker="other")
+    with own, other, closing(own.reader()) as reader:
+        own.append_rewards([records.reward("a", 0)])
+        other.append_rewards([records.reward("a", 1)])
+        began = time.time_ns() // 1_000
+        ends = reader.ends()
+        other.append_rewards([records.reward("a", 2), records.reward("b", 0)])
+
+        def read(cursors: dict[str, int], otherwise: int, limit: int = 9) -> list[tuple[str, int]]:
+            found = reader.rewards(cursors, limit, otherwise=otherwise, besides=own.path)
+            return [(one.decision_id, one.slot) for _, _, rewards in found for one in rewards]
+
+        assert read(ends, 0) == [("a", 2), ("b", 0)]
+        assert read(ends, 0, limit=1) == [("a", 2)]
+        # Without a place to stand: from the beginning, or nothing of what was written before.
+        assert read({}, 0) == [("a", 1), ("a", 2), ("b", 0)]
+        assert read({}, began + 3_600_000_000) == []
+
+
 def test_decisions_of_other_workers_are_found_dead_or_alive(tmp_path: Path, records: ModuleType) -> None:
     with DecisionLog(tmp_path, worker="dead") as dead:
         dead.append_decision(records.make_record("a"))

@@ -66,6 +66,18 @@ def test_the_same_reward_counts_once(records: ModuleType, decision: OpenDecision
     assert values(decision.close(RULES)) == {0: 1.0}
 
 
+def test_a_clock_that_is_behind_closes_no_slot_before_its_decision(
+    records: ModuleType, decision: OpenDecision
+) -> None:
+    decision.observe_reward(records.reward(slot=1, time=940.0), RULES)
+    reception, outcome = decision.observe_reward(
+        records.reward(slot=1, kind="conversion", value=2.0, time=0.0), RULES
+    )
+    assert reception == "accepted"
+    assert outcome is not None
+    assert (outcome.value, outcome.time, outcome.closed_at) == (11.0, 1000.0, 1000.0)
+
+
 @pytest.mark.parametrize(("time", "reception"), [(1100.0, "accepted"), (1100.1, "late")])
 def test_the_horizon_is_the_last_moment(
     records: ModuleType, decision: OpenDecision, time: float, reception: str

@@ -48,6 +48,22 @@ def test_the_history_and_what_was_liked_of_it_travel_in_the_context(
     assert spy.last.request.context["liked"] == tuple(own["item_id"][own["value"] >= 4.0])
 
 
+def test_features_are_as_old_as_they_were_when_the_request_was_made(open_books: OpenStage) -> None:
+    stage = open_books({"features": {"as_of": "2026-03-02T00:00:00Z"}})
+    now, days = stage.installation.clock(), 10.0
+    found = Candidates.of(["sea-3", "chess-8"], "test")
+
+    def ages(time: float) -> Any:
+        request = RankingRequest(decision_id="d", slots=2, user_id="reader-9", time=time)
+        request = stage.installation.engine.enrich_request(request, [])
+        features = stage.installation.engine.enrich(request, found, [])
+        return np.column_stack([features.column("item_first_event"), features.column("user_first_event")])
+
+    assert np.isfinite(ages(now)).all()
+    np.testing.assert_allclose(ages(now) - ages(now - days * 86_400.0), days, rtol=1e-5)
+    np.testing.assert_array_equal(ages(0.0), ages(now))  # a host that does not say when
+
+
 def test_an_unknown_user_has_item_columns_and_missing_user_columns(stage: Stage, spy: Any) -> None:
     stage.rank(user_id="nobody", slots=3)
 
@@ -71,6 +87,18 @@ def test_similar_to_is_answered_and_measured_against_that_item(stage: Stage, spy
     assert "sea-3" not in ids
 
 
+def test_an_item_that_nobody_knows_is_named_where_others_like_it_are_asked_for(stage: Stage) -> None:
+    known = stage.rank(similar_to="sea-3", slots=3)
+    unknown = stage.rank(similar_to="an item of tomorrow", slots=3)
+
+    assert known.fallbacks == ()
+    assert unknown.items
+    (fallback,) = unknown.fallbacks
+    assert (fallback.step, fallback.action) == ("retrieve", "items found without it")
+    assert "no item 'an item of tomorrow'" in fallback.reason
+    assert stage.decision(unknown.decision_id).fallbacks == unknown.fallbacks
+
+
 def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Any) -> None:
     decision = stage.rank(user_id="reader-9", slots=3)
     before = spy.last.similarities
@@ -81,6 +109,21 @@ def test_the_interest_follows_a_reward_at_once(stage: Stage, spy: Any) -> None:
 
     after = spy.last.similarities
     assert after[taken] > before[taken]
+
+
+def test_the_interest_follows_a_reward_that_another_process_took(open_books: OpenStage, spy: Any) -> None:
+    changes = {"features": {"as_of": "2026-03-02T00:00:00Z"}}
+    here, elsewhere = open_books(changes, plugins=[spy]), open_books(changes)
+    decision = here.rank(user_id="reader-9", slots=3)
+    before, history = spy.last.similarities, history_of(spy.last.request)
+    taken = decision.items[2]
+
+    elsewhere.reward(decision.decision_id, item_id=taken)
+    here.installation.refresh()  # or a quarter of a second
+
+    here.rank(user_id="reader-9", slots=3)
+    assert history_of(spy.last.request) == (*(item for item in history if item != taken), taken)
+    assert spy.last.similarities[taken] > before[taken]
 
 
 def test_what_was_rewarded_just_now_counts_as_seen(open_books: OpenStage) -> None:

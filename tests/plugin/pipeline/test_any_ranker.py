@@ -402,6 +402,8 @@ def test_the_card_tells_what_was_trained_on_what_and_for_whom(
     for part in (card.model_sha256, "| user_age | 50 and over |", "| steps | `60` |"):
         assert part in page
     assert f"| negatives wanted per request | {SMALL.negatives} |" in page
+    assert f"## Calibration: error {card.probabilities.error:.4f}" in page
+    assert "are no probabilities" in replace(card, probabilities=None).to_markdown()
     written = json.loads((folder / "card.json").read_text())
     assert written["format"] == "explorank.card/1"
 

@@ -111,6 +111,19 @@ def test_similarity_is_the_cosine_with_the_interest(settings: Settings, events: 
 # ---- training -------------------------------------------------------------------------------------------
 
 
+def test_interactions_of_users_whom_no_feature_knows_are_refused(
+    settings: Settings, events: pd.DataFrame
+) -> None:
+    strangers = events.assign(user_id="stranger-" + events["user_id"])
+    serving = ArtefactStore(settings.folder_path / "artefacts").current("ranker")
+    with pytest.raises(
+        DataError, match=r"None of the \d+ users of these past requests is known.*`explorank feat"
+    ):
+        train_ranker(settings, strangers, component=FEW, options=SMALL)
+
+    assert ArtefactStore(settings.folder_path / "artefacts").current("ranker") == serving
+
+
 def test_training_repeats_for_a_seed_and_validates_on_what_is_later(
     settings: Settings, events: pd.DataFrame
 ) -> None:

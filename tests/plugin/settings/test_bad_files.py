@@ -129,6 +129,18 @@ ONE_PROBLEM = {
         "version: 1\nexploration:\n  budget: {per_user_per_day: 0}\n",
         "exploration.budget.per_user_per_day: given the number 0; accepted: a whole number, at least 1 or `null`.",
     ),
+    "cross of one column": (
+        "version: 1\nfeatures:\n  crosses: [{name: gap, kind: ratio, of: [price]}]\n",
+        "features.crosses[0].of: given a list of 1; accepted: a list of 2, each text, not empty.",
+    ),
+    "cross of three columns": (
+        "version: 1\nfeatures:\n  crosses: [{name: gap, kind: ratio, of: [price, age, year]}]\n",
+        "features.crosses[0].of: given a list of 3; accepted: a list of 2, each text, not empty.",
+    ),
+    "no kind of reward": (
+        "version: 1\nfeedback:\n  rewards: {}\n",
+        "explorank.yaml:3: feedback.rewards: names no kind of reward, so that every reward would be refused",
+    ),
     "rejection that is no reward": (
         "version: 1\nexploration:\n  stability:\n    rejections: [dismiss]\n",
         "explorank.yaml:4: exploration.stability.rejections: names ['dismiss'], which `feedback.rewards` does not",

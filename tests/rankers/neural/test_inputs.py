@@ -179,6 +179,10 @@ def test_telling_nothing_apart_earns_no_credit_for_the_order_of_rows() -> None:
     ("make", "message"),
     [
         (lambda: TrainingOptions(epochs=0), "epochs=0 is below 1"),
+        (lambda: TrainingOptions(epochs=1.5), "epochs=1.5 is no whole number"),  # type: ignore[arg-type] - on purpose
+        (lambda: TrainingOptions(batch_rows=float("inf")), "batch_rows=inf is no whole number"),  # type: ignore[arg-type] - on purpose
+        (lambda: SequenceOptions(layers=1.0), "layers=1.0 is no whole number"),  # type: ignore[arg-type] - on purpose
+        (lambda: DCNOptions(hidden=(64, 0.5)), "no whole number above 0"),  # type: ignore[arg-type] - on purpose
         (lambda: TrainingOptions(learning_rate=0.0), "learning_rate=0.0 is not above 0"),
         (lambda: TrainingOptions(dropout=1.0), "dropout=1.0 is a share"),
         (lambda: TrainingOptions(device="tpu"), "device='tpu' is none of"),  # type: ignore[arg-type]

@@ -227,6 +227,12 @@ def test_options_that_do_not_fit_the_start_are_refused(
         dcn.adapt(target, options=small(**change))
 
 
+def test_options_of_another_ranker_are_refused(dcn: DCNRanker, target: RankingData) -> None:
+    for train in (dcn.adapt, DCNRanker.fit):
+        with pytest.raises(InvalidTraining, match=r"SequenceOptions are no options of DCNRanker.*DCNOptions"):
+            train(target, options=SequenceOptions())
+
+
 def test_data_with_other_columns_are_refused(dcn: DCNRanker, target: RankingData) -> None:
     renamed = replace(target, feature_names=("a", "b", "loudness", "kind"))
     with pytest.raises(

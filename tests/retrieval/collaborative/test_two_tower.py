@@ -91,7 +91,7 @@ def test_items_that_came_later_have_a_place_on_both_sides(fitted: TwoTower) -> N
     np.testing.assert_array_equal(
         nothing.scores(["i12"], columns[1])[1], fitted.scores(["i12"], columns[1])[12]
     )
-    with pytest.raises(InvalidVectors, match="content of shape"):
+    with pytest.raises(InvalidVectors, match=r"content has nan in row 0, column 0.*Fill what is missing"):
         fitted.in_rows_of(ids, told * np.nan)
 
 
