@@ -21,7 +21,14 @@ from explorank.hooks.registry import did_you_mean
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, Features, SlotMethod
 from explorank.item_texts import item_texts
 from explorank.model_card import ModelCard
-from explorank.rankers import Explanation, Ranker, RankingData, features_for
+from explorank.rankers import (
+    Explanation,
+    Ranker,
+    RankingData,
+    features_for,
+    knowing_texts,
+    reads_texts,
+)
 from explorank.retrieval import Catalogue, interest_vector
 from explorank.retrieval.features.vocabulary import Vocabularies
 
@@ -151,6 +158,7 @@ def explain_decision(
     columns, explanation, scores = None, None, None
     if ranker is not None and ids:
         try:
+            ranker = _knowing_texts(installation, ranker, {*ids, *history})
             features = _features(installation, record, rows, catalogue, history, notes)
             columns = _columns(ranker, features, ids, history)
             scores = ranker.score(columns)
@@ -242,6 +250,10 @@ def _ranker_of(
             return version, ranker
     notes.append(f"Ranker {wanted}, which scored this decision, is no longer published, or damaged.")
     return "", None
+
+
+def _knowing_texts(installation: Installation, ranker: Ranker, items: set[str]) -> Ranker:
+    return knowing_texts(ranker, item_texts(installation.settings, items)) if reads_texts(ranker) else ranker
 
 
 def _columns(

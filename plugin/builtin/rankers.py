@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.retrieval import history_of
+from explorank.cross_encoder import CrossEncoderRanker
 from explorank.exploration_features import REPRESENTATION
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
@@ -35,6 +36,7 @@ from explorank.rankers import (
     Ranker,
     ReciprocalRank,
     RepresentingRanker,
+    Rerank,
     SequenceRanker,
     Stack,
     UncertainRanker,
@@ -66,7 +68,9 @@ class RankersPlugin:
         registry.ranker("blend", Blend)
         registry.ranker("calibrated", Calibrated)
         registry.ranker("reciprocal_rank", ReciprocalRank)
+        registry.ranker("rerank", Rerank)
         registry.ranker("stack", Stack)
+        registry.ranker("cross_encoder", CrossEncoderRanker)
         registry.ranker("dcn", DCNRanker)
         registry.ranker("sequence", SequenceRanker)
 
@@ -82,7 +86,10 @@ class RankersPlugin:
     def ranking_score(
         self, request: RankingRequest, candidates: Candidates, features: Features
     ) -> Scores | None:
-        """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained."""
+        """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained.
+
+        One that is late, or fails, under a budget answers in its cheaper way, where it has one.
+        """
         ranker = None if self._ranker is None else self._ranker.get()
         if ranker is None:
             return None
@@ -91,7 +98,13 @@ class RankersPlugin:
             self._plan = plan = _Plan.of(ranker, features.names, represents=self._represents)
         if self._deadline is None or plan.prompt:
             return plan.score(request, candidates, features.values)
-        scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
+        try:
+            scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
+        except Exception as error:
+            if plan.may_hurry is None:
+                raise
+            late = replace(request, hurried=f"{type(error).__name__}: {error}")
+            return plan.score(late, candidates, features.values)
         return scores
 
 
