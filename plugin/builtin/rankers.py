@@ -88,7 +88,7 @@ class RankersPlugin:
     ) -> Scores | None:
         """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained.
 
-        One that is late, or fails, under a budget answers in its cheaper way, where it has one.
+        One that is late, or fails, is asked for its cheaper way, where it has one.
         """
         ranker = None if self._ranker is None else self._ranker.get()
         if ranker is None:
@@ -96,15 +96,16 @@ class RankersPlugin:
         plan = self._plan
         if plan is None or plan.ranker is not ranker or plan.names != features.names:
             self._plan = plan = _Plan.of(ranker, features.names, represents=self._represents)
-        if self._deadline is None or plan.prompt:
-            return plan.score(request, candidates, features.values)
+        arguments = request, candidates, features.values
         try:
-            scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
+            if self._deadline is None or plan.prompt:
+                return plan.score(*arguments)
+            scores: Scores = self._deadline.run(plan.score, arguments, {})
         except Exception as error:
-            if plan.may_hurry is None:
+            if plan.may_hurry is None or request.hurried:
                 raise
-            late = replace(request, hurried=f"{type(error).__name__}: {error}")
-            return plan.score(late, candidates, features.values)
+            failed = replace(request, hurried=f"{type(error).__name__}: {error}")
+            return plan.score(failed, candidates, features.values)
         return scores
 
 

@@ -98,21 +98,11 @@ def train_artefact(
         data.check_same_features(valid)
         check_target(valid, "binary")
     encoder = Encoder(options.model, device=options.device)
-    network: list[PairNetwork] = []
-    tokenizers: list[PairTokenizer] = []
-    known: list[KnownTexts] = []
-
-    def losses(model: Any) -> Callable[[int], Tensor]:
-        _check_length(model, options)
-        tokenizers.append(PairTokenizer.of(model.tokenizer, options.max_tokens))
-        known.append(KnownTexts.of(_read(data), tokenizers[0]))
-        network.append(PairNetwork(model.model, options.max_tokens))
-        return _Losses(network[0], data, known[0], tokenizers[0], options, seed)
-
+    lessons = _Lessons(data, options, seed)
     try:
         _, metrics = train_cross_encoder(
             encoder,
-            losses,
+            lessons.begin,
             options=options,
             run={"data": run_identity(data)},
             seed=seed,
@@ -138,14 +128,14 @@ def train_artefact(
         metrics={
             "rows": float(len(data)),
             "liked": float(liked),
-            "texts": float(len(known[0].table)),
-            "weights": float(sum(parameter.numel() for parameter in network[0].parameters())),
+            "texts": float(len(lessons.texts.table)),
+            "weights": float(sum(parameter.numel() for parameter in lessons.network.parameters())),
             **metrics,
         },
         details={
             "options": asdict(options),
             "base": encoder.base_fingerprint,
-            "padding": tokenizers[0].padding,
+            "padding": lessons.tokenizer.padding,
             # It learnt from `negatives` rows to each liked one, and serves rows as they come (King and Zeng 2001).
             "shift": float(np.log(liked / (len(data) - liked)) + np.log(options.negatives)),
             "precision": asdict(Precision(kind="float32", reason="int8 was not asked for")),
@@ -153,9 +143,9 @@ def train_artefact(
     )
     return Artefact(
         manifest=manifest,
-        model=to_onnx(network[0]),
-        tokenizer=tokenizers[0].definition.encode(),
-        texts=pack_texts(known[0]),
+        model=to_onnx(lessons.network),
+        tokenizer=lessons.tokenizer.definition.encode(),
+        texts=pack_texts(lessons.texts),
     ).sealed()
 
 
@@ -188,40 +178,49 @@ def in_best_precision(
     return replace(artefact, model=model, manifest=replace(artefact.manifest, details=details)).sealed()
 
 
-class _Losses:
-    """The loss of each step: some rows that were taken up, each with some of its request that were not."""
+class _Lessons:
+    """What each step learns from: some rows that were taken up, each with some of its request that were not."""
 
-    def __init__(
-        self,
-        network: PairNetwork,
-        data: RankingData,
-        texts: KnownTexts,
-        tokenizer: PairTokenizer,
-        options: CrossEncoderOptions,
-        seed: int,
-    ) -> None:
-        self._network = network
-        self._reader = tokenizer.reader(texts.table)
-        self._candidates = texts.items.codes(_ids(data))
-        self._histories = newest_first(texts, data.histories or (), options.history)
-        self._request_of = data.request_of
+    network: PairNetwork
+    tokenizer: PairTokenizer
+    texts: KnownTexts
+
+    def __init__(self, data: RankingData, options: CrossEncoderOptions, seed: int) -> None:
+        self._data = data
+        self._options = options
         self._labels = data.labels.astype(np.float32)
         weights = np.ones(len(data)) if data.weights is None else data.weights / data.weights.mean()
         self._weights = weights.astype(np.float32)
         self._draws = RowDraws(
-            data.labels == 1, self._request_of, options.batch_size, options.negatives, seed=seed
+            data.labels == 1, data.request_of, options.batch_size, options.negatives, seed=seed
         )
 
-    def __call__(self, step: int) -> Tensor:
-        rows = self._draws[step]
-        pairs = self._reader.pairs(self._histories[self._request_of[rows]], self._candidates[rows])
-        device = next(self._network.parameters()).device
-        read = [torch.from_numpy(part).to(device) for part in (pairs.tokens, pairs.present, pairs.kinds)]
-        return binary_cross_entropy_with_logits(
-            self._network(*read),
-            torch.from_numpy(self._labels[rows]).to(device),
-            weight=torch.from_numpy(self._weights[rows]).to(device),
-        )
+    def begin(self, model: Any) -> Callable[[int], Tensor]:
+        """Return the loss of each step for an untrained sentence-transformers `CrossEncoder`."""
+        data, options = self._data, self._options
+        _check_length(model, options)
+        self.network = network = PairNetwork(model.model, options.max_tokens)
+        self.tokenizer = PairTokenizer.of(model.tokenizer, options.max_tokens)
+        self.texts = KnownTexts.of(_read(data), self.tokenizer)
+        reader = self.tokenizer.reader(self.texts.table)
+        candidates = self.texts.items.codes(_ids(data))
+        histories = newest_first(self.texts, data.histories or (), options.history)
+        request_of = data.request_of
+
+        def loss(step: int) -> Tensor:
+            rows = self._draws[step]
+            pairs = reader.pairs(histories[request_of[rows]], candidates[rows])
+            device = next(network.parameters()).device
+
+            def on_device(array: NDArray[Any]) -> Tensor:
+                return torch.from_numpy(array).to(device)
+
+            log_odds = network(on_device(pairs.tokens), on_device(pairs.present), on_device(pairs.kinds))
+            return binary_cross_entropy_with_logits(
+                log_odds, on_device(self._labels[rows]), weight=on_device(self._weights[rows])
+            )
+
+        return loss
 
 
 class RowDraws:

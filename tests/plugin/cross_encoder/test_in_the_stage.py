@@ -153,6 +153,13 @@ def test_it_orders_the_best_of_another_and_where_it_fails_their_order_stands(
     assert whole.items[5:] == hurried.items[5:]
     np.testing.assert_allclose(whole.scores, hurried.scores, rtol=1e-9)
 
+    # One item is explained as it was placed among all.
+    explained = stage.explain(whole.decision_id, [whole.items[1], whole.items[7]])
+    assert all(one.as_served for one in explained.items)
+    added = [{part.name: part.attribution for part in one.parts} for one in explained.items]
+    assert added[0]["1.candidate_text"] != 0.0
+    assert added[1]["1.candidate_text"] == 0.0
+
     def fail(self: CrossEncoderRanker, features: object) -> None:
         raise RuntimeError("no memory left")
 
