@@ -59,6 +59,8 @@ class RankersPlugin:
         self._represents = False
         self._plan: _Plan | None = None
         self._deadline: Deadline | None = None
+        self._hurried: Deadline | None = None
+        """Of its own, since calls that were abandoned must not take the way out of their being late."""
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
@@ -80,6 +82,7 @@ class RankersPlugin:
         self._ranker = services.ranker
         if settings.ranker is not None and settings.ranker.budget_ms is not None:
             self._deadline = Deadline(settings.ranker.budget_ms)
+            self._hurried = Deadline(settings.ranker.budget_ms)
         self._represents = REPRESENTATION in settings.exploration.features
 
     @hookimpl
@@ -96,16 +99,25 @@ class RankersPlugin:
         plan = self._plan
         if plan is None or plan.ranker is not ranker or plan.names != features.names:
             self._plan = plan = _Plan.of(ranker, features.names, represents=self._represents)
-        arguments = request, candidates, features.values
         try:
-            if self._deadline is None or plan.prompt:
-                return plan.score(*arguments)
-            scores: Scores = self._deadline.run(plan.score, arguments, {})
+            return self._scored(plan, request, candidates, features.values, self._deadline)
         except Exception as error:
             if plan.may_hurry is None or request.hurried:
                 raise
             failed = replace(request, hurried=f"{type(error).__name__}: {error}")
-            return plan.score(failed, candidates, features.values)
+            return self._scored(plan, failed, candidates, features.values, self._hurried)
+
+    @staticmethod
+    def _scored(
+        plan: _Plan,
+        request: RankingRequest,
+        candidates: Candidates,
+        values: FeatureArray,
+        deadline: Deadline | None,
+    ) -> Scores:
+        if deadline is None or plan.prompt:
+            return plan.score(request, candidates, values)
+        scores: Scores = deadline.run(plan.score, (request, candidates, values), {})
         return scores
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from explorank.rankers import (
     RankingData,
     Rerank,
     RerankOptions,
+    reads_texts,
     score_data,
 )
 
@@ -57,6 +59,28 @@ class Column:
 
     def save(self, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
+
+
+class Titled(Column):
+    """Scores by how long the item's text is, in the stead of its column."""
+
+    reads_texts = True
+    id_columns = ("length",)
+
+    def __init__(self, column: str, texts: Mapping[str, str]) -> None:
+        super().__init__(column)
+        self.manifest = replace(self.manifest, feature_names=("length",))
+        self.texts = texts
+
+    @classmethod
+    def fit(cls, data, *, valid=None, options=None, seed=0, progress=None, checkpoint=None):
+        return cls(options.column, data.item_texts)
+
+    def with_item_texts(self, texts):
+        return Titled(self.column, {**self.texts, **texts})
+
+    def read_ids(self, item_ids, history):
+        return np.array([[len(self.texts.get(item, ""))] for item in item_ids], np.float32)
 
 
 QUICK, SLOW = {"use": Column, "column": "quick"}, {"use": Column, "column": "slow"}
@@ -130,6 +154,22 @@ def test_each_request_has_a_top_of_its_own() -> None:
         groups=[3, 3],
     )
     np.testing.assert_allclose(score_data(reranked(top=2), data), [1, 3, 2, 5, 6, 4])
+
+
+def test_what_items_are_called_is_told_to_whom_reads_it() -> None:
+    data = RankingData(
+        features=np.array([[1.0], [2.0], [3.0]]), feature_names=("quick",), labels=[0, 1, 0], groups=[3],
+        item_ids=["a", "b", "c"], item_texts={"a": "long", "b": "short one"},
+    )  # fmt: skip
+    titled = {"use": Titled, "column": "slow"}
+    ranker = Rerank.fit(data, options=RerankOptions(first=QUICK, then=titled, top=3))
+    assert reads_texts(ranker)
+    assert not reads_texts(reranked(top=2))
+    np.testing.assert_allclose(score_data(ranker, data), [2, 3, 1])
+    # What the data call an item goes before what it was called in training, for these scores alone.
+    renamed = replace(data, item_texts={"c": "by far the longest", "a": ""})
+    np.testing.assert_allclose(score_data(ranker, renamed), [1, 2, 3])
+    np.testing.assert_allclose(score_data(ranker, replace(data, item_texts={})), [2, 3, 1])
 
 
 def test_a_top_of_one_is_refused() -> None:
