@@ -57,9 +57,9 @@ def generate(requests: int, rows: int, words: Sequence[str], seed: int) -> Ranki
     texts = np.random.default_rng(0).choice(np.array(words), (ITEMS, WORDS))
     rng = np.random.default_rng(seed)
     return RankingData(
-        features=rng.standard_normal((requests * rows, FEATURES)),
+        features=rng.standard_normal((requests * rows, FEATURES)).astype(np.float32),
         feature_names=tuple(f"f{column}" for column in range(FEATURES)),
-        labels=rng.random(requests * rows) < 0.1,
+        labels=(rng.random(requests * rows) < 0.1).astype(np.float64),
         groups=np.full(requests, rows),
         item_ids=np.char.mod("item-%d", rng.integers(0, ITEMS, requests * rows)),
         histories=tuple(
