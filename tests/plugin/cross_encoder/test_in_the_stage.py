@@ -75,6 +75,12 @@ def component(options: dict[str, Any]) -> RankerComponent:
     return RankerComponent(**options)
 
 
+def scores_of(stage: explorank.Stage, decision: explorank.Decision) -> dict[str, float]:
+    """The score of each candidate; among equal ones the order of items is drawn."""
+    record = stage.decision(decision.decision_id)
+    return dict(zip(record.item_ids.tolist(), record.scores.tolist(), strict=True))
+
+
 def test_it_is_trained_published_served_and_explained(
     settings: Settings, events: pd.DataFrame, serve: Callable[..., explorank.Stage], reader: dict[str, Any]
 ) -> None:
@@ -147,11 +153,13 @@ def test_it_orders_the_best_of_another_and_where_it_fails_their_order_stands(
     assert whole.fallbacks == ()
     hurried = stage.rank(**asked, effort=Effort(ranker="cheaper", reason="too much to do"))
     assert hurried.versions["ranker"].endswith("-cheaper")
-    # The five best by trees are the same ones in another order, and nobody else has moved.
-    assert set(whole.items[:5]) == set(hurried.items[:5])
-    assert whole.items[:5] != hurried.items[:5]
-    assert whole.items[5:] == hurried.items[5:]
-    np.testing.assert_allclose(whole.scores, hurried.scores, rtol=1e-9)
+    # Some of the five best by trees have exchanged their scores, and nobody else has moved.
+    by_both, by_trees = scores_of(stage, whole), scores_of(stage, hurried)
+    best = sorted(by_trees, key=by_trees.__getitem__, reverse=True)[:5]
+    moved = {item for item, score in by_trees.items() if by_both[item] != pytest.approx(score, rel=1e-9)}
+    assert moved
+    assert moved <= set(best)
+    np.testing.assert_allclose(sorted(by_both.values()), sorted(by_trees.values()), rtol=1e-9)
 
     # One item is explained as it was placed among all.
     explained = stage.explain(whole.decision_id, [whole.items[1], whole.items[7]])
@@ -165,7 +173,7 @@ def test_it_orders_the_best_of_another_and_where_it_fails_their_order_stands(
 
     monkeypatch.setattr(CrossEncoderRanker, "score", fail)
     fallen = stage.rank(**asked)
-    assert fallen.items == hurried.items
+    assert scores_of(stage, fallen) == by_trees
     (fallback,) = fallen.fallbacks
     assert (fallback.step, fallback.reason) == ("score", "RuntimeError: no memory left")
     assert fallback.action == "lightgbm alone, without cross_encoder"
