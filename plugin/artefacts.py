@@ -291,6 +291,13 @@ class Watched(Generic[T]):
         """The version that `get` returns."""
         return None if self._held is None else self._held[0]
 
+    def change(self, change: Callable[[T], T]) -> None:
+        """Hold what `change` makes of the artefact in its stead, until another version is taken up."""
+        with self._lock:
+            if self._held is not None:
+                version, held = self._held
+                self._held = version, change(held)
+
     def refresh(self) -> bool:
         """Take up the current version where the pointer was replaced; return whether another is held now.
 

@@ -38,6 +38,7 @@ from explorank.hooks.guards import Guard, guard_name
 from explorank.hooks.limits import SqliteExposures
 from explorank.hooks.manager import RankingManager
 from explorank.hooks.registry import Registry
+from explorank.item_texts import told_of_items
 from explorank.model_card import ModelCard
 from explorank.rankers import Ranker, register_ranker
 from explorank.recorder import Recorder
@@ -100,7 +101,7 @@ class Installation:
     def refresh(self) -> None:
         """Take up newly published artefacts, and what other processes were told, now rather than within a second."""
         self.rewards_elsewhere.poll()
-        self.catalogue.refresh()
+        _take_up_items(self.catalogue, self.ranker, partial(told_of_items, self.settings, self.catalogue))
         _take_up(self.ranker, self.exploration_features)
         self.calibration.refresh()
 
@@ -114,6 +115,18 @@ class Installation:
         if self.exposures is not None:
             self.exposures.close()
         self.log.close()
+
+
+def _take_up_items(
+    catalogue: Watched[Catalogue], ranker: Watched[Ranker], tell: Callable[[Ranker], Ranker]
+) -> None:
+    """Take up a newly published catalogue, and tell the ranker what its items are called, if it reads that."""
+    if not catalogue.refresh():
+        return
+    try:
+        ranker.change(tell)
+    except Exception as error:  # whatever is wrong with the texts, the ranker serves on with those it knows
+        logger.warning("The ranker was not told what the items of the new catalogue are called: %s", error)
 
 
 def _take_up(ranker: Watched[Ranker], features: ExplorationFeatures) -> None:
@@ -190,7 +203,9 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
     guards = resolve_components(settings.guards, registry)
     artefacts = ArtefactStore(settings.folder_path / "artefacts")
     catalogue = Watched(artefacts, CATALOGUE, catalogue_loader(settings))
-    ranker: Watched[Ranker] = Watched(artefacts, RANKER, load_ranker(settings, registry))
+    load = load_ranker(settings, registry)
+    tell = partial(told_of_items, settings, catalogue)
+    ranker: Watched[Ranker] = Watched(artefacts, RANKER, lambda folder: tell(load(folder)))
     calibration = Watched(artefacts, CALIBRATION, Calibration.load)
     features = ExplorationFeatures.of(settings, ranker.get)
     policy = build_policy(settings, registry, features.dim)
@@ -224,7 +239,11 @@ def assemble(settings: Settings, *, plugins: Sequence[object] = ()) -> Installat
         }
 
     refreshes: list[list[Callable[[], object]]] = [
-        [catalogue.refresh, partial(_take_up, ranker, features), calibration.refresh]
+        [
+            partial(_take_up_items, catalogue, ranker, tell),
+            partial(_take_up, ranker, features),
+            calibration.refresh,
+        ]
     ]
     if exposures is not None:
         refreshes.append(

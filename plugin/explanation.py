@@ -21,7 +21,15 @@ from explorank.hooks.registry import did_you_mean
 from explorank.hooks.types import Candidates, DecisionRecord, Fallback, Features, SlotMethod
 from explorank.item_texts import item_texts
 from explorank.model_card import ModelCard
-from explorank.rankers import Explanation, Ranker, RankingData, features_for
+from explorank.rankers import (
+    Explanation,
+    Ranker,
+    RankingData,
+    features_for,
+    is_listwise,
+    knowing_texts,
+    reads_texts,
+)
 from explorank.retrieval import Catalogue, interest_vector
 from explorank.retrieval.features.vocabulary import Vocabularies
 
@@ -151,14 +159,20 @@ def explain_decision(
     columns, explanation, scores = None, None, None
     if ranker is not None and ids:
         try:
-            features = _features(installation, record, rows, catalogue, history, notes)
-            columns = _columns(ranker, features, ids, history)
-            scores = ranker.score(columns)
+            # Where a score depends on the rows beside it, all of them are scored again.
+            beside = np.arange(len(record.item_ids)) if is_listwise(ranker) else rows
+            own = rows if is_listwise(ranker) else np.arange(len(rows))
+            asked = [str(item) for item in record.item_ids[beside].tolist()]
+            ranker = _knowing_texts(installation, ranker, {*asked, *history})
+            features = _features(installation, record, beside, catalogue, history, notes)
+            columns = _columns(ranker, features, asked, history)
+            scores = ranker.score(columns)[own]
             explain = getattr(ranker, "explain", None)
             if explain is None:
                 notes.append(f"The ranker {ranker.manifest.name!r} does not say what each feature adds.")
             else:
-                explanation = explain(columns)
+                explanation = explain(columns).take(own)
+            columns = columns[own]
         except Exception as error:
             notes.append(f"What each feature adds could not be computed: {type(error).__name__}: {error}")
     items = tuple(
@@ -242,6 +256,10 @@ def _ranker_of(
             return version, ranker
     notes.append(f"Ranker {wanted}, which scored this decision, is no longer published, or damaged.")
     return "", None
+
+
+def _knowing_texts(installation: Installation, ranker: Ranker, items: set[str]) -> Ranker:
+    return knowing_texts(ranker, item_texts(installation.settings, items)) if reads_texts(ranker) else ranker
 
 
 def _columns(

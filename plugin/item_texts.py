@@ -1,4 +1,4 @@
-"""What items are called, for people who read of them by id: their texts, where a feature repository holds some."""
+"""What items are called, for people and rankers who read that: their texts, where a feature repository holds some."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from explorank.artefacts import Watched
+from explorank.rankers import Ranker, knowing_texts, reads_texts
+from explorank.retrieval import Catalogue
 from explorank.settings import Settings
 
 _log: Final = logging.getLogger(__name__)
@@ -36,3 +39,11 @@ def item_texts(settings: Settings, item_ids: Collection[str]) -> Mapping[str, st
     newest = table.sort_by("event_timestamp")
     texts = zip(newest["item_id"].to_pylist(), newest["item_text"].to_pylist(), strict=True)
     return {item: text for item, text in texts if text}
+
+
+def told_of_items(settings: Settings, catalogue: Watched[Catalogue], ranker: Ranker) -> Ranker:
+    """Return `ranker` knowing what the items of the catalogue that serves are called, where it reads texts."""
+    items = catalogue.get()
+    if items is None or not reads_texts(ranker):
+        return ranker
+    return knowing_texts(ranker, item_texts(settings, items.item_ids.tolist()))

@@ -9,7 +9,9 @@ from explorank.rankers.applying import (
     id_columns_of,
     is_listwise,
     is_prompt,
+    knowing_texts,
     places_of,
+    reads_texts,
     score_data,
 )
 from explorank.rankers.data import RankingData
@@ -35,6 +37,7 @@ from explorank.rankers.ranker import (
     Progress,
     Ranker,
     RepresentingRanker,
+    TextReadingRanker,
     TrainableRanker,
     UncertainRanker,
     report_metrics,
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     )
     from explorank.rankers.neural.sequence_ranker import SequenceRanker
     from explorank.rankers.reciprocal_rank import ReciprocalRank, ReciprocalRankOptions
+    from explorank.rankers.rerank import Rerank, RerankOptions
     from explorank.rankers.scoring import Scoring
     from explorank.rankers.stack import Stack, StackOptions
 
@@ -100,6 +104,8 @@ __all__ = [
     "ReciprocalRankOptions",
     "ReliabilityCurve",
     "RepresentingRanker",
+    "Rerank",
+    "RerankOptions",
     "Scoring",
     "Search",
     "SequenceOptions",
@@ -107,6 +113,7 @@ __all__ = [
     "Stack",
     "StackOptions",
     "TaskOptions",
+    "TextReadingRanker",
     "TrainableRanker",
     "TrainingOptions",
     "TransferOptions",
@@ -120,9 +127,11 @@ __all__ = [
     "id_columns_of",
     "is_listwise",
     "is_prompt",
+    "knowing_texts",
     "learns_from_teacher",
     "places_of",
     "plot_reliability",
+    "reads_texts",
     "register_ranker",
     "reliability_curve",
     "report_metrics",
@@ -146,6 +155,8 @@ _LATE: Final = {
     "ReciprocalRank": "explorank.rankers.reciprocal_rank",
     "ReciprocalRankOptions": "explorank.rankers.reciprocal_rank",
     "ReliabilityCurve": "explorank.rankers.calibration",
+    "Rerank": "explorank.rankers.rerank",
+    "RerankOptions": "explorank.rankers.rerank",
     "Scoring": "explorank.rankers.scoring",
     "Search": "explorank.rankers.lightgbm_search",
     "Stack": "explorank.rankers.stack",

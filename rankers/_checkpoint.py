@@ -34,6 +34,8 @@ def run_identity(*parts: Any) -> str:
                     (part.feature_names, part.categorical, [*part.outcomes], [*part.teacher], part.histories)
                 ).encode()
             )
+            for item, text in sorted(part.item_texts.items()):
+                digest.update(repr((item, text)).encode())
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()

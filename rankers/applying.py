@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import FeatureMismatch
-from explorank.rankers.ranker import IdReadingRanker, Ranker
+from explorank.rankers.ranker import IdReadingRanker, Ranker, TextReadingRanker
+
+RankerT = TypeVar("RankerT", bound=Ranker)
 
 
 def id_columns_of(ranker: Ranker) -> tuple[str, ...]:
     """Return the columns that `ranker` computes from ids, none for most."""
     return ranker.id_columns if isinstance(ranker, IdReadingRanker) else ()
+
+
+def reads_texts(ranker: Ranker) -> bool:
+    """Return whether `ranker` reads what items are called."""
+    return isinstance(ranker, TextReadingRanker) and ranker.reads_texts
+
+
+def knowing_texts(ranker: RankerT, texts: Mapping[str, str]) -> RankerT:
+    """Return `ranker` knowing what items are called, where it reads that and there is anything to know."""
+    if not texts or not isinstance(ranker, TextReadingRanker) or not ranker.reads_texts:
+        return ranker
+    return ranker.with_item_texts(texts)
 
 
 def is_listwise(ranker: Ranker) -> bool:
@@ -56,7 +71,11 @@ def features_for(ranker: Ranker, data: RankingData) -> NDArray[np.float32]:
 
 
 def score_data(ranker: Ranker, data: RankingData) -> NDArray[np.float64]:
-    """Return a score for each row of `data`, (n,); a listwise ranker scores each request by itself."""
+    """Return a score for each row of `data`, (n,); a listwise ranker scores each request by itself.
+
+    A ranker that reads texts knows those of `data` too.
+    """
+    ranker = knowing_texts(ranker, data.item_texts)
     features = features_for(ranker, data)
     if not is_listwise(ranker) or data.groups is None:
         return ranker.score(features)

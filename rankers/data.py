@@ -44,6 +44,8 @@ class RankingData:
     """(n,) for rankers that learn something of each item."""
     histories: tuple[tuple[str, ...], ...] | None = None
     """(g,) the items that the user had taken up strictly before each request, oldest first."""
+    item_texts: Mapping[str, str] = field(default_factory=dict)
+    """What items are called, by id, those of the histories too, for rankers that read texts."""
     user_ids: NDArray[np.str_] | None = None
     """(g,) whose each request is, empty where that is not known. Where scores out of fold are learnt from, a user's
     requests are in one fold."""

@@ -48,6 +48,10 @@ class Explanation:
         """(n,) as the ranker scores, up to rounding."""
         return _LINKS[self.link](self.raw_scores)
 
+    def take(self, rows: NDArray[np.int64]) -> Explanation:
+        """Return the attributions of some rows, in the order given."""
+        return replace(self, attributions=self.attributions[rows], base=self.base[rows])
+
     def on_score_scale(self) -> Explanation:
         """Return attributions that sum to the score itself, by the rescale rule where there is a link."""
         return self if self.link == "identity" else replace(self.through(_LINKS[self.link]), link="identity")

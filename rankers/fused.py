@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.rankers._fits import Fits
-from explorank.rankers.applying import id_columns_of, is_listwise, is_prompt, places_of
+from explorank.rankers.applying import (
+    id_columns_of,
+    is_listwise,
+    is_prompt,
+    knowing_texts,
+    places_of,
+    reads_texts,
+)
 from explorank.rankers.data import RankingData
 from explorank.rankers.errors import CorruptRanker, InvalidTraining
 from explorank.rankers.explanation import Explanation
@@ -125,6 +132,16 @@ class FusedRanker(ABC):
             if isinstance(member.ranker, IdReadingRanker)
         ]
         return np.hstack(parts) if parts else np.zeros((len(item_ids), 0), np.float32)
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether a member reads what items are called."""
+        return any(reads_texts(member.ranker) for member in self._members)
+
+    def with_item_texts(self, texts: Mapping[str, str]) -> Self:
+        """Return this ranker, its members knowing what items are called; this one stays as it is."""
+        members = [replace(member, ranker=knowing_texts(member.ranker, texts)) for member in self._members]
+        return type(self)(members, self._learnt, self._manifest)
 
     def check(self, names: Sequence[str]) -> None:
         """Raise `FeatureMismatch`, listing every difference, unless `names` are this ranker's features."""

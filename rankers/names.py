@@ -16,6 +16,7 @@ RANKERS: Final[dict[str, str | type[TrainableRanker]]] = {
     "dcn": "DCNRanker",
     "lightgbm": "LightGBMRanker",
     "reciprocal_rank": "ReciprocalRank",
+    "rerank": "Rerank",
     "sequence": "SequenceRanker",
     "stack": "Stack",
 }

@@ -90,6 +90,21 @@ class IdReadingRanker(Ranker, Protocol):
 
 
 @runtime_checkable
+class TextReadingRanker(Ranker, Protocol):
+    """A ranker that reads what items are called; as it is loaded it knows the texts that it was trained with."""
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it does; a ranker made of others does where one of them does."""
+
+    def with_item_texts(self, texts: Mapping[str, str]) -> Self:
+        """Return this ranker knowing texts by item id too, which go before those of training; this one stays as it is.
+
+        What it was told is not saved with it, and changes neither its manifest nor its version.
+        """
+
+
+@runtime_checkable
 class RepresentingRanker(Ranker, Protocol):
     """A ranker that turns features into columns which a linear model can go on from: those of a last hidden layer."""
 

@@ -7,9 +7,10 @@ what the layers say: another head or fewer dimensions over the same layers read 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -270,9 +271,14 @@ class Encoder:
 
         Raises `EncoderUnavailable` as `load_base` does.
         """
-        return self._load("CrossEncoder", num_labels=1, max_length=max_tokens)
+        return self._load("CrossEncoder", _no_warnings, num_labels=1, max_length=max_tokens)
 
-    def _load(self, kind: str, **options: Any) -> Any:
+    def _load(
+        self,
+        kind: str,
+        within: Callable[[], AbstractContextManager[None]] = nullcontext,
+        **options: Any,
+    ) -> Any:
         folder = self._folder()
         try:
             model = getattr(import_module("sentence_transformers"), kind)  # torch, for encoding only
@@ -283,8 +289,9 @@ class Encoder:
             ) from error
         try:
             if folder is None:  # a download may take minutes, so its progress bar stays
-                return model(self.model, device=self._device, **options)
-            with _no_progress_bar():
+                with within():
+                    return model(self.model, device=self._device, **options)
+            with _no_progress_bar(), within():
                 return model(str(folder), device=self._device, **options)
         except (OSError, ValueError) as error:
             raise EncoderUnavailable(
@@ -297,14 +304,28 @@ class Encoder:
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Keep transformers from drawing a bar on standard error for the weights of a local folder."""
-    logging = import_module("transformers.utils.logging")
-    drawn = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    bars = import_module("transformers.utils.logging")
+    drawn = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if drawn:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep the libraries from reporting at length that the logit is untrained, which it is meant to be."""
+    loggers = [logging.getLogger(name) for name in ("sentence_transformers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _check_texts(texts: Sequence[Any]) -> None:

@@ -30,6 +30,7 @@ online_store: {type: sqlite, path: online.db}
 offline_store: {type: duckdb}
 entity_key_serialization_version: 3
 """
+TINY_BERT = Path(__file__).with_name("tiny_bert.py")
 BUILD = Path(__file__).with_name("build_installation.py")
 
 
@@ -56,6 +57,13 @@ def module_at() -> Callable[[Path], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def write_tiny_bert(module_at: Callable[[Path], ModuleType]) -> Callable[..., Path]:
+    """Write an encoder of two small layers: `write_tiny_bert(folder, words, seed=1)` returns where it lies."""
+    write: Callable[..., Path] = module_at(TINY_BERT).write_model
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from explorank.artefacts import Watched
 from explorank.builtin.retrieval import history_of
+from explorank.cross_encoder import CrossEncoderRanker
 from explorank.exploration_features import REPRESENTATION
 from explorank.fallbacks import note_fallback
 from explorank.hooks import hookimpl
@@ -35,6 +36,7 @@ from explorank.rankers import (
     Ranker,
     ReciprocalRank,
     RepresentingRanker,
+    Rerank,
     SequenceRanker,
     Stack,
     UncertainRanker,
@@ -57,6 +59,8 @@ class RankersPlugin:
         self._represents = False
         self._plan: _Plan | None = None
         self._deadline: Deadline | None = None
+        self._hurried: Deadline | None = None
+        """Of its own, since calls that were abandoned must not take the way out of their being late."""
 
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
@@ -66,7 +70,9 @@ class RankersPlugin:
         registry.ranker("blend", Blend)
         registry.ranker("calibrated", Calibrated)
         registry.ranker("reciprocal_rank", ReciprocalRank)
+        registry.ranker("rerank", Rerank)
         registry.ranker("stack", Stack)
+        registry.ranker("cross_encoder", CrossEncoderRanker)
         registry.ranker("dcn", DCNRanker)
         registry.ranker("sequence", SequenceRanker)
 
@@ -76,22 +82,42 @@ class RankersPlugin:
         self._ranker = services.ranker
         if settings.ranker is not None and settings.ranker.budget_ms is not None:
             self._deadline = Deadline(settings.ranker.budget_ms)
+            self._hurried = Deadline(settings.ranker.budget_ms)
         self._represents = REPRESENTATION in settings.exploration.features
 
     @hookimpl
     def ranking_score(
         self, request: RankingRequest, candidates: Candidates, features: Features
     ) -> Scores | None:
-        """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained."""
+        """Return the ranker's scores, with their uncertainty where it knows it, or None where none is trained.
+
+        One that is late, or fails, is asked for its cheaper way, where it has one.
+        """
         ranker = None if self._ranker is None else self._ranker.get()
         if ranker is None:
             return None
         plan = self._plan
         if plan is None or plan.ranker is not ranker or plan.names != features.names:
             self._plan = plan = _Plan.of(ranker, features.names, represents=self._represents)
-        if self._deadline is None or plan.prompt:
-            return plan.score(request, candidates, features.values)
-        scores: Scores = self._deadline.run(plan.score, (request, candidates, features.values), {})
+        try:
+            return self._scored(plan, request, candidates, features.values, self._deadline)
+        except Exception as error:
+            if plan.may_hurry is None or request.hurried:
+                raise
+            failed = replace(request, hurried=f"{type(error).__name__}: {error}")
+            return self._scored(plan, failed, candidates, features.values, self._hurried)
+
+    @staticmethod
+    def _scored(
+        plan: _Plan,
+        request: RankingRequest,
+        candidates: Candidates,
+        values: FeatureArray,
+        deadline: Deadline | None,
+    ) -> Scores:
+        if deadline is None or plan.prompt:
+            return plan.score(request, candidates, values)
+        scores: Scores = deadline.run(plan.score, (request, candidates, values), {})
         return scores
 
 

@@ -41,6 +41,20 @@ class PastData:
     all are liked or negatives."""
 
     @property
+    def items(self) -> frozenset[str]:
+        """The items that rows and histories name."""
+        named: set[str] = set()
+        for data in (self.training, self.later):
+            named.update(() if data.item_ids is None else data.item_ids.tolist())
+            named.update(item for history in data.histories or () for item in history)
+        return frozenset(named)
+
+    def with_texts(self, texts: Mapping[str, str]) -> PastData:
+        """Return the same, knowing what items are called."""
+        training, later = (replace(data, item_texts=texts) for data in (self.training, self.later))
+        return replace(self, training=training, later=later)
+
+    @property
     def training_users(self) -> NDArray[np.str_]:
         """(g,) whose each earlier request is."""
         return _users_of(self.training)

@@ -19,6 +19,7 @@ from explorank.errors import CorruptState, DataError, SettingsError
 from explorank.exploration_features import ExplorationFeatures
 from explorank.hooks.exploration import Calibration
 from explorank.hooks.registry import Registry
+from explorank.item_texts import item_texts
 from explorank.model_card import Comparison, Segment, Teaching
 from explorank.pipeline.card import model_card, options_as_json
 from explorank.pipeline.checkpoints import checkpoint_folder, fingerprint, is_resumed
@@ -114,6 +115,7 @@ def train_ranker(
     access = feature_access(settings)
     catalogue = Catalogue.load(current[1])
     past = _past(settings, interactions, catalogue, access, options, trainee)
+    past = past.with_texts(item_texts(settings, past.items))
     run_name = f"{trainee.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     run = Run(
         project=settings.project,

@@ -69,7 +69,8 @@ class RankerTrainingTests(RankerCases):
         served = tuple(name for name in manifest.feature_names if name not in id_columns_of(ranker))
         for holds, otherwise in (
             (
-                served and served == tuple(name for name in data.feature_names if name in served),
+                (served or id_columns_of(ranker))
+                and served == tuple(name for name in data.feature_names if name in served),
                 f"lists the features {served} of {data.feature_names}, in whose order they must stand",
             ),
             (

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from explorank.rankers.errors import InvalidTraining
-from explorank.rankers.neural.networks import RankingNetwork
+from explorank.rankers.neural.networks import ExportableNetwork
 
 Feed: TypeAlias = Mapping[str, NDArray[Any]]
 """The inputs of a graph by name."""
@@ -34,7 +34,7 @@ class Precision:
     reason: str
 
 
-def to_onnx(network: RankingNetwork) -> bytes:
+def to_onnx(network: ExportableNetwork) -> bytes:
     """Return the graph of a network in evaluation mode; the same weights give the same bytes.
 
     Raises `InvalidTraining` for a network of more than 2 GB, which no graph can hold.
@@ -43,7 +43,7 @@ def to_onnx(network: RankingNetwork) -> bytes:
     if size > _LARGEST_GRAPH:
         raise InvalidTraining(
             f"The network has {size / 1e9:.1f} GB of weights, and an ONNX graph holds 2. Raise min_count, so that "
-            "seldom items share an embedding, or lower the width."
+            "seldom items share an embedding, lower the width, or begin with a smaller model."
         )
     interface = network.interface()
     dimensions = {

@@ -52,7 +52,15 @@ class Interface:
     outputs: Sequence[str]
 
 
-class RankingNetwork(nn.Module):
+class ExportableNetwork(nn.Module):
+    """What export needs of a network."""
+
+    def interface(self) -> Interface:
+        """Describe `forward`."""
+        raise NotImplementedError
+
+
+class RankingNetwork(ExportableNetwork):
     """What training, export and explanation need of a network."""
 
     standardise: Standardise
@@ -102,10 +110,6 @@ class RankingNetwork(nn.Module):
 
     def rows(self, batch: Batch) -> Tensor:
         """Return the outputs (n, t) for the rows of a batch."""
-        raise NotImplementedError
-
-    def interface(self) -> Interface:
-        """Describe `forward`."""
         raise NotImplementedError
 
 

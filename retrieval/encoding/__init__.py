@@ -1,6 +1,7 @@
 """Encoders adapted to behaviour: what users liked teaches a text model, or a head over it, what belongs together.
 
-For building and training, never for serving. Importing this package imports none of what it needs; each name does.
+For building and training; serving needs the tokens of texts alone (`token_pairs`). Importing this package imports none
+of what it needs; each name does.
 """
 
 from importlib import import_module
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from explorank.retrieval.encoding.adapter import Adapter
     from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
+    from explorank.retrieval.encoding.cross_encoder import train_cross_encoder
     from explorank.retrieval.encoding.distillation import Lessons, teach
     from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
     from explorank.retrieval.encoding.fusion import concatenate, fuse
@@ -16,15 +18,19 @@ if TYPE_CHECKING:
     from explorank.retrieval.encoding.options import FineTuning, Pretraining, TextRanking
     from explorank.retrieval.encoding.pretraining import pretrain_encoder
     from explorank.retrieval.encoding.text_ranker import TextRanker
+    from explorank.retrieval.encoding.token_pairs import PairReader, PairTokenizer, TokenTable
 
 __all__ = [
     "Adapter",
     "Behaviour",
     "FineTuning",
     "Lessons",
+    "PairReader",
+    "PairTokenizer",
     "Pretraining",
     "TextRanker",
     "TextRanking",
+    "TokenTable",
     "concatenate",
     "fine_tune_encoder",
     "fuse",
@@ -32,6 +38,7 @@ __all__ = [
     "pretrain_encoder",
     "recall_at",
     "teach",
+    "train_cross_encoder",
     "train_head",
 ]
 
@@ -40,9 +47,12 @@ _LATE: Final = {
     "Behaviour": "behaviour",
     "FineTuning": "options",
     "Lessons": "distillation",
+    "PairReader": "token_pairs",
+    "PairTokenizer": "token_pairs",
     "Pretraining": "options",
     "TextRanker": "text_ranker",
     "TextRanking": "options",
+    "TokenTable": "token_pairs",
     "concatenate": "fusion",
     "fine_tune_encoder": "fine_tuning",
     "fuse": "fusion",
@@ -50,6 +60,7 @@ _LATE: Final = {
     "pretrain_encoder": "pretraining",
     "recall_at": "behaviour",
     "teach": "distillation",
+    "train_cross_encoder": "cross_encoder",
     "train_head": "fine_tuning",
 }
 """In which module these stand. torch and scipy cost seconds, which whoever serves need not pay."""

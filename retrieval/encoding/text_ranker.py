@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from explorank.retrieval._files import read_manifest, write_manifest
-from explorank.retrieval._torch import seeded
-from explorank.retrieval.encoding._loop import Schedule, train
 from explorank.retrieval.encoding.behaviour import NO_ITEM, Behaviour
+from explorank.retrieval.encoding.cross_encoder import train_cross_encoder
 from explorank.retrieval.encoding.options import Progress, TextRanking
 
 if TYPE_CHECKING:
@@ -59,30 +58,16 @@ class TextRanker:
         `InvalidOption` for another run's checkpoint.
         """
         options = options or TextRanking()
-        with seeded(seed):
-            model = encoder.load_cross_encoder(options.max_tokens)
-            ranker = cls(model, options, {})
-            model.model.train()
-            trained = train(
-                dict(model.model.named_parameters()),
-                ranker._step(behaviour, seed),
-                Schedule(
-                    steps=options.steps,
-                    learning_rate=options.learning_rate,
-                    weight_decay=options.weight_decay,
-                    looks=options.looks,
-                ),
-                checkpoint=checkpoint,
-                run={
-                    "base": encoder.base_fingerprint,
-                    "data": behaviour.digest,
-                    "options": asdict(options),
-                    "seed": seed,
-                },
-                progress=progress,
-            )
-            model.model.eval()
-        return cls(model, options, trained.ends)
+        model, metrics = train_cross_encoder(
+            encoder,
+            lambda untrained: cls(untrained, options, {})._losses(behaviour, seed),
+            options=options,
+            run={"data": behaviour.digest},
+            seed=seed,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        return cls(model, options, metrics)
 
     def score(self, history: Sequence[str], candidates: Sequence[str]) -> NDArray[np.float64]:
         """Return the probability that each candidate is liked, (n,), for texts of a history, oldest first."""
@@ -125,14 +110,14 @@ class TextRanker:
         model.model.eval()
         return cls(model, options, facts["metrics"])
 
-    def _step(self, behaviour: Behaviour, seed: int) -> Callable[[int], float]:
+    def _losses(self, behaviour: Behaviour, seed: int) -> Callable[[int], Tensor]:
         size = min(self.options.batch_size, len(behaviour))
         per_epoch = len(behaviour) // size
         # What nobody at all liked may never have been offered; pushed away by every step it would teach that new items
         # are bad ones.
         liked_by_somebody = np.bincount(behaviour.liked.indices, minlength=len(behaviour.item_ids)) > 0
 
-        def backward(step: int) -> float:
+        def loss(step: int) -> Tensor:
             epoch, place = divmod(step, per_epoch)
             order = np.random.default_rng([seed, epoch]).permutation(len(behaviour))
             pairs = order[place * size : (place + 1) * size]
@@ -144,14 +129,11 @@ class TextRanker:
                 liked_by_somebody,
             )
             reads = [self._history(behaviour, pair) for pair in rows]
-            torch.manual_seed(seed * 1_000_003 + step)
             logits = self._logits(reads, [behaviour.texts[item] for item in items])
             wanted = torch.from_numpy(labels).to(logits.device)
-            loss = binary_cross_entropy_with_logits(logits, wanted)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss.detach())
+            return binary_cross_entropy_with_logits(logits, wanted)
 
-        return backward
+        return loss
 
     def _history(self, behaviour: Behaviour, pair: int) -> str:
         rows = behaviour.histories[pair]

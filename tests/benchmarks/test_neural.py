@@ -22,7 +22,9 @@ def sequence(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "measured"), [("neural_scoring", "us"), ("training_speed", "ours_s")])
+@pytest.mark.parametrize(
+    ("name", "measured"), [("neural_scoring", "us"), ("text_ranking", "ms"), ("training_speed", "ours_s")]
+)
 def test_it_runs(name: str, measured: str, tmp_path: Path) -> None:
     written = tmp_path / "results.json"
     subprocess.run(

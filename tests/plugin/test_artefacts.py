@@ -231,6 +231,21 @@ def test_watching_takes_up_what_is_published(store: ArtefactStore) -> None:
     assert watched.get() == "one"
 
 
+def test_what_is_held_may_be_changed_until_another_is_taken_up(store: ArtefactStore) -> None:
+    watched = Watched(store, "ranker", read)
+    watched.change(str.upper)
+    assert watched.get() is None
+    version = store.publish("ranker", writer("a"))
+    watched.refresh()
+    watched.change(str.upper)
+    assert (watched.get(), watched.version) == ("A", version)
+    assert not watched.refresh()
+    assert watched.get() == "A"
+    store.publish("ranker", writer("b"))
+    assert watched.refresh()
+    assert watched.get() == "b"
+
+
 def test_the_last_good_one_stays_until_a_better_one_comes(store: ArtefactStore) -> None:
     store.publish("ranker", writer("good"))
     watched = Watched(store, "ranker", read)

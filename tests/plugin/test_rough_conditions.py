@@ -18,6 +18,7 @@ import pytest
 from explorank import Decision, Stage
 from explorank.artefacts import ArtefactStore
 from explorank.hooks import hookimpl
+from explorank.hooks.deadlines import Deadline
 from explorank.hooks.registry import Registry
 from explorank.hooks.types import (
     BoolArray,
@@ -236,6 +237,7 @@ class SlowRanker(LightGBMRanker):
     """Takes longer than it may: until it is told to go on."""
 
     goes_on: ClassVar[threading.Event] = threading.Event()
+    cheaper_way = ""
 
     def score(self, features: FeatureArray) -> FloatArray:
         assert self.goes_on.wait(60.0)
@@ -244,6 +246,8 @@ class SlowRanker(LightGBMRanker):
 
 class RaisingRanker(LightGBMRanker):
     """Always fails."""
+
+    cheaper_way = ""
 
     def score(self, features: FeatureArray) -> FloatArray:
         raise MemoryError("no room for the trees")
@@ -256,12 +260,26 @@ class NanRanker(LightGBMRanker):
         return np.full(len(features), np.nan)
 
 
+class LaggardRanker(SlowRanker):
+    """Has a cheaper way, which is in time."""
+
+    cheaper_way = "some of the trees"
+
+
 class BadRankers:
     @hookimpl
     def ranking_register_components(self, registry: Registry) -> None:
         registry.ranker("slow", SlowRanker)
+        registry.ranker("laggard", LaggardRanker)
         registry.ranker("raising", RaisingRanker)
         registry.ranker("nan", NanRanker)
+
+
+def publish_without_card(installation: Path) -> None:
+    """Publish the ranker without a card, which would say that it is a `lightgbm` whatever the settings name."""
+    store = ArtefactStore(installation / ".explorank" / "artefacts")
+    (_, folder) = store.current("ranker") or pytest.fail("no ranker")
+    store.publish("ranker", LightGBMRanker.load(folder).save)
 
 
 @pytest.mark.parametrize(
@@ -275,10 +293,7 @@ class BadRankers:
 def test_a_ranker_that_fails_leaves_retrieval_order(
     open_books: OpenStage, installation: Path, ranker: str, budget_ms: float, told: str
 ) -> None:
-    # Without a card, which would say that it is a `lightgbm` whatever the settings name.
-    store = ArtefactStore(installation / ".explorank" / "artefacts")
-    (_, folder) = store.current("ranker") or pytest.fail("no ranker")
-    store.publish("ranker", LightGBMRanker.load(folder).save)
+    publish_without_card(installation)
     SlowRanker.goes_on.clear()
     stage = open_books(
         {"ranker": {"use": ranker, "budget_ms": budget_ms}, **NO_EXPLORATION}, plugins=[BadRankers()]
@@ -291,6 +306,31 @@ def test_a_ranker_that_fails_leaves_retrieval_order(
     record = stage.decision(decision.decision_id)
     assert record.scores.tolist() == list(range(len(record.scores), 0, -1))
     assert list(decision.items) == record.item_ids[:10].tolist()
+
+
+def test_a_ranker_that_is_late_answers_in_its_cheaper_way(
+    open_books: OpenStage, installation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_without_card(installation)
+    SlowRanker.goes_on.clear()
+    settings = {"ranker": {"use": "laggard", "budget_ms": 60_000.0}, **NO_EXPLORATION}
+    stage = open_books(settings, plugins=[BadRankers()])
+    # Late at once, while the cheaper way has a minute.
+    plugin = stage.installation.manager.get_plugin("explorank-rankers")
+    monkeypatch.setattr(plugin, "_deadline", Deadline(1.0))
+    try:
+        # More calls than may be abandoned at once: then none is begun, and the cheaper way stays open.
+        decisions = [stage.rank(user_id="reader-1") for _ in range(6)]
+    finally:
+        SlowRanker.goes_on.set()
+    ranker = stage.installation.ranker.get()
+    assert isinstance(ranker, LightGBMRanker)
+    for decision in decisions:
+        (fallback,) = decision.fallbacks
+        assert fallback.action == "some of the trees"
+        assert fallback.reason.startswith("PluginLate: ")
+        assert decision.versions["ranker"] == f"{ranker.manifest.version}-cheaper"
+    assert "earlier calls overran" in decisions[-1].fallbacks[0].reason
 
 
 def test_without_a_trained_ranker_retrieval_order_is_shown(open_books: OpenStage, installation: Path) -> None:

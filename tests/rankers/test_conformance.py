@@ -15,6 +15,8 @@ from explorank.rankers import (
     LightGBMRanker,
     ReciprocalRank,
     ReciprocalRankOptions,
+    Rerank,
+    RerankOptions,
     Stack,
     StackOptions,
 )
@@ -63,6 +65,18 @@ class TestBlend(RankerTests):
 class TestBlendOfGivenWeights(RankerTests):
     ranker_class = Blend
     options = BlendOptions(members=(TREES, CLICKS), weights=(1.0, 3.0))
+
+
+class TestRerank(RankerTests):
+    ranker_class = Rerank
+    options = RerankOptions(first=TREES, then=CLICKS, top=6)
+    resumes = True
+    invalid_options = (
+        {"top": 1},
+        {"first": {"use": "lihgtgbm"}},
+        {"then": {"rounds": 3}},
+        {"then": "lightgbm"},
+    )
 
 
 class TestStack(RankerTests):

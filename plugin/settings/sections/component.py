@@ -93,8 +93,9 @@ class RankerComponent(Component):
     kind: ClassVar[ComponentKind] = "ranker"
 
     budget_ms: Milliseconds = 200.0
-    """How long scoring may take, in milliseconds. Later scores are dropped: the last good ranker answers, or
-    the order of retrieval. Rankers that only compute, as all of Explorank's own do, are called without it."""
+    """How long scoring may take, in milliseconds. Later scores are dropped: the ranker's cheaper way answers where it
+    has one, such as the first of `rerank`, or else the order of retrieval. Rankers that only compute, as all of
+    Explorank's own do but `cross_encoder`, are called without it."""
     taught_by: TeacherComponent | None = None
     """Another ranker, whose probabilities `explorank train` lets this one learn from too, with the weight
     `training.distillation`; for `dcn` and `sequence`. It is trained for that alone, and does not serve."""

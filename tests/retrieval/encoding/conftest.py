@@ -1,8 +1,8 @@
-"""A BERT of two small layers with random weights, so that training takes seconds and nothing is downloaded."""
+"""A tiny encoder, items of four kinds that it can read of, and users who like two kinds each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,46 +30,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def write_model(folder: Path, seed: int) -> Path:
-    """Write a sentence-transformers model with random weights."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    except ImportError:  # before 6
-        from sentence_transformers.models import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
-    words = sorted({word for group in WORDS.values() for word in group} | {"a", "story", "of", "and", "."})
-    body = folder / "body"
-    body.mkdir(parents=True)
-    (body / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
-    BertTokenizerFast(str(body / "vocab.txt")).save_pretrained(body)
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=5 + len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=32,
-    )
-    BertModel(config).save_pretrained(body)
-    transformer = Transformer(str(body))
-    model = SentenceTransformer(modules=[transformer, Pooling(32), Normalize()], device="cpu")
-    model.save(str(folder / "model"))
-    return folder / "model"
+def write_model(write_tiny_bert: Callable[..., Path], folder: Path, seed: int) -> Path:
+    words = {word for group in WORDS.values() for word in group} | {"a", "story", "of", "and", "."}
+    return write_tiny_bert(folder, words, seed=seed)
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("tiny"), seed=1)
+def model(write_tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(write_tiny_bert, tmp_path_factory.mktemp("tiny"), seed=1)
 
 
 @pytest.fixture(scope="session")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("other"), seed=2)
+def other_model(write_tiny_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(write_tiny_bert, tmp_path_factory.mktemp("other"), seed=2)
 
 
 @pytest.fixture
