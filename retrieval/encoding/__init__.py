@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
     from explorank.retrieval.encoding.distillation import Lessons, teach
     from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
-    from explorank.retrieval.encoding.fusion import concatenate, fuse
+    from explorank.retrieval.encoding.fusion import concatenate
+    from explorank.retrieval.encoding.gate import Gate, fuse
     from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
     from explorank.retrieval.encoding.options import FineTuning, Pretraining, TextRanking
     from explorank.retrieval.encoding.pretraining import pretrain_encoder
@@ -21,6 +22,7 @@ __all__ = [
     "Adapter",
     "Behaviour",
     "FineTuning",
+    "Gate",
     "Lessons",
     "Pretraining",
     "TextRanker",
@@ -39,13 +41,14 @@ _LATE: Final = {
     "Adapter": "adapter",
     "Behaviour": "behaviour",
     "FineTuning": "options",
+    "Gate": "gate",
     "Lessons": "distillation",
     "Pretraining": "options",
     "TextRanker": "text_ranker",
     "TextRanking": "options",
     "concatenate": "fusion",
     "fine_tune_encoder": "fine_tuning",
-    "fuse": "fusion",
+    "fuse": "gate",
     "knowledge_vectors": "knowledge_graph",
     "pretrain_encoder": "pretraining",
     "recall_at": "behaviour",
