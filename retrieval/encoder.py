@@ -234,7 +234,9 @@ class Encoder:
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self.layers_fingerprint}\0{text}".encode()).digest()
 
-    def _finished(self, vectors: NDArray[np.float32], names: Sequence[Any]) -> NDArray[np.float32]:
+    def _finished(
+        self, vectors: NDArray[np.float32], names: Sequence[Any] | NDArray[Any]
+    ) -> NDArray[np.float32]:
         """Return what the layers said as the head maps it, cut to its first dimensions, as unit rows.
 
         What a gate has joined is there already, and only cut.

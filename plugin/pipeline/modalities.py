@@ -38,7 +38,7 @@ class Modality:
     @property
     def length(self) -> int:
         """How many values a vector has."""
-        return self.vectors.shape[1]
+        return int(self.vectors.shape[1])
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of some items, zeros where nothing is known."""

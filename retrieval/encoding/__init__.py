@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from explorank.retrieval.encoding.adapter import Adapter
     from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
     from explorank.retrieval.encoding.distillation import Lessons, teach
-    from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
+    from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder
     from explorank.retrieval.encoding.fusion import concatenate
     from explorank.retrieval.encoding.gate import Gate, fuse
     from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
@@ -34,7 +34,6 @@ __all__ = [
     "pretrain_encoder",
     "recall_at",
     "teach",
-    "train_head",
 ]
 
 _LATE: Final = {
@@ -53,7 +52,6 @@ _LATE: Final = {
     "pretrain_encoder": "pretraining",
     "recall_at": "behaviour",
     "teach": "distillation",
-    "train_head": "fine_tuning",
 }
 """In which module these stand. torch and scipy cost seconds, which whoever serves need not pay."""
 
