@@ -15,6 +15,7 @@ from explorank.retrieval.encoding import (
     Behaviour,
     FineTuning,
     Gate,
+    Lessons,
     fine_tune_encoder,
     fuse,
     pretrain_encoder,
@@ -266,6 +267,29 @@ def test_a_gate_sits_on_layers_that_were_changed(model: Path, train: Behaviour, 
     assert Adapter.load(tmp_path / "lora").lora_digest != start.adapter.lora_digest  # type: ignore[union-attr]
     with pytest.raises(AdapterMismatch, match="has no gate"):
         Gate.load(tmp_path / "words")
+
+
+def test_a_teacher_is_heard_of_what_the_gate_reads(model: Path, train: Behaviour, tmp_path: Path) -> None:
+    """It likes after the first group what users do not; texts are all alike, so that the images alone can follow."""
+    image = kinds_of(train.item_ids)
+    first, second = (np.flatnonzero(image[:, group]) for group in (0, 1))
+    pairs = np.flatnonzero(np.isin(train.positives, first))
+    rng = np.random.default_rng(0)
+    items = np.column_stack([rng.choice(second, len(pairs)), rng.choice(first, len(pairs))])
+    log_odds = np.tile(np.array([6.0, -6.0], np.float32), (len(pairs), 1))
+    lessons = Lessons(pairs, items, log_odds, train.digest)
+
+    def margin(name: str, **more: Lessons) -> float:
+        options = replace(GATED, distillation=10.0)
+        encoder = Encoder(model, device="cpu")
+        fine_tune_encoder(encoder, train, tmp_path / name, others={"image": image}, options=options, **more)
+        adapted = Encoder(model, adapter=tmp_path / name, device="cpu")
+        vectors = adapted.encode(train.texts, others={"image": image})
+        likeness = vectors[first[0]] @ vectors.T
+        return float(likeness[second].mean() - likeness[first].mean())
+
+    assert margin("without") < -0.5
+    assert margin("with", lessons=lessons) > margin("without") + 0.1
 
 
 @pytest.mark.parametrize(("head", "others"), [("gated", None), ("mlp", {"image": 2})])
