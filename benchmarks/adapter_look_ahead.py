@@ -130,7 +130,9 @@ class World:
         """Return the settings with an adapter that has seen that share of the ratings."""
         if share is None:
             return self.settings
-        tuning = FineTuning(decay=self.settings.retrieval.decay, steps=3 if self.quick else FineTuning.steps)
+        tuning = FineTuning(decay=self.settings.retrieval.decay)
+        if self.quick:
+            tuning = replace(tuning, steps=3)
         options = AdaptOptions(fine_tuning=tuning, positive_from=4.0, seed=seed)
         learnt_from = self.before(self.moment(share))
         _, adapter = adapt_encoder(self.settings, learnt_from, self.texts, options=options)
