@@ -113,7 +113,8 @@ class World:
 
     def moment(self, share: float) -> pd.Timestamp:
         """Return the moment before which that share of the ratings lies."""
-        return self.events["timestamp"].quantile(share)
+        times = self.events["timestamp"].to_numpy("datetime64[us]").astype(np.int64)
+        return pd.Timestamp(int(np.quantile(times, share)), unit="us", tz="UTC")
 
     def before(self, moment: pd.Timestamp) -> pd.DataFrame:
         """Return the ratings before a moment."""
@@ -193,7 +194,8 @@ def results(figures: dict[tuple[str, str], Figures]) -> Iterator[Result]:
             rows = np.searchsorted(users, asked.users[told])
             sums = np.bincount(rows, asked.values[told], len(users))
             found.append(counts @ sums / (counts @ np.bincount(rows, minlength=len(users))))
-        return np.mean(found, axis=0)
+        mean: NDArray[np.float64] = np.mean(found, axis=0)
+        return mean
 
     both = {key: (means(one.card), means(one.afterwards)) for key, one in figures.items()}
     for (seen, requests), one in figures.items():
