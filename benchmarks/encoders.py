@@ -301,7 +301,8 @@ def _fused(options: FineTuning, history: int = 10) -> Row:
     def row(task: Task, seed: int) -> Vectors:
         chosen = replace(options, steps=3) if task.quick else options
         pairs = task.pairs(history)
-        return fuse(task.untouched, [task.knowledge], pairs, valid=task.valid, options=chosen, seed=seed)
+        others = {"graph": task.knowledge}
+        return fuse(task.untouched, others, pairs, valid=task.valid, options=chosen, seed=seed)
 
     return row
 

@@ -29,12 +29,14 @@ from explorank.hooks.exploration import Calibration
 from explorank.hooks.feedback import read_log
 from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
+from explorank.pipeline.encoders import adapter_folder
 from explorank.pipeline.features import feature_access, served_columns
 from explorank.pipeline.tables import read_table
 from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
 from explorank.rankers.fused import FusedRanker
 from explorank.retrieval import Catalogue
+from explorank.retrieval.encoding import Adapter
 from explorank.retrieval.features import FeatureAccess, Meaning
 from explorank.settings import Settings, resolve_component, resolve_ranker
 
@@ -158,6 +160,7 @@ def _catalogue(installed: _Installed) -> Iterator[CheckResult]:
     version, catalogue = installed.catalogue
     yield CheckResult("catalogue", "ok", f"{version}: {len(catalogue):,} items, index {catalogue.index.kind}")
     yield from _encoder(settings, version, catalogue)
+    yield from _adapter(settings, version, catalogue)
     yield from _modalities(settings, version, catalogue)
     yield from _learned(settings, version, catalogue)
     yield from _users_of_space(installed, version, catalogue)
@@ -216,6 +219,32 @@ def _encoder(settings: Settings, version: str, catalogue: Catalogue) -> Iterator
         )
 
 
+def _adapter(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
+    """Compare the adapter that the vectors were made with, and its gate, with the one that `build` would take."""
+    made = catalogue.made.adapter
+    if made is None:
+        return
+    try:
+        folder = adapter_folder(settings)
+        wanted = "" if folder is None else Adapter.load(folder).version
+    except USER_ERRORS as error:  # what serves has no need of it
+        yield CheckResult("retrieval.adapter", "warning", f"the next `explorank build` is refused: {error}")
+        return
+    if made != wanted:
+        yield CheckResult(
+            "retrieval.adapter",
+            "warning",
+            f"the vectors of {version} were made with {_named(made)}, and the settings ask for {_named(wanted)}; run "
+            "`explorank build`",
+        )
+    elif made:
+        yield CheckResult("retrieval.adapter", "ok", f"vectors of {_named(made)}")
+
+
+def _named(adapter: str) -> str:
+    return f"adapter {adapter}" if adapter else "no adapter"
+
+
 def _modalities(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:
     """Compare what the vectors are made of with what the settings ask for."""
     made = catalogue.made.modalities
@@ -231,9 +260,13 @@ def _modalities(settings: Settings, version: str, catalogue: Catalogue) -> Itera
         yield CheckResult("retrieval.modalities", "ok", f"vectors of {_told(made)}")
 
 
-def _told(modalities: Mapping[str, float]) -> str:
+def _told(modalities: Mapping[str, float | None]) -> str:
     """Return what vectors are made of, in words."""
-    return " and ".join(["texts", *(f"{name} ({weight:g})" for name, weight in sorted(modalities.items()))])
+    parts = [
+        f"{name} ({'gated' if weight is None else format(weight, 'g')})"
+        for name, weight in sorted(modalities.items())
+    ]
+    return " and ".join(["texts", *parts])
 
 
 def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:

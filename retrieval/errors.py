@@ -3,7 +3,7 @@
     RetrievalError
     ├── FaissUnavailable     (ImportError)   no FAISS installed, two of them, or no GPU where one is asked for
     ├── EncoderUnavailable   (RuntimeError)  a model or library for encoding texts that is not there
-    ├── AdapterMismatch      (ValueError)    an adapter that was trained on another model
+    ├── AdapterMismatch      (ValueError)    an adapter of another model, or of other vectors beside texts
     ├── InvalidOption        (ValueError)    an option outside its range
     ├── InvalidVectors       (ValueError)    vectors, ids or texts that an index or encoder cannot take
     ├── CorruptArtefact      (ValueError)    a saved file that is damaged, missing or foreign
@@ -29,7 +29,7 @@ class EncoderUnavailable(RetrievalError, RuntimeError):
 
 
 class AdapterMismatch(RetrievalError, ValueError):
-    """An adapter that was trained on another model."""
+    """An adapter that was trained on another model, or whose gate was trained with other vectors beside texts."""
 
 
 class InvalidOption(RetrievalError, ValueError):

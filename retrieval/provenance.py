@@ -12,8 +12,13 @@ class Provenance:
 
     encoder: str = ""
     """What the settings called the model that embedded the texts; empty where nobody said."""
-    modalities: Mapping[str, float] = field(default_factory=dict)
-    """The weight of each kind of vector that was joined with those of the texts."""
+    adapter: str | None = None
+    """The version of the adapter that changed the encoder; empty for none, None where nobody said."""
+    learnt_until: float | None = None
+    """The last moment of the likes that the vectors were learnt from, in seconds since the Unix epoch; None where none
+    were, or nobody said."""
+    modalities: Mapping[str, float | None] = field(default_factory=dict)
+    """The weight of each kind of vector that was joined with those of the texts; None where a gate joined it."""
     user_features: Mapping[str, str] = field(default_factory=dict)
     """What each column of users was that the learnt space reads, as `FeatureAccess.user_meanings` tells, in
     texts."""

@@ -178,7 +178,11 @@ def adapt(
         ),
     ] = "frozen",
     head: Annotated[
-        Head | None, typer.Option(help="The map over the encoder's vectors; mlp with frozen, none with lora.")
+        Head | None,
+        typer.Option(
+            help="The map over the encoder's vectors; mlp with frozen, none with lora. With retrieval.fusion: gated it "
+            "is the gate."
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="How long to train; 1,000 steps of a head, 100 of the layers.")
@@ -198,20 +202,31 @@ def adapt(
     seed: Annotated[int, typer.Option(min=0, help="Of the sampling and of the training.")] = 0,
     config: Config = DEFAULT_CONFIG,
 ) -> None:
-    """Adapt the text encoder to what users liked and publish the adapter; `build` then uses it."""
+    """Adapt the text encoder to what users liked and publish the adapter; `build` then uses it.
+
+    With `retrieval.fusion: gated` it learns how much each modality tells beside the text.
+    """
     import pandas as pd
 
-    from explorank.pipeline.build import item_table
-    from explorank.pipeline.encoders import AdaptOptions, adapt_encoder
+    from explorank.errors import DataError
+    from explorank.pipeline.encoders import AdaptOptions, adapt_encoder, items_to_adapt_to
     from explorank.pipeline.tables import past_interactions, read_table
     from explorank.retrieval.encoding import FineTuning, Pretraining, TextRanking
     from explorank.settings import load_settings
 
     settings = load_settings(config)
+    gated = settings.retrieval.fusion == "gated"
+    if gated and head is not None:
+        raise DataError(
+            f"`--head {head}` reads texts alone, and with `retrieval.fusion: gated` the head is the gate. Leave "
+            "`--head` out, or set `fusion: weighted`."
+        )
     events = past_interactions(read_table(interactions))
     if until is not None:
         events = events[events["timestamp"] <= pd.Timestamp(until, tz="UTC")]
-    table = item_table(settings, items, None if until is None else until.replace(tzinfo=UTC))
+    texts, modalities = items_to_adapt_to(
+        settings, items, until=None if until is None else until.replace(tzinfo=UTC)
+    )
     options = AdaptOptions(
         fine_tuning=FineTuning(
             body=body,
@@ -227,10 +242,15 @@ def adapt(
         history=2 if body == "lora" else 10,
         seed=seed,
     )
-    texts = dict(zip(table["item_id"], table["text"], strict=True))
     with progress("embedding") as report:
         version, adapter = adapt_encoder(
-            settings, events, texts, options=options, progress=report, begins=report.begin
+            settings,
+            events,
+            texts,
+            modalities=modalities,
+            options=options,
+            progress=report,
+            begins=report.begin,
         )
     before, after = adapter.metrics["valid_recall_before"], adapter.metrics["valid_recall"]
     nearest = f"{adapter.metrics['valid_recall_at']:.0f} nearest items"
@@ -238,8 +258,11 @@ def adapt(
         f"encoder {version}: {adapter.metrics['pairs']:,.0f} pairs in {adapter.metrics['seconds']:,.0f} s; of the "
         f"latest likes, {before:.1%} were among the {nearest} before and {after:.1%} are now"
     )
+    if gated:
+        output.print(f"its gate joins texts with {', '.join(adapter.modalities)}", markup=False)
     if adapter.metrics["best_step"] == 0:
-        output.print("[yellow]note[/yellow] nothing that was tried is better than the encoder as it is")
+        untouched = "texts nearly alone, as the gate begins" if gated else "the encoder as it is"
+        output.print(f"[yellow]note[/yellow] nothing that was tried is better than {untouched}")
     elif settings.retrieval.adapter == "published":
         output.print("next: `explorank build`, and `explorank train`, because similarities have changed")
     else:
@@ -289,6 +312,12 @@ def train(
             "--from",
             help="Begin as this ranker and adapt it: a published version, or a folder with one of the same kind, such "
             "as another surface's.",
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            help="Learn from requests after this alone (UTC), such as the moment that `adapt --until` was given."
         ),
     ] = None,
     until: Annotated[datetime | None, typer.Option(help="Learn from nothing later than this (UTC).")] = None,
@@ -353,6 +382,7 @@ def train(
     trackers = default_trackers() if tracker is None else tracker_names(tracker)
     options = TrainOptions(
         rows="log" if from_log else "interactions",
+        since=None if since is None else since.replace(tzinfo=UTC).timestamp(),
         until=None if until is None else until.replace(tzinfo=UTC).timestamp(),
         queries=QueryOptions(positive_from=positive_from),
         retrieved_share=retrieved_share,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -18,21 +17,18 @@ from explorank.catalogues import gpu_options, neighbours
 from explorank.errors import DamagedArtefact, DataError
 from explorank.pipeline.by_use import table_by_use
 from explorank.pipeline.embeddings import fit_embeddings, sampled_users
-from explorank.pipeline.encoders import configured_encoder
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.interests import sampled_interests
+from explorank.pipeline.item_encoders import item_encoder
+from explorank.pipeline.item_tables import RECENT_POPULARITY, item_table
 from explorank.pipeline.liked_events import events_of_learners
-from explorank.pipeline.modalities import JoinedEncoder, modalities_of
-from explorank.pipeline.tables import read_table
+from explorank.pipeline.modalities import modalities_of
 from explorank.pipeline.user_features import PastUserFeatures
 from explorank.retrieval import Catalogue, LearnedEmbeddings, RetrievalError
 from explorank.retrieval.catalogue import vectors_to_fill
 from explorank.retrieval.collaborative import EmbeddingSpace, NeighbourTable
-from explorank.retrieval.features.tables import text_ids
 from explorank.retrieval.provenance import Provenance
 from explorank.settings import Settings
-
-_RECENT: Final = "recent_popularity"
 
 
 def build_catalogue(
@@ -60,19 +56,20 @@ def build_catalogue(
     settings'. `progress` counts the texts and then the passes of what is learnt, `begins` is told each step after the
     texts. Needs the extra `train`.
 
-    Raises `DataError` where nothing names interactions that are asked for, and for user features that nobody serves;
+    Raises `DataError` where nothing names interactions that are asked for, for user features that nobody serves, and
+    where `retrieval.fusion` asks for a gate and the adapter has none; `AdapterMismatch` for one of other modalities;
     and where interactions are too few for `by_use` or `learned_embeddings`, once the catalogue is published without it.
     """
     table = item_table(settings, items, until)
     item_ids = table["item_id"].to_numpy(np.str_)
-    # First, since both may be refused, and encoding takes the longest.
+    # First, since all may be refused, and encoding takes the longest.
     modalities = modalities_of(settings, item_ids, items, until=until)
+    encoder = item_encoder(settings, modalities)
     events = events_of_learners(settings, interactions, until)
     wanted = settings.retrieval
     access = None if settings.features is None else feature_access(settings)
     people = PastUserFeatures.of(wanted.learned_embeddings, access)
     store = ArtefactStore(settings.folder_path / "artefacts")
-    encoder = JoinedEncoder(configured_encoder(settings), modalities)
     former = _current_catalogue(store) if modalities else None
     index = settings.retrieval.index
     reached = index.recall if recall is None else recall
@@ -127,14 +124,16 @@ def build_catalogue(
             item_ids,
             vectors,
             popularity=table["popularity"].to_numpy(),
-            recent_popularity=table.get(_RECENT),
+            recent_popularity=table.get(RECENT_POPULARITY),
             first_seen=table["first_seen"].to_numpy(),
             by_use=table_of_use,
             embeddings=space,
             encoder_name=encoder.name,
-            encoder_fingerprint=encoder.fingerprint(item_ids, former),
+            encoder_fingerprint=encoder.fingerprint(item_ids, vectors, former),
             made=Provenance(
                 encoder=wanted.encoder,
+                adapter="" if encoder.adapter is None else encoder.adapter.version,
+                learnt_until=None if encoder.adapter is None else encoder.adapter.learnt_until,
                 modalities={modality.feature: modality.weight for modality in modalities},
                 user_features={}
                 if space is None or people is None
@@ -170,74 +169,3 @@ def _current_catalogue(store: ArtefactStore) -> Catalogue | None:
         return None if current is None else Catalogue.load(current[1], device="cpu")
     except (DamagedArtefact, RetrievalError):
         return None
-
-
-def item_table(settings: Settings, items: Path | None, until: datetime | None = None) -> pd.DataFrame:
-    """Return `item_id`, `text`, `popularity`, `first_seen` of the table at `items`, or of the feature repository's.
-
-    With `retrieval.trending` also `recent_popularity`. Raises `DataError` where a column is missing.
-    """
-    if items is None:
-        return _of_repository(settings, until)
-    return _of_table(read_table(items), items, with_recent=settings.retrieval.trending is not None)
-
-
-def _of_table(table: pd.DataFrame, path: Path, *, with_recent: bool) -> pd.DataFrame:
-    text = next((name for name in ("text", "title") if name in table), None)
-    if "item_id" not in table or text is None:
-        raise DataError(
-            f"{path} lacks `item_id`, or `text` (or `title`); it has {', '.join(map(str, table.columns))}. A catalogue "
-            "needs an id and a text for each item: rename the columns."
-        )
-    if with_recent and _RECENT not in table:
-        raise DataError(
-            f"{path} lacks `{_RECENT}`, and `retrieval.trending` asks for it: how often each item was taken up lately. "
-            "Add the column, or set `retrieval.trending: null`."
-        )
-    return pd.DataFrame(
-        {
-            "item_id": text_ids(table["item_id"], "items", "item_id"),
-            "text": table[text].fillna("").astype(str),
-            "popularity": table.get("popularity", 0.0),
-            "first_seen": table.get("first_seen", float("nan")),
-            **({_RECENT: table[_RECENT]} if with_recent else {}),
-        }
-    )
-
-
-def _of_repository(settings: Settings, until: datetime | None) -> pd.DataFrame:
-    data = feature_access(settings).repository / "data"
-    content = read_table(data / "item_content.parquet")
-    statistics = read_table(data / "item_statistics.parquet")
-    if until is not None:
-        content = content[content["event_timestamp"] <= until]
-        statistics = statistics[statistics["event_timestamp"] <= until]
-    content = content.sort_values("event_timestamp", kind="stable").drop_duplicates("item_id", keep="last")
-    newest = (
-        statistics.sort_values("event_timestamp", kind="stable")
-        .groupby("item_id")
-        .last()
-        .reindex(content["item_id"])
-    )
-    recent = {}
-    if settings.retrieval.trending is not None:
-        column = f"item_events_{settings.retrieval.trending.days}d"
-        if column not in newest:
-            windows = [str(name) for name in newest if str(name).startswith("item_events_")]
-            raise DataError(
-                f"`retrieval.trending.days` is {settings.retrieval.trending.days}, and the statistics of items in "
-                f"{data} have no column {column!r}, so what is popular lately is not known; they have "
-                f"{', '.join(windows) or 'none of that kind'}. Name one of those windows, or have `build_features` "
-                "write another."
-            )
-        recent = {_RECENT: newest[column].fillna(0).to_numpy(dtype=float)}
-    first_event = newest["item_first_event"].fillna(pd.Series(content["event_timestamp"].array, newest.index))
-    return pd.DataFrame(
-        {
-            "item_id": content["item_id"].to_numpy(),
-            "text": content["item_text"].fillna("").to_numpy(),
-            "popularity": newest["item_events"].fillna(0).to_numpy(dtype=float),
-            "first_seen": first_event.array.as_unit("us").asi8 / 1e6,
-            **recent,
-        }
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ _DISPLAYED = (
     "accuracy over the catalogue."
 )
 _UNIT = np.array([0.0, 1.0])
+_LEARNT = (
+    "The vectors of `similarity` were learnt from likes until {until}, and {who} ask before that. What they liked next "
+    "may be what the vectors have learnt, so that the column tells more of these requests than of those to come. "
+    "`explorank adapt --until` with `explorank train --since` keeps them apart."
+)
 _STOPPED = "Training stopped on the later slice, which favours the ranker a little in every number here."
 
 
@@ -53,6 +59,7 @@ def model_card(
     scores: NDArray[np.float64],
     metrics: dict[str, NDArray[np.float64]],
     encoder_fingerprint: str,
+    learnt_until: float | None,
     by_use: ByUseSettings | None,
     sampling: Sampling,
     segments: tuple[Segment, ...],
@@ -63,7 +70,8 @@ def model_card(
     """Return the card of `ranker`, trained as `name` on `data` and judged on `later`.
 
     `users` are whose the requests of both are, (g,) and (h,); `scores` (n,) those of the later rows; `metrics` the
-    values of each later request, (h,).
+    values of each later request, (h,). `learnt_until` is the last moment of the likes that the vectors of similarities
+    were learnt from, in seconds since the Unix epoch; None where they were learnt from none.
     """
     manifest = ranker.manifest
     return ModelCard(
@@ -89,8 +97,22 @@ def model_card(
         probabilities=_probability_check(ranker, scores, later),
         segments=segments,
         libraries=library_versions(),
-        notes=(_DISPLAYED if sampling.rows == "log" else _SAMPLED, _STOPPED, *notes),
+        notes=(
+            _DISPLAYED if sampling.rows == "log" else _SAMPLED,
+            _STOPPED,
+            *_seen_by_vectors(learnt_until, data, later),
+            *notes,
+        ),
     )
+
+
+def _seen_by_vectors(learnt_until: float | None, data: RankingData, later: RankingData) -> Iterator[str]:
+    """Yield a note where the vectors of similarities have seen what users of these requests liked next."""
+    firsts = [None if one.window is None else one.window[0] for one in (data, later)]
+    seen = [first is not None and learnt_until is not None and first <= learnt_until for first in firsts]
+    if learnt_until is not None and any(seen):
+        who = "requests of both slices" if all(seen) else "requests that it was trained on"
+        yield _LEARNT.format(until=moment(learnt_until), who=who)
 
 
 def options_as_json(options: Any) -> dict[str, Any]:

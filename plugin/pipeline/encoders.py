@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import ENCODER
 from explorank.errors import DataError
 from explorank.pipeline.checkpoints import checkpoint_folder
+from explorank.pipeline.item_tables import item_table
 from explorank.pipeline.libraries import library_versions
+from explorank.pipeline.modalities import Modality, modalities_of
 from explorank.rankers import run_identity
 from explorank.retrieval import Encoder
 from explorank.retrieval.encoding import Adapter, Behaviour, FineTuning, Pretraining, TextRanking
@@ -40,6 +44,25 @@ class AdaptOptions:
     seed: int = 0
 
 
+def items_to_adapt_to(
+    settings: Settings, items: Path | None = None, *, until: datetime | None = None
+) -> tuple[dict[str, str], tuple[Modality, ...]]:
+    """Return the text of each item, by id, and the modalities that a gate is to learn, in that order.
+
+    They are read as `build_catalogue` reads them; without a gate, modalities are none of the adapter's business. Raises
+    what `modalities_of` does.
+    """
+    table = item_table(settings, items, until)
+    ids = table["item_id"].to_numpy(np.str_)
+    newest = {item: row for row, item in enumerate(ids.tolist())}
+    texts = dict(zip(ids.tolist(), table["text"], strict=True))
+    if settings.retrieval.fusion != "gated":
+        return texts, ()
+    rows = np.fromiter(newest.values(), np.int64, len(newest))
+    modalities = modalities_of(settings, ids, items, until=until)
+    return texts, tuple(replace(modality, places=modality.places[rows]) for modality in modalities)
+
+
 def configured_encoder(settings: Settings, *, adapted: bool = True) -> Encoder:
     """Return the encoder of the settings; without its adapter and with all its dimensions unless `adapted`.
 
@@ -49,7 +72,7 @@ def configured_encoder(settings: Settings, *, adapted: bool = True) -> Encoder:
     retrieval = settings.retrieval
     return Encoder(
         retrieval.encoder,
-        adapter=_adapter(settings) if adapted else None,
+        adapter=adapter_folder(settings) if adapted else None,
         truncate_dim=retrieval.truncate_dim if adapted else None,
         cache=settings.folder_path / "embeddings.db",
     )
@@ -60,16 +83,18 @@ def adapt_encoder(
     interactions: pd.DataFrame,
     texts: dict[str, str],
     *,
+    modalities: Sequence[Modality] = (),
     options: AdaptOptions | None = None,
     progress: Callable[[int, int], None] | None = None,
     begins: Callable[[str], None] | None = None,
 ) -> tuple[str, Adapter]:
     """Return the published version and the adapter, trained on what users liked one after another.
 
-    `interactions` is what `past_interactions` returns, `texts` what the encoder reads of each item. What was trained
-    is kept under `adapting/` in the settings' folder until it is published, so that the same run goes on after it was
-    cut off, and any other begins anew. Raises `DataError` where
-    there is too little to learn from or to choose by.
+    `interactions` is what `past_interactions` returns, `texts` what the encoder reads of each item. Where
+    `retrieval.fusion` is `gated`, a gate is learnt in place of the head, for the `modalities` of the items in the order
+    of `texts`. What was trained is kept under `adapting/` in the settings' folder until it is published, so that the
+    same run goes on after it was cut off, and any other begins anew. Raises `DataError` where there is too little to
+    learn from or to choose by.
     """
     from explorank.retrieval.encoding import (  # noqa: PLC0415 - torch
         TextRanker,
@@ -81,9 +106,14 @@ def adapt_encoder(
     options = options or AdaptOptions()
     train, valid = behaviours(interactions, texts, options)
     encoder = configured_encoder(settings, adapted=False)
+    others = None
+    if settings.retrieval.fusion == "gated":
+        others = {modality.feature: modality[:] for modality in modalities}
+        options = replace(options, fine_tuning=replace(options.fine_tuning, head="gated"))
     run = run_identity(
         encoder.base_fingerprint,
         options,
+        *sorted((modality.feature, modality.digest()) for modality in modalities),
         sorted(texts.items()),
         pd.util.hash_pandas_object(interactions, index=False).to_numpy().tobytes(),
         sorted(library_versions().items()),
@@ -126,6 +156,7 @@ def adapt_encoder(
             folder,
             valid=valid,
             lessons=lessons,
+            others=others,
             options=options.fine_tuning,
             seed=options.seed,
             progress=progress,
@@ -162,10 +193,17 @@ def behaviours(
         late.append(items)
         starts.append(before)
     train = Behaviour.from_histories(early, texts, history=options.history, window=window)
-    return train, Behaviour.from_histories(late, texts, history=4 * options.history, from_event=starts)
+    later = (float(times[liked["timestamp"] >= split].min()), float(times.iloc[-1]))
+    return train, Behaviour.from_histories(
+        late, texts, history=4 * options.history, from_event=starts, window=later
+    )
 
 
-def _adapter(settings: Settings) -> Path | None:
+def adapter_folder(settings: Settings) -> Path | None:
+    """Return where the adapter of the settings lies, intact; None where they name none.
+
+    Raises `DataError` where a published one is asked for and there is none, `DamagedArtefact` where it is not intact.
+    """
     chosen = settings.retrieval.adapter
     if chosen is None:
         return None

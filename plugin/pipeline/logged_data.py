@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from explorank.builtin.retrieval import history_of, similarity_columns
 from explorank.crosses import Crosses
 from explorank.errors import DataError
-from explorank.model_card import Sampling
+from explorank.model_card import Sampling, moment
 from explorank.pipeline.liked_events import known_events
 from explorank.pipeline.logged_outcomes import Settled, settled_outcomes
 from explorank.pipeline.past_data import PastData, feature_matrix
@@ -37,7 +38,7 @@ def logged_data(
     """
     crosses = Crosses.of(settings)
     crosses.check((*access.item_names, *access.user_names, *similarity_columns(settings)))
-    shown = _shown(settings, options.max_decisions, now)
+    shown = _shown(settings, options, now)
     split = int(len(shown) * (1 - options.validation_share))
     query = np.repeat(np.arange(len(shown)), [len(outcomes) for _, outcomes, _ in shown])
     outcomes = [outcome for _, slots, _ in shown for outcome in slots]
@@ -107,17 +108,28 @@ def logged_data(
         later,
         np.array([len(history) for history in histories[split:]], np.int64),
         np.asarray(displayed.reindex(later.item_ids, fill_value=0), np.int64),
-        Sampling(rows="log", requests={"max_decisions": options.max_decisions, "blocks": options.blocks}),
+        Sampling(
+            rows="log",
+            requests={
+                "max_decisions": options.max_decisions,
+                "blocks": options.blocks,
+                **({} if options.since is None else {"since": moment(options.since)}),
+            },
+        ),
     )
 
 
-def _shown(settings: Settings, most: int, now: float) -> list[Settled]:
+def _shown(settings: Settings, options: TrainOptions, now: float) -> list[Settled]:
     """Return the latest displayed slates of known users by time, each by slot."""
+    since = -math.inf if options.since is None else options.since
     found = [
         settled._replace(outcomes=sorted(settled.outcomes, key=lambda outcome: outcome.slot))
         for settled in settled_outcomes(
-            settings, now, wanted=lambda record: record.request.user_id is not None, examined_only=False
+            settings,
+            now,
+            wanted=lambda record: record.request.user_id is not None and record.request.time > since,
+            examined_only=False,
         )
     ]
     found.sort(key=lambda settled: (settled.record.request.time, settled.record.decision_id))
-    return found[-most:]
+    return found[-options.max_decisions :]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,15 +18,7 @@ from numpy.typing import NDArray
 
 from explorank.errors import DataError
 from explorank.pipeline.features import feature_access
-from explorank.retrieval import Catalogue, Encoder
-from explorank.retrieval.encoding import concatenate
 from explorank.settings import ModalitySettings, Settings
-
-_ROWS_AT_ONCE: Final = 16_384
-_COMPARED: Final = 1_000
-"""Items whose vectors are compared with the former ones; the median over them is sure."""
-_SAME: Final = 0.99
-"""The cosine of two vectors of one model for one thing: what computes it may differ, and round."""
 
 _log: Final = logging.getLogger(__name__)
 
@@ -38,105 +28,31 @@ class Modality:
     """One kind of vector beside the texts', in the rows of a catalogue."""
 
     feature: str
-    weight: float
+    weight: float | None
+    """Its share in the likeness of items; None where a gate is to learn it."""
     vectors: NDArray[np.float32]
     """(m, d) of the items that have one, as they were brought."""
     places: NDArray[np.int64]
     """(n,) each item's row of `vectors`; -1 where nothing is known."""
 
-    def rows(self, these: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+    @property
+    def length(self) -> int:
+        """How many values a vector has."""
+        return int(self.vectors.shape[1])
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors of some items, zeros where nothing is known."""
-        places = self.places[these]
+        places = self.places[rows]
         found = self.vectors[places]
         found[places < 0] = 0.0
         return found
 
-
-class JoinedEncoder:
-    """Encodes the texts of a catalogue's items and joins them with what else is known of these items."""
-
-    def __init__(self, encoder: Encoder, modalities: Sequence[Modality]) -> None:
-        self._encoder = encoder
-        # Their order moves dimensions about and changes no cosine.
-        self._modalities = sorted(modalities, key=lambda modality: modality.feature)
-
-    @property
-    def name(self) -> str:
-        """The encoder's, and each modality with its weight."""
-        return self._encoder.name + "".join(
-            f" + {modality.feature} ({modality.weight:g})" for modality in self._modalities
-        )
-
-    def fingerprint(self, item_ids: NDArray[np.str_], former: Catalogue | None = None) -> str:
-        """Return what identifies the space of a catalogue of `item_ids` (n,), whose rows the modalities are in.
-
-        It is made of the encoder's fingerprint and each modality's name, weight, width and values: a model of images
-        that took another's place under the same name makes another space. New items bring new values and do not, so
-        where most items that `former` has too have the vectors that they have there, its fingerprint holds.
-        """
-        if not self._modalities:
-            return self._encoder.fingerprint
-        joined = [
-            (modality.feature, modality.weight, modality.vectors.shape[1]) for modality in self._modalities
-        ]
-        facts = hashlib.sha256(json.dumps([self._encoder.fingerprint, joined]).encode()).hexdigest()
-        if former is not None and former.encoder_fingerprint.startswith(f"{facts}-"):
-            rows = former.rows(item_ids)
-            if self._are_as_in(former, rows):
-                return former.encoder_fingerprint
-        values = hashlib.sha256()
-        for modality in self._modalities:
-            values.update(modality.places.tobytes())
-            if modality.vectors.size:  # an empty array has no buffer to read
-                values.update(np.ascontiguousarray(modality.vectors).data)
-        return f"{facts}-{values.hexdigest()[:16]}"
-
-    def _are_as_in(self, former: Catalogue, rows: NDArray[np.int64]) -> bool:
-        """Return whether most items have the vectors that they have in `former`, in `rows` (n,) of it; -1 is absent."""
-        shared = np.flatnonzero(rows >= 0)
-        shared = shared[:: max(1, len(shared) // _COMPARED)]
-        start = former.vectors.shape[1] - sum(modality.vectors.shape[1] for modality in self._modalities)
-        for modality in self._modalities:
-            end = start + modality.vectors.shape[1]
-            there, here = former.vectors[rows[shared], start:end], modality.rows(shared)
-            lengths = np.linalg.norm(there, axis=1) * np.linalg.norm(here, axis=1)
-            known = lengths > 0
-            cosines = np.einsum("ij,ij->i", there, here)[known] / lengths[known]
-            if not known.any() or np.median(cosines) < _SAME:
-                return False
-            start = end
-        return True
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        progress: Callable[[int, int], None] | None = None,
-        *,
-        allocate: Callable[[tuple[int, int]], NDArray[np.float32]],
-    ) -> NDArray[np.float32]:
-        """Return unit rows (n, d) of the items' `texts`, joined as `concatenate` does it; see `Encoder.encode`.
-
-        They are joined in parts, in the array that `allocate` returned: memory holds the modalities' own vectors, and
-        no second copy of the joined ones.
-        """
-        if not self._modalities:
-            return self._encoder.encode(texts, progress, allocate=allocate)
-        more = sum(modality.vectors.shape[1] for modality in self._modalities)
-        whole: list[NDArray[np.float32]] = []
-
-        def allocate_text(shape: tuple[int, int]) -> NDArray[np.float32]:
-            whole.append(allocate((shape[0], shape[1] + more)))
-            return whole[0][:, : shape[1]]
-
-        text = self._encoder.encode(texts, progress, allocate=allocate_text)
-        if not whole:
-            return np.zeros((0, text.shape[1] + more), np.float32)
-        weights = {modality.feature: modality.weight for modality in self._modalities}
-        for start in range(0, len(texts), _ROWS_AT_ONCE):
-            these = slice(start, start + _ROWS_AT_ONCE)
-            others = {modality.feature: modality.rows(these) for modality in self._modalities}
-            whole[0][these] = concatenate(text[these], others, weights)
-        return whole[0]
+    def digest(self) -> str:
+        """Return a hash of which item has which vector."""
+        digest = hashlib.sha256(self.places.tobytes())
+        if self.vectors.size:  # an empty array has no buffer to read
+            digest.update(np.ascontiguousarray(self.vectors).data)
+        return digest.hexdigest()
 
 
 def modalities_of(

@@ -13,7 +13,7 @@ from explorank.builtin.retrieval import SIMILARITY, similarity_columns
 from explorank.crosses import Crosses
 from explorank.errors import DataError
 from explorank.hooks.types import Features
-from explorank.model_card import Sampling
+from explorank.model_card import Sampling, moment
 from explorank.pipeline.liked_events import liked_events
 from explorank.pipeline.past_retrieval import past_candidates
 from explorank.pipeline.past_use import PastUse, block_starts
@@ -148,6 +148,7 @@ def past_data(
             requests={
                 **asdict(options.queries),
                 "max_queries": options.max_queries,
+                **({} if options.since is None else {"since": moment(options.since)}),
                 "blocks": options.blocks,
             },
             negatives=options.negatives,
@@ -164,7 +165,7 @@ def _past_requests(
     interactions: pd.DataFrame, catalogue: Catalogue, options: TrainOptions
 ) -> tuple[pd.DataFrame, int]:
     """Return the queries that teach something, the latest, and how many of them come before validation."""
-    queries = ranking_queries(interactions, options.queries, seed=options.seed)
+    queries = ranking_queries(interactions, options.queries, seed=options.seed, since=options.since)
     queries = queries[[bool(catalogue.item_known(taken).any()) for taken in queries["positives"]]]
     queries = queries.tail(options.max_queries).reset_index(drop=True)
     split = int(len(queries) * (1 - options.validation_share))

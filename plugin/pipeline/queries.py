@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explorank.errors import DataError
+from explorank.model_card import moment
 from explorank.retrieval import Catalogue, interest_vector
 
 _LIKED, _RETRIEVED, _EVENLY, _UNLABELLED = range(4)
@@ -38,28 +39,37 @@ class QueryOptions:
     """At most this many queries of a user, drawn at random."""
 
 
-def ranking_queries(interactions: pd.DataFrame, options: QueryOptions, *, seed: int) -> pd.DataFrame:
+def ranking_queries(
+    interactions: pd.DataFrame, options: QueryOptions, *, seed: int, since: float | None = None
+) -> pd.DataFrame:
     """Return past requests: columns `user_id`, `event_timestamp`, `liked` and `seen` (before), `positives`.
 
-    `interactions` has text `user_id` and `item_id`, UTC `timestamp` and `value`. Raises `DataError` where
-    no user has enough events.
+    `interactions` has text `user_id` and `item_id`, UTC `timestamp` and `value`. All stand after `since`, in seconds
+    since the Unix epoch. Raises `DataError` where no user has enough events.
     """
     generator = np.random.default_rng(seed)
     rows: list[_Query] = []
     for user_id, events in interactions.sort_values("timestamp", kind="stable").groupby("user_id", sort=True):
         cuts = np.arange(options.warmup, len(events), options.stride)
+        if since is not None:
+            cuts = cuts[_seconds(events["timestamp"].iloc[cuts]) > since]
         if len(cuts) > options.per_user:
             cuts = np.sort(generator.choice(cuts, options.per_user, replace=False))
         rows.extend(_queries_at(cuts, str(user_id), events, options))
     if not rows:
         raise DataError(
             f"No user has {options.warmup} interactions and a liked one after them, so there is nothing to learn a "
-            f"ranking from ({len(interactions)} interactions, liked from value {options.positive_from}). Bring "
-            "more data, or lower `positive_from`."
+            f"ranking from ({len(interactions)} interactions, liked from value {options.positive_from}"
+            f"{'' if since is None else f', requests after {moment(since)}'}). Bring more data, lower "
+            f"`positive_from`{'' if since is None else ', or begin earlier'}."
         )
     frame = pd.DataFrame(rows, columns=["user_id", "event_timestamp", "liked", "seen", "positives"])
     frame = frame.drop_duplicates(["user_id", "event_timestamp"])
     return frame.sort_values("event_timestamp", kind="stable", ignore_index=True)
+
+
+def _seconds(times: pd.Series[pd.Timestamp]) -> NDArray[np.float64]:
+    return times.to_numpy("datetime64[us]").astype(np.int64) / 1e6
 
 
 def _queries_at(

@@ -163,6 +163,7 @@ def train_ranker(
             scores=scores,
             metrics=metrics,
             encoder_fingerprint=catalogue.encoder_fingerprint,
+            learnt_until=catalogue.made.learnt_until,
             by_use=settings.retrieval.by_use,
             sampling=past.sampling,
             segments=tuple(_segments(access, past, scores, metrics["ndcg@10"], options.seed)),

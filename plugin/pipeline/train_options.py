@@ -23,6 +23,10 @@ class TrainOptions:
     """At most this many decisions of the log, the latest; for `log`."""
     until: float | None = None
     """No decision whose horizon ends later teaches, in seconds since the Unix epoch; for `log`. `None` is now."""
+    since: float | None = None
+    """Requests after this alone teach, in seconds since the Unix epoch, though histories and features know what came
+    before. What was learnt from the likes until then, an encoder's adapter say, has seen the answer to none of them.
+    `None` is from the first."""
     queries: QueryOptions = field(default_factory=QueryOptions)
     max_queries: int = 2_000
     """At most this many past requests, the latest; they resemble most what will be asked."""

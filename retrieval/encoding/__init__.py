@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from explorank.retrieval.encoding.behaviour import Behaviour, recall_at
     from explorank.retrieval.encoding.cross_encoder import train_cross_encoder
     from explorank.retrieval.encoding.distillation import Lessons, teach
-    from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder, train_head
-    from explorank.retrieval.encoding.fusion import concatenate, fuse
+    from explorank.retrieval.encoding.fine_tuning import fine_tune_encoder
+    from explorank.retrieval.encoding.fusion import concatenate
+    from explorank.retrieval.encoding.gate import Gate, fuse
     from explorank.retrieval.encoding.knowledge_graph import knowledge_vectors
     from explorank.retrieval.encoding.options import FineTuning, Pretraining, TextRanking
     from explorank.retrieval.encoding.pretraining import pretrain_encoder
@@ -24,6 +25,7 @@ __all__ = [
     "Adapter",
     "Behaviour",
     "FineTuning",
+    "Gate",
     "Lessons",
     "PairReader",
     "PairTokenizer",
@@ -39,13 +41,13 @@ __all__ = [
     "recall_at",
     "teach",
     "train_cross_encoder",
-    "train_head",
 ]
 
 _LATE: Final = {
     "Adapter": "adapter",
     "Behaviour": "behaviour",
     "FineTuning": "options",
+    "Gate": "gate",
     "Lessons": "distillation",
     "PairReader": "token_pairs",
     "PairTokenizer": "token_pairs",
@@ -55,13 +57,12 @@ _LATE: Final = {
     "TokenTable": "token_pairs",
     "concatenate": "fusion",
     "fine_tune_encoder": "fine_tuning",
-    "fuse": "fusion",
+    "fuse": "gate",
     "knowledge_vectors": "knowledge_graph",
     "pretrain_encoder": "pretraining",
     "recall_at": "behaviour",
     "teach": "distillation",
     "train_cross_encoder": "cross_encoder",
-    "train_head": "fine_tuning",
 }
 """In which module these stand. torch and scipy cost seconds, which whoever serves need not pay."""
 

@@ -18,6 +18,8 @@ from explorank.retrieval.errors import AdapterMismatch, EncoderUnavailable
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from explorank.retrieval.encoding.heads import HeadKind
+
 _FORMAT: Final = "explorank.encoder-adapter/1"
 MANIFEST: Final = "adapter.json"
 LORA_WEIGHTS: Final = "adapter_model.safetensors"
@@ -43,10 +45,20 @@ class LoraSpec:
 class HeadSpec:
     """The shape of a head over the text's vector."""
 
-    kind: str
-    """`linear` or `mlp`."""
+    kind: HeadKind
     dim: int
     hidden: int = 0
+    modalities: tuple[tuple[str, int], ...] = ()
+    """What a gate joins with the text: the name and length of each vector, in the order in which it reads them."""
+
+    def check_modalities(self, lengths: Mapping[str, int], called: str) -> None:
+        """Raise `AdapterMismatch`, naming both, unless `lengths` are those of the vectors that it was trained with."""
+        if dict(self.modalities) != dict(lengths):
+            raise AdapterMismatch(
+                f"{called} joins texts with {_told(dict(self.modalities))} by a gate, and {_told(lengths)} is brought; "
+                "its weights mean nothing for other vectors. Bring those it was trained with, or adapt anew with "
+                "these (`explorank adapt`)."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +80,8 @@ class Adapter:
     """What it was trained with."""
     window: tuple[float, float] | None = None
     """First and last moment of the training data, in seconds since the Unix epoch."""
+    validation_window: tuple[float, float] | None = None
+    """The same of the later data by which the best moment of the training was chosen."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Numbers of the training."""
     lineage: tuple[str, ...] = ()
@@ -78,19 +92,24 @@ class Adapter:
         """Return the adapter in `folder`; raise `CorruptArtefact`, naming the file that is not intact."""
         folder = Path(folder)
         facts = read_manifest(folder / MANIFEST, _FORMAT)
-        lora, head, window = facts["lora"], facts["head"], facts["window"]
+        lora, head = facts["lora"], facts["head"]
         if lora is not None:
             lora = LoraSpec(**{**lora, "target_modules": tuple(lora["target_modules"])})
+        if head is not None:
+            # Of adapters without a gate, earlier ones do not say so.
+            modalities = tuple((name, length) for name, length in head.get("modalities", ()))
+            head = HeadSpec(**{**head, "modalities": modalities})
         return cls(
             folder=folder,
             version=facts["version"],
             base_name=facts["base_name"],
             base_fingerprint=facts["base_fingerprint"],
             lora=lora,
-            head=None if head is None else HeadSpec(**head),
+            head=head,
             dims=tuple(facts["dims"]),
             options=facts["options"],
-            window=None if window is None else (window[0], window[1]),
+            window=_window(facts["window"]),
+            validation_window=_window(facts.get("validation_window")),
             metrics=facts["metrics"],
             lineage=tuple(facts["lineage"]),
         )
@@ -104,6 +123,22 @@ class Adapter:
                 f"({fingerprint[:12]}); its changes to those weights would mean nothing. Name the model it was trained "
                 "on, or train an adapter for this one."
             )
+
+    @property
+    def modalities(self) -> Mapping[str, int]:
+        """The length of each kind of vector that its gate joins with the text's, by name; none where it has no gate."""
+        return {} if self.head is None else dict(self.head.modalities)
+
+    @property
+    def learnt_until(self) -> float | None:
+        """The last moment of all that it has seen, in seconds since the Unix epoch; None where nobody said.
+
+        A request before that may be one whose answer it has learnt.
+        """
+        return max(
+            (window[1] for window in (self.window, self.validation_window) if window is not None),
+            default=None,
+        )
 
     @property
     def lora_digest(self) -> str:
@@ -125,17 +160,30 @@ class Adapter:
             inject_lora(body, self.lora)
             set_lora_weights(body, self.lora_weights())
 
-    def apply_head(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vectors (n, d) as the head maps them; the very array where there is none."""
+    def load_head(self) -> nn.Module | None:
+        """Return the trained head, on the CPU; None where it has none."""
         if self.head is None:
-            return vectors
-        import torch  # noqa: PLC0415 - for encoding only
-        from safetensors.torch import load_file  # noqa: PLC0415
+            return None
+        from safetensors.torch import load_file  # noqa: PLC0415 - torch, for encoding only
 
         from explorank.retrieval.encoding.heads import make_head  # noqa: PLC0415
 
-        head = make_head(self.head.kind, self.head.dim, hidden=self.head.hidden)  # type: ignore[arg-type]
+        spec = self.head
+        other_dim = sum(length for _, length in spec.modalities)
+        head = make_head(spec.kind, spec.dim, hidden=spec.hidden, other_dim=other_dim)
         head.load_state_dict(load_file(self.folder / HEAD_WEIGHTS))
+        return head
+
+    def apply_head(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors (n, d) as the head maps them; the very array where there is none.
+
+        A gate reads more than these: see `explorank.retrieval.encoding.Gate`.
+        """
+        head = self.load_head()
+        if head is None:
+            return vectors
+        import torch  # noqa: PLC0415 - for encoding only
+
         with torch.inference_mode():
             mapped: NDArray[np.float32] = head(torch.from_numpy(np.array(vectors, np.float32))).numpy()
         return mapped
@@ -178,6 +226,7 @@ def save_adapter(
         "dims": (),
         "options": {},
         "window": None,
+        "validation_window": None,
         "metrics": {},
         "lineage": (),
         **facts,
@@ -234,6 +283,14 @@ def set_lora_weights(body: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def _version(digests: Sequence[str], *specs: LoraSpec | HeadSpec | None) -> str:
     return hashlib.sha256("\0".join([*digests, *map(repr, specs)]).encode()).hexdigest()[:16]
+
+
+def _window(moments: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if moments is None else (moments[0], moments[1])
+
+
+def _told(modalities: Mapping[str, int]) -> str:
+    return ", ".join(f"{name!r} ({length} values)" for name, length in modalities.items()) or "nothing"
 
 
 def _listed(value: Any) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from explorank.retrieval._vectors import unit_rows
-from explorank.retrieval.encoding.behaviour import Behaviour
-from explorank.retrieval.encoding.options import FineTuning, Progress
 from explorank.retrieval.errors import InvalidOption, InvalidVectors
 
 
@@ -37,31 +35,13 @@ def concatenate(
     return unit_rows(np.concatenate(parts, axis=1, dtype=np.float32), range(len(text)))
 
 
-def fuse(
-    text: NDArray[np.float32],
-    others: Sequence[NDArray[np.float32]],
-    behaviour: Behaviour,
-    *,
-    valid: Behaviour | None = None,
-    options: FineTuning | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> NDArray[np.float32]:
-    """Return unit rows (n, d) of text vectors (n, d) and others (n, d_i), joined by a gate that behaviour teaches.
+def side_by_side(others: Mapping[str, NDArray[np.float32]], count: int) -> NDArray[np.float32]:
+    """Return what a gate reads beside the text: the `others` (count, d_i) as unit rows one after another, by name.
 
-    See `explorank.retrieval.encoding.heads.GatedHead`. It is trained as `fine_tune_encoder` trains a head; where
-    nothing is known of an item in `others`, its rows there are zeros or NaN.
+    Rows are zeros where nothing is known. Raises `InvalidVectors` for rows that do not fit.
     """
-    from explorank.retrieval._torch import seeded  # noqa: PLC0415 - torch, for training only
-    from explorank.retrieval.encoding.fine_tuning import train_head  # noqa: PLC0415
-    from explorank.retrieval.encoding.heads import GatedHead  # noqa: PLC0415
-
-    known = [_known_units(str(place), vectors, len(text)) for place, vectors in enumerate(others)]
-    inputs = np.concatenate([text, *known], axis=1, dtype=np.float32)
-    with seeded(seed):
-        head = GatedHead(text.shape[1], inputs.shape[1] - text.shape[1])
-    fused, _ = train_head(head, inputs, behaviour, valid=valid, options=options, seed=seed, progress=progress)
-    return fused
+    known = [_known_units(name, others[name], count) for name in sorted(others)]
+    return np.concatenate(known, axis=1, dtype=np.float32)
 
 
 def _known_units(name: str, vectors: NDArray[np.float32], count: int) -> NDArray[np.float32]:

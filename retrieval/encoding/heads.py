@@ -67,7 +67,7 @@ class GatedHead(nn.Module):
 
 
 def make_head(kind: HeadKind, dim: int, *, hidden: int = 0, other_dim: int = 0) -> nn.Module:
-    """Return an untrained head for text vectors of `dim` dimensions."""
+    """Return an untrained head for text vectors of `dim` dimensions, and for a gate `other_dim` ones beside them."""
     if kind == "linear":
         return LinearHead(dim)
     if kind == "mlp":

@@ -25,8 +25,9 @@ class FineTuning:
     body: Literal["frozen", "lora"] = "frozen"
     """`lora` trains low-rank changes to the model's linear layers. `frozen` leaves the model as it is and trains a head
     over its vectors alone: no text is read again, so that it takes seconds."""
-    head: Literal["none", "linear", "mlp"] = "mlp"
-    """A map over the text's vector, which begins as the identity: x + W x + b, or x + V relu(U x + b)."""
+    head: Literal["none", "linear", "mlp", "gated"] = "mlp"
+    """A map over the text's vector, which begins as the identity: x + W x + b, or x + V relu(U x + b). `gated` joins it
+    with other vectors of the items, and begins near the text's."""
     rank: int = 16
     """The rank of LoRA's changes."""
     alpha: int = 32

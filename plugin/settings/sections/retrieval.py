@@ -130,8 +130,9 @@ class ModalitySettings(Section):
     feature: Name
     """The array feature that holds an item's vector, as Feast writes it: `VIEW:FEATURE`. Where `explorank build
     --items` is given a table with a column of that name, or of the part after the colon, it is read from there."""
-    weight: Fraction
-    """The share of the items' likeness that it makes up. What all modalities leave is the text's."""
+    weight: Fraction | None = None
+    """The share of the items' likeness that it makes up; what all modalities leave is the text's. `null` is for
+    `fusion: gated`, which learns it."""
 
 
 class RetrievalSettings(Section):
@@ -147,8 +148,12 @@ class RetrievalSettings(Section):
     """Keep the first dimensions of each vector alone: smaller and faster to search. A model or an adapter that was
     trained for such a size loses little. `null` keeps all."""
     modalities: tuple[ModalitySettings, ...] = ()
-    """What joins the texts' vectors, so that a cosine of two items is the weighted mean of theirs by each. Where an
-    item has no vector of a kind, the rest speaks for it. Takes effect with `explorank build`."""
+    """What joins the texts' vectors, as `fusion` says. Where an item has no vector of a kind, the rest speaks for it.
+    Takes effect with `explorank build`."""
+    fusion: Literal["weighted", "gated"] = "weighted"
+    """`weighted` makes a cosine of two items the weighted mean of theirs by text and by each modality. `gated` lets
+    `explorank adapt` learn from what users liked how much each tells, for each item and dimension: it needs `adapter`,
+    and no weights. Takes effect with `explorank adapt`, and then `explorank build`."""
     index: IndexSettings = IndexSettings()
     """The index over the embeddings."""
     decay: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -191,9 +196,44 @@ class RetrievalSettings(Section):
             raise rule_broken(
                 "names a feature twice, so that its weight is not clear. Name each once.", "modalities"
             )
-        if not sum(modality.weight for modality in self.modalities) < 1:
+        if self.fusion == "gated":
+            self._check_gate()
+        else:
+            self._check_weights()
+        return self
+
+    def _check_weights(self) -> None:
+        weights = [modality.weight for modality in self.modalities if modality.weight is not None]
+        if len(weights) < len(self.modalities):
+            without = next(modality.feature for modality in self.modalities if modality.weight is None)
+            raise rule_broken(
+                f"gives `{without}` no weight, so its share is not clear. Set `weight`, or `fusion: gated` to learn it "
+                "from what users liked.",
+                "modalities",
+            )
+        if not sum(weights) < 1:
             raise rule_broken(
                 "has weights that leave the text no share. Lower them: together they must stay below 1.",
                 "modalities",
             )
-        return self
+
+    def _check_gate(self) -> None:
+        if not self.modalities:
+            raise rule_broken(
+                "`gated` joins texts with modalities, and none is named. Name some under `modalities`, or leave it "
+                "out.",
+                "fusion",
+            )
+        weighted = [modality.feature for modality in self.modalities if modality.weight is not None]
+        if weighted:
+            raise rule_broken(
+                f"gives `{weighted[0]}` a weight, which means nothing to a gate that is learnt. Leave `weight` out, or "
+                "set `fusion: weighted`.",
+                "modalities",
+            )
+        if self.adapter is None:
+            raise rule_broken(
+                "`gated` reads its gate from an adapter, and there is none. Set `adapter: published`, and run "
+                "`explorank adapt`.",
+                "fusion",
+            )

@@ -26,8 +26,10 @@ from jsonschema import Draft202012Validator
 from explorank.artefacts import ArtefactStore
 from explorank.hooks.feedback import KillSwitch
 from explorank.model_card import ModelCard
+from explorank.pipeline.features import feature_access
 from explorank.rankers import Blend, BlendOptions, LightGBMRanker, RankingData
 from explorank.retrieval import Catalogue
+from explorank.settings import load_settings
 
 Ran: TypeAlias = Any  # `Ran` of conftest.py
 Run: TypeAlias = Callable[..., Ran]
@@ -391,6 +393,58 @@ def test_an_encoder_is_adapted_and_used(run: Run, books: Path) -> None:
     assert "packaged + adapter" in ran.out
     after = Catalogue.load(artefact(books, "catalogue"))
     assert after.encoder_fingerprint != before.encoder_fingerprint
+
+
+ITEM_IMAGES = """\
+from feast import FeatureView, Field
+from feast.types import Array, Float32
+from features import CATALOGUE_TTL, item, source
+
+item_images = FeatureView(
+    name="item_images",
+    entities=[item],
+    schema=[Field(name="vector", dtype=Array(Float32))],
+    source=source("item_images", "One row per item and image."),
+    ttl=CATALOGUE_TTL,
+    online=False,
+)
+"""
+
+
+def test_a_gate_is_learnt_and_used(run: Run, books: Path) -> None:
+    """From an array feature of the repository to a ranker whose card knows what the gate has seen."""
+    repository, began = books / "feature_repo", pd.Timestamp("2026-01-01", tz="UTC").as_unit("us")
+    (repository / "item_images.py").write_text(ITEM_IMAGES, encoding="utf-8")
+    ids = pd.read_parquet(books / "items.parquet")["item_id"]
+    subjects = ids.str.partition("-")[0].astype("category").cat.codes
+    images = pd.DataFrame({"item_id": ids, "vector": list(np.eye(6, dtype=np.float32)[subjects])})
+    images = images.assign(event_timestamp=began, created_timestamp=began)
+    images.to_parquet(repository / "data" / "item_images.parquet")
+    feature_access(load_settings(books / "explorank.yaml")).apply()
+    gated = "{adapter: published, fusion: gated, modalities: [{feature: 'item_images:vector'}]}"
+    change(books / "explorank.yaml", "version: 1", f"version: 1\nretrieval: {gated}")
+
+    assert_told(run("build"), "no adapter was published yet", "explorank adapt")
+    asked = ("adapt", "--interactions", "interactions.parquet", "--steps", "20", "--until", "2026-02-01")
+    assert_told(run(*asked, "--head", "mlp"), "`--head mlp` reads texts alone", "the head is the gate")
+    ran = run(*asked)
+    assert ran.code == 0, ran.err
+    assert "its gate joins texts with item_images:vector" in ran.out
+    ran = run("build")
+    assert ran.code == 0, ran.err
+    assert re.search(r"packaged \+ adapter \w{16} \+ item_images:vector \(gated\)", " ".join(ran.out.split()))
+    assert "vectors of texts and item_images:vector (gated)" in run("check").out
+
+    for since, seen in (("2026-01-15", True), ("2026-02-01", False)):
+        ran = run("train", "--interactions", "interactions.parquet", "--since", since, "-o", "rounds=2")
+        assert ran.code == 0, ran.err
+        (trained,) = re.findall(r"ranker (\S+): lightgbm", ran.out)
+        card = ModelCard.read(artefact(books, "ranker").parent / trained)
+        assert card is not None
+        assert card.training.first > since
+        assert card.sampling is not None
+        assert card.sampling.requests["since"] == f"{since}T00:00:00+00:00"
+        assert any("learnt from likes until 2026-01-31" in note for note in card.notes) == seen
 
 
 def test_a_table_without_its_columns_is_named(run: Run, books: Path) -> None:

@@ -13,8 +13,9 @@ from explorank import Decision, load
 from explorank.artefacts import ArtefactStore
 from explorank.assembly import ENCODER
 from explorank.errors import DamagedArtefact, DataError
-from explorank.pipeline.build import build_catalogue, item_table
+from explorank.pipeline.build import build_catalogue
 from explorank.pipeline.encoders import AdaptOptions, adapt_encoder, behaviours, configured_encoder
+from explorank.pipeline.item_tables import item_table
 from explorank.pipeline.tables import past_interactions
 from explorank.retrieval import interest_vector
 from explorank.retrieval.encoding import Adapter, FineTuning, TextRanking

@@ -15,7 +15,7 @@ from explorank.artefacts import ArtefactStore
 from explorank.builtin.retrieval import history_of
 from explorank.errors import DataError
 from explorank.hooks.evaluation import AdjacentSlots
-from explorank.model_card import ModelCard
+from explorank.model_card import ModelCard, moment
 from explorank.pipeline.examination import estimate_examination
 from explorank.pipeline.features import feature_access
 from explorank.pipeline.logged_data import logged_data
@@ -81,6 +81,13 @@ def test_rows_of_the_log_know_their_slot(open_books: OpenStage, spy: Any) -> Non
         np.testing.assert_allclose(column, served, atol=1e-5)
     assert past.later_users.tolist() == [record.request.user_id for record in records[32:]]
     assert past.training.window[1] <= past.later.window[0]
+    since = records[9].request.time
+    newer = logged_data(
+        installation.settings, catalogue, access, TrainOptions(since=since), now=time.time() + LATER
+    )
+    assert newer.training.requests + newer.later.requests == 30
+    assert newer.training.window[0] == records[10].request.time
+    assert newer.sampling.requests["since"] == moment(since)
     with pytest.raises(DataError, match=r"0 displayed slates"):
         logged_data(installation.settings, catalogue, access, TrainOptions(), now=time.time())
 

@@ -18,7 +18,8 @@ from explorank.artefacts import ArtefactStore
 from explorank.checks import run_checks
 from explorank.errors import DataError, RetrievalError, SettingsError
 from explorank.pipeline.build import build_catalogue
-from explorank.pipeline.encoders import configured_encoder
+from explorank.pipeline.encoders import configured_encoder, items_to_adapt_to
+from explorank.pipeline.modalities import modalities_of
 from explorank.retrieval import Catalogue
 from explorank.retrieval.features import FeatureAccess
 from explorank.retrieval.provenance import Provenance
@@ -94,7 +95,7 @@ def test_many_items_are_joined_in_parts_as_at_once(
     settings = configure({"image": 0.3, "sound": 0.2})
     path = saved(table.assign(sound=[None, [1, 2, 3], [3, 2, 1], []]), tmp_path)
     _, at_once = build_catalogue(settings, items=path)
-    monkeypatch.setattr("explorank.pipeline.modalities._ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("explorank.pipeline.item_encoders._ROWS_AT_ONCE", 3)
     _, in_parts = build_catalogue(settings, items=path)
     np.testing.assert_array_equal(in_parts.vectors, at_once.vectors)
     assert at_once.vectors.shape == (4, 384 + 2 + 3)
@@ -242,9 +243,12 @@ def test_a_csv_file_can_hold_no_vectors(configure: Configure, table: pd.DataFram
         ([("a:b", 0.6), ("c:d", 0.4)], "leave the text no share"),
         ([("a:b", 0.1), ("a:b", 0.2)], "names a feature twice"),
         ([("a:b", 0.0)], "above 0"),
+        ([("a:b", 0.1), ("c:d", None)], "gives `c:d` no weight.*or `fusion: gated`"),
     ],
 )
-def test_settings_that_cannot_hold_are_refused(modalities: list[tuple[str, float]], message: str) -> None:
+def test_settings_that_cannot_hold_are_refused(
+    modalities: list[tuple[str, float | None]], message: str
+) -> None:
     listed = [{"feature": feature, "weight": weight} for feature, weight in modalities]
     with pytest.raises(SettingsError, match=message):
         parse_settings({"version": 1, "retrieval": {"modalities": listed}})
@@ -316,6 +320,23 @@ def test_an_array_feature_counts_as_it_was_known(
     found = catalogue.vectors @ catalogue.vectors.T
     assert found[0, 1] == pytest.approx(1.0 if like_b else 0.75, abs=1e-5)
     assert not catalogue.vectors[2:, 384:].any()  # expired, and never known
+
+
+def test_a_gate_learns_what_the_catalogue_is_built_of(
+    configure: Configure, table: pd.DataFrame, shop: Path, tmp_path: Path
+) -> None:
+    path = saved(table.drop(columns="image"), tmp_path)
+    told = configure({"images:vector": 0.25}, features_of(shop)).model_dump(
+        mode="json", include={"version", "features"}
+    )
+    gated = {"adapter": "published", "fusion": "gated", "modalities": [{"feature": "images:vector"}]}
+    settings = parse_settings({**told, "retrieval": gated}, shop)
+    for until, first in ((EARLY, [1, 0]), (LATE, [0, 1])):
+        texts, (images,) = items_to_adapt_to(settings, path, until=until)
+        assert list(texts) == list("abcd")
+        assert images[:][0].tolist() == first
+        (built,) = modalities_of(settings, table["item_id"].to_numpy(np.str_), path, until=until)
+        np.testing.assert_array_equal(images[:], built[:])
 
 
 def test_a_column_of_the_table_stands_before_the_repository(

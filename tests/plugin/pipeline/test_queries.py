@@ -51,6 +51,15 @@ def test_a_query_stands_at_every_strideth_event_after_the_warmup() -> None:
     assert queries["positives"].tolist() == [items(5, 25), items(15, 30), items(25, 30)]
 
 
+def test_queries_after_a_moment_know_what_came_before_it() -> None:
+    queries = ranking_queries(history(one_a_minute(30)), options(), seed=0, since=minute(5).timestamp())
+
+    assert queries["event_timestamp"].tolist() == [minute(15), minute(25)]
+    assert queries["seen"].tolist() == [items(0, 15), items(0, 25)]
+    with pytest.raises(DataError, match=r"requests after 2026-03-01T00:25:00\+00:00\).*begin earlier"):
+        ranking_queries(history(one_a_minute(30)), options(), seed=0, since=minute(25).timestamp())
+
+
 def test_only_liked_events_within_the_horizon_are_positives() -> None:
     values = [LIKED, DISLIKED, LIKED, DISLIKED, LIKED, LIKED, LIKED]
     events = [("u", f"i{number}", number, value) for number, value in enumerate(values)]

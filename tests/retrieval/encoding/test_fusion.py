@@ -1,21 +1,12 @@
-"""Vectors of several sources joined: weights, gates and graphs whose answers are known."""
+"""Vectors of several sources joined: weights and graphs whose answers are known."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from explorank.retrieval import Encoder, InvalidOption, InvalidTable, InvalidVectors
-from explorank.retrieval.encoding import (
-    Behaviour,
-    FineTuning,
-    concatenate,
-    fuse,
-    knowledge_vectors,
-    recall_at,
-)
+from explorank.retrieval import InvalidOption, InvalidTable, InvalidVectors
+from explorank.retrieval.encoding import concatenate, knowledge_vectors
 
 
 def unit(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -46,17 +37,6 @@ def test_weights_and_rows_that_do_not_fit_are_refused() -> None:
             concatenate(text, {"image": unit(3, 4, 2)}, weights)
     with pytest.raises(InvalidVectors, match="one row per item"):
         concatenate(text, {"image": unit(4, 4, 2)}, {"image": 0.2})
-
-
-def test_a_gate_takes_up_what_text_does_not_say(model: Path, behaviour: Behaviour, valid: Behaviour) -> None:
-    text = Encoder(model, device="cpu").encode(["a story"] * 40)  # all alike
-    groups = {"sea": 0, "bread": 0, "crime": 1, "space": 1}
-    other = np.eye(2, dtype=np.float32)[[groups[item.partition("-")[0]] for item in behaviour.item_ids]]
-    options = FineTuning(steps=60, batch_size=64, learning_rate=1e-2)
-    fused = fuse(text, [other], behaviour, valid=valid, options=options)
-    assert fused.shape == text.shape
-    assert recall_at(fused, valid, decay=0.9, k=12) == 1.0
-    np.testing.assert_array_equal(fused, fuse(text, [other], behaviour, valid=valid, options=options))
 
 
 TRIPLES = [
