@@ -396,10 +396,10 @@ def train(
         _, trained = train_ranker(
             settings, events, component=component, options=options, progress=report, begins=report.begin
         )
-    _tell_of(trained)
+    _tell_of(trained, "what was displayed" if from_log else "sampled candidates")
 
 
-def _tell_of(trained: TrainReport) -> None:
+def _tell_of(trained: TrainReport, judged: str) -> None:
     if trained.resumed:
         output.print("went on from where a run that was cut off had been saved")
     if trained.start is not None:
@@ -407,7 +407,7 @@ def _tell_of(trained: TrainReport) -> None:
     output.print(
         f"ranker {trained.version}: {trained.ranker}, {trained.queries:,} queries ({trained.rows:,} rows, "
         f"{len(trained.features)} features), NDCG@10 {trained.ndcg_at_10} on the "
-        f"{trained.validation_queries:,} latest, over sampled candidates",
+        f"{trained.validation_queries:,} latest, over {judged}",
         markup=False,
     )
     teaching = trained.teaching
