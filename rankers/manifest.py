@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -120,6 +120,14 @@ class RankerManifest:
         content = {"format": _FORMAT, **asdict(self)}
         return json.dumps({"content": content, "seal": seal(content)}, indent=1)
 
+    def of_files(self, model: bytes, others: Mapping[str, bytes]) -> RankerManifest:
+        """Return the same with the hashes of the model and of the other files, and a version that follows from them."""
+        hashes = {name: hashlib.sha256(content).hexdigest() for name, content in others.items()}
+        of_model = hashlib.sha256(model).hexdigest()
+        all_of_it = "".join([of_model, self.feature_hash, *hashes.values()]).encode()
+        version = hashlib.sha256(all_of_it).hexdigest()[:12]
+        return replace(self, version=version, model_sha256=of_model, files=hashes)
+
     @classmethod
     def read(cls, path: Path) -> RankerManifest:
         """Return the manifest in a file; raise `CorruptRanker` naming it where it is not intact."""
@@ -161,6 +169,36 @@ def read_intact(file: Path, sha256: str | None, so: str) -> bytes:
             f"{file} is not what its manifest describes: its SHA-256 differs, so {so}. {WAY_OUT}"
         )
     return content
+
+
+def write_folder(folder: str | Path, manifest: RankerManifest, files: Mapping[str, bytes]) -> None:
+    """Write a ranker's files into `folder`, the manifest last."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def read_folder(
+    folder: str | Path, kind: str, model: str, others: Sequence[str]
+) -> tuple[RankerManifest, list[bytes]]:
+    """Return the manifest of a ranker named `kind`, and what its files hold, the `model` first.
+
+    Raises `CorruptRanker` naming the file that is not intact or of another kind.
+    """
+    folder = Path(folder)
+    manifest = RankerManifest.read(folder / MANIFEST_FILE)
+    if manifest.name != kind:
+        raise CorruptRanker(
+            f"{folder / MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {kind!r} one was asked for; its files "
+            "mean something else. Load it by its own name."
+        )
+    expected = {model: manifest.model_sha256, **manifest.files}
+    return manifest, [
+        read_intact(folder / name, expected.get(name), "its scores could be anything")
+        for name in (model, *others)
+    ]
 
 
 def column_scales(features: NDArray[np.float32]) -> tuple[tuple[float, ...], tuple[float, ...]]:

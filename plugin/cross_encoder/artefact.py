@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 
 from explorank.cross_encoder.texts import KnownTexts
 from explorank.rankers import CorruptRanker, RankerManifest
-from explorank.rankers.manifest import MANIFEST_FILE, WAY_OUT, read_intact
+from explorank.rankers.manifest import WAY_OUT, read_folder, write_folder
 from explorank.rankers.neural.items import ItemVocabulary
 from explorank.retrieval.encoding import TokenTable
 
@@ -36,37 +35,18 @@ class Artefact:
 
     def sealed(self) -> Self:
         """Return the same with a manifest that knows the files, and a version that follows from them."""
-        files = {TOKENIZER: _digest(self.tokenizer), TEXTS: _digest(self.texts)}
-        model = _digest(self.model)
-        version = _digest("".join([model, self.manifest.feature_hash, *files.values()]).encode())[:12]
-        return replace(
-            self, manifest=replace(self.manifest, version=version, model_sha256=model, files=files)
-        )
+        others = {TOKENIZER: self.tokenizer, TEXTS: self.texts}
+        return replace(self, manifest=self.manifest.of_files(self.model, others))
 
     def save(self, folder: str | Path) -> None:
         """Write all files into `folder`, the manifest last."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL).write_bytes(self.model)
-        (folder / TOKENIZER).write_bytes(self.tokenizer)
-        (folder / TEXTS).write_bytes(self.texts)
-        (folder / MANIFEST_FILE).write_text(self.manifest.to_json(), encoding="utf-8")
+        files = {MODEL: self.model, TOKENIZER: self.tokenizer, TEXTS: self.texts}
+        write_folder(folder, self.manifest, files)
 
     @classmethod
     def load(cls, folder: str | Path, name: str) -> Self:
         """Return what `save` wrote; raise `CorruptRanker` naming the file that is not intact or of another ranker."""
-        folder = Path(folder)
-        manifest = RankerManifest.read(folder / MANIFEST_FILE)
-        if manifest.name != name:
-            raise CorruptRanker(
-                f"{folder / MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {name!r} one was asked for; its "
-                "files mean something else. Load it by its own name."
-            )
-        expected = {MODEL: manifest.model_sha256, **manifest.files}
-        model, tokenizer, texts = (
-            read_intact(folder / file, expected.get(file), "its scores could be anything")
-            for file in (MODEL, TOKENIZER, TEXTS)
-        )
+        manifest, (model, tokenizer, texts) = read_folder(folder, name, MODEL, (TOKENIZER, TEXTS))
         return cls(manifest=manifest, model=model, tokenizer=tokenizer, texts=texts)
 
 
@@ -85,7 +65,3 @@ def unpack_texts(content: bytes) -> KnownTexts:
         return KnownTexts(ItemVocabulary(arrays["ids"]), TokenTable(arrays["tokens"], arrays["ends"]))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CorruptRanker(f"{TEXTS} cannot be read ({error}). {WAY_OUT}") from error
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

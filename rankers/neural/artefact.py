@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from explorank.rankers.errors import CorruptRanker
-from explorank.rankers.manifest import MANIFEST_FILE, WAY_OUT, RankerManifest, read_intact
+from explorank.rankers.manifest import WAY_OUT, RankerManifest, read_folder, write_folder
 from explorank.rankers.neural.columns import ColumnLayout
 from explorank.rankers.neural.items import ItemVocabulary
 
@@ -34,38 +33,21 @@ class Artefact:
     weights: bytes
     """Torch's, as safetensors: to explain scores, or to train further."""
 
+    def sealed(self) -> Artefact:
+        """Return the same with a manifest that knows the files, and a version that follows from them."""
+        others = {VOCABULARY: self.vocabulary, WEIGHTS: self.weights}
+        return replace(self, manifest=self.manifest.of_files(self.model, others))
+
     def save(self, folder: str | Path) -> None:
         """Write all files into `folder`, the manifest last."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / MODEL).write_bytes(self.model)
-        (folder / VOCABULARY).write_bytes(self.vocabulary)
-        (folder / WEIGHTS).write_bytes(self.weights)
-        (folder / MANIFEST_FILE).write_text(self.manifest.to_json(), encoding="utf-8")
+        files = {MODEL: self.model, VOCABULARY: self.vocabulary, WEIGHTS: self.weights}
+        write_folder(folder, self.manifest, files)
 
     @classmethod
     def load(cls, folder: str | Path, kind: str) -> Artefact:
         """Return what `save` wrote; raise `CorruptRanker` naming the file that is not intact or of another kind."""
-        folder = Path(folder)
-        manifest = RankerManifest.read(folder / MANIFEST_FILE)
-        if manifest.name != kind:
-            raise CorruptRanker(
-                f"{folder / MANIFEST_FILE} is of a {manifest.name!r} ranker, and a {kind!r} one was asked for; its "
-                "files mean something else. Load it by its own name."
-            )
-        expected = {MODEL: manifest.model_sha256, **manifest.files}
-        parts = {
-            name: read_intact(folder / name, expected.get(name), "its scores could be anything")
-            for name in (MODEL, VOCABULARY, WEIGHTS)
-        }
-        return cls(
-            manifest=manifest, model=parts[MODEL], vocabulary=parts[VOCABULARY], weights=parts[WEIGHTS]
-        )
-
-
-def digest(content: bytes) -> str:
-    """Return the SHA-256, in hex."""
-    return hashlib.sha256(content).hexdigest()
+        manifest, (model, vocabulary, weights) = read_folder(folder, kind, MODEL, (VOCABULARY, WEIGHTS))
+        return cls(manifest=manifest, model=model, vocabulary=vocabulary, weights=weights)
 
 
 def pack_vocabulary(layout: ColumnLayout, items: ItemVocabulary) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from torch import Tensor
 from explorank.rankers._checkpoint import run_identity
 from explorank.rankers.data import RankingData
 from explorank.rankers.manifest import RankerManifest, column_scales, feature_hash
-from explorank.rankers.neural.artefact import VOCABULARY, WEIGHTS, Artefact, digest, pack_vocabulary
+from explorank.rankers.neural.artefact import Artefact, pack_vocabulary
 from explorank.rankers.neural.batches import Frame
 from explorank.rankers.neural.checkpoint import NetworkCheckpoint
 from explorank.rankers.neural.devices import seeded
@@ -92,7 +91,7 @@ def in_best_precision(
         artefact.model, feeds, None if accuracy is None else lambda model: accuracy(of(model)), tolerance
     )
     details = {**artefact.manifest.details, "precision": asdict(precision)}
-    return _sealed(of(model), replace(artefact.manifest, details=details))
+    return replace(of(model), manifest=replace(artefact.manifest, details=details)).sealed()
 
 
 def new_network(
@@ -184,16 +183,7 @@ def _artefact(
         vocabulary=pack_vocabulary(plan.layout, plan.vocabulary),
         weights=weights,
     )
-    return _sealed(artefact, manifest)
-
-
-def _sealed(artefact: Artefact, manifest: RankerManifest) -> Artefact:
-    files = {VOCABULARY: digest(artefact.vocabulary), WEIGHTS: digest(artefact.weights)}
-    model = digest(artefact.model)
-    version = hashlib.sha256("".join([model, manifest.feature_hash, *files.values()]).encode()).hexdigest()[
-        :12
-    ]
-    return replace(artefact, manifest=replace(manifest, version=version, model_sha256=model, files=files))
+    return artefact.sealed()
 
 
 def _teacher(data: RankingData, tasks: Tasks) -> Tensor | None:
