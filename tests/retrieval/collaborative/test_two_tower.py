@@ -330,6 +330,8 @@ def test_bad_input_is_named(fitted: TwoTower) -> None:
     with pytest.raises(InvalidVectors, match="content of shape"):
         TwoTower.fit(interactions, content=content[:-1])
     with pytest.raises(InvalidVectors, match="user_features of shape"):
+        TwoTower.fit(interactions, user_features=np.zeros((89, 1)))
+    with pytest.raises(InvalidVectors, match="user_features has nan in row 0, column 0"):
         TwoTower.fit(interactions, user_features=np.full((90, 1), np.nan))
     with pytest.raises(InvalidVectors, match="User columns"):
         fitted.scores(["i12"], columns[0][:2])
