@@ -100,7 +100,9 @@ class _Start:
             if not isinstance(error, USER_ERRORS):
                 raise
             sys.stderr.write(f"error {error}\n")
-            sys.exit(_STARTUP_FAILED)
+            sys.stderr.flush()
+            # At once: an interpreter that shuts down answers no more, and its parent would wait for _HEALTH_CHECK_S.
+            os._exit(_STARTUP_FAILED)
         settle()
         return app
 
