@@ -31,6 +31,7 @@ from explorank.hooks.registry import Registry
 from explorank.model_card import ModelCard
 from explorank.pipeline.encoders import adapter_folder
 from explorank.pipeline.features import feature_access, served_columns
+from explorank.pipeline.modalities import how_joined
 from explorank.pipeline.tables import read_table
 from explorank.pipeline.teaching import Teacher
 from explorank.rankers import LightGBMRanker, Ranker, id_columns_of
@@ -262,11 +263,7 @@ def _modalities(settings: Settings, version: str, catalogue: Catalogue) -> Itera
 
 def _told(modalities: Mapping[str, float | None]) -> str:
     """Return what vectors are made of, in words."""
-    parts = [
-        f"{name} ({'gated' if weight is None else format(weight, 'g')})"
-        for name, weight in sorted(modalities.items())
-    ]
-    return " and ".join(["texts", *parts])
+    return " and ".join(["texts", *(how_joined(*one) for one in sorted(modalities.items()))])
 
 
 def _learned(settings: Settings, version: str, catalogue: Catalogue) -> Iterator[CheckResult]:

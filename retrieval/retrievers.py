@@ -6,6 +6,7 @@ items that a retriever has nothing to say for are not among its answers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
@@ -68,6 +69,19 @@ class RowRetriever(Retriever, Protocol):
         """Do what `retrieve` does; `None` where an item may have no row, so that `retrieve` must be asked."""
 
 
+class _OfRows(ABC):
+    """Finds rows of the catalogue, and items by them."""
+
+    @abstractmethod
+    def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
+        """Return the rows of up to `k` items and their scores, the best first."""
+
+    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
+        """Return up to `k` items and their scores, the best first."""
+        rows, scores = self.retrieve_rows(catalogue, query, k)
+        return catalogue.item_ids[rows], scores
+
+
 @dataclass(frozen=True)
 class SimilarToHistory:
     """The items nearest to the user's interest, or to `query.similar_to` where that is asked for.
@@ -117,7 +131,7 @@ class SimilarToHistory:
 
 
 @dataclass(frozen=True)
-class SimilarByUse:
+class SimilarByUse(_OfRows):
     """The items that have the same users as what the user took up, or as `query.similar_to` where that is asked for.
 
     Scores are mean weights of the catalogue's table of neighbours over the history. Nothing is found for a user of
@@ -134,11 +148,6 @@ class SimilarByUse:
     def __post_init__(self) -> None:
         _check_history(self.name, self.history)
 
-    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
-        """Return up to `k` items of greatest mean weight, and those means."""
-        rows, means = self.retrieve_rows(catalogue, query, k)
-        return catalogue.item_ids[rows], means
-
     def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
         """Return the rows of up to `k` items of greatest mean weight, and those means."""
         if catalogue.by_use is None:
@@ -152,7 +161,7 @@ class SimilarByUse:
 
 
 @dataclass(frozen=True)
-class LearnedEmbeddings:
+class LearnedEmbeddings(_OfRows):
     """The items nearest to the user in a space learnt from interactions, or to `query.similar_to` if that is asked for.
 
     The user's vector is computed from the history in the request, so that what happened a moment ago counts. Scores
@@ -171,11 +180,6 @@ class LearnedEmbeddings:
     def __post_init__(self) -> None:
         _check_history(self.name, self.history)
 
-    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
-        """Return up to `k` items of greatest product, and those products."""
-        rows, products = self.retrieve_rows(catalogue, query, k)
-        return catalogue.item_ids[rows], products
-
     def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
         """Return the rows of up to `k` items of greatest product, and those products."""
         space = catalogue.embeddings
@@ -193,7 +197,7 @@ class LearnedEmbeddings:
 
 
 @dataclass(frozen=True)
-class Popular:
+class Popular(_OfRows):
     """The most popular items. Scores are shares of the greatest popularity, in [0, 1].
 
     A request for items like a known one gets none of these: popular items are not like it.
@@ -202,22 +206,13 @@ class Popular:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     name: ClassVar[str] = "popular"
 
-    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
-        """Return up to `k` items, the most popular first."""
-        rows, scores = self.retrieve_rows(catalogue, query, k)
-        return catalogue.item_ids[rows], scores
-
     def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
         """Return the rows of up to `k` items, the most popular first."""
-        if _asks_for_similar(catalogue, query):
-            return _NO_ROWS
-        rows = _first_allowed(catalogue, catalogue.by_popularity, query.exclude, k)
-        greatest = catalogue.popularity[catalogue.by_popularity[:1]].max(initial=0.0) or 1.0
-        return rows, (catalogue.popularity[rows] / greatest).astype(np.float32)
+        return _most_popular(catalogue, catalogue.popularity, catalogue.by_popularity, query, k)
 
 
 @dataclass(frozen=True)
-class Trending:
+class Trending(_OfRows):
     """The items that are most popular lately. Scores are shares of the greatest such popularity, in (0, 1].
 
     What nobody took up lately is not found. A request for items like a known one gets none of these. Raises
@@ -227,11 +222,6 @@ class Trending:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "use_attribute_docstrings": True}
     name: ClassVar[str] = "trending"
 
-    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
-        """Return up to `k` items, the most popular lately first."""
-        rows, scores = self.retrieve_rows(catalogue, query, k)
-        return catalogue.item_ids[rows], scores
-
     def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
         """Return the rows of up to `k` items, the most popular lately first."""
         recent = catalogue.recent_popularity
@@ -240,15 +230,11 @@ class Trending:
                 f"{self.name} asks for what is popular lately, and catalogue {catalogue.version} was built without "
                 "counting it, so it finds nothing. Set `retrieval.trending` and run `explorank build`."
             )
-        order = catalogue.by_recent_popularity
-        if _asks_for_similar(catalogue, query) or not len(order):
-            return _NO_ROWS
-        rows = _first_allowed(catalogue, order, query.exclude, k)
-        return rows, (recent[rows] / recent[order[0]]).astype(np.float32)
+        return _most_popular(catalogue, recent, catalogue.by_recent_popularity, query, k)
 
 
 @dataclass(frozen=True)
-class NewItems:
+class NewItems(_OfRows):
     """The items that appeared last. Scores fall from 1 for one of this moment to 0 at `max_age_days`.
 
     Items whose first appearance is unknown or still to come are not found. A request for items like a known
@@ -268,11 +254,6 @@ class NewItems:
                 "nothing would be found. Set a number of days above 0."
             )
 
-    def retrieve(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> Found:
-        """Return up to `k` new items, the newest first."""
-        rows, scores = self.retrieve_rows(catalogue, query, k)
-        return catalogue.item_ids[rows], scores
-
     def retrieve_rows(self, catalogue: Catalogue, query: RetrievalQuery, k: int) -> FoundRows:
         """Return the rows of up to `k` new items, the newest first."""
         if _asks_for_similar(catalogue, query):
@@ -287,6 +268,21 @@ class NewItems:
 
 def _asks_for_similar(catalogue: Catalogue, query: RetrievalQuery) -> bool:
     return query.similar_to is not None and bool(catalogue.item_known([query.similar_to])[0])
+
+
+def _most_popular(
+    catalogue: Catalogue,
+    popularity: NDArray[np.float64],
+    order: NDArray[np.int64],
+    query: RetrievalQuery,
+    k: int,
+) -> FoundRows:
+    """Return the first `k` allowed rows in `order`, of falling `popularity` (n,), and shares of the greatest one."""
+    if _asks_for_similar(catalogue, query):
+        return _NO_ROWS
+    rows = _first_allowed(catalogue, order, query.exclude, k)
+    greatest = popularity[order[:1]].max(initial=0.0) or 1.0
+    return rows, (popularity[rows] / greatest).astype(np.float32)
 
 
 def _first_allowed(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from explorank.errors import DataError
 from explorank.pipeline.encoders import configured_encoder
-from explorank.pipeline.modalities import Modality
+from explorank.pipeline.modalities import Modality, how_joined
 from explorank.retrieval import Catalogue, Encoder
 from explorank.retrieval.encoding import Adapter, concatenate
 from explorank.settings import Settings
@@ -95,8 +95,7 @@ class _OfModalities(ABC):
     @property
     def name(self) -> str:
         return self._encoder.name + "".join(
-            f" + {modality.feature} ({'gated' if modality.weight is None else format(modality.weight, 'g')})"
-            for modality in self._modalities
+            f" + {how_joined(modality.feature, modality.weight)}" for modality in self._modalities
         )
 
     @property

@@ -55,6 +55,11 @@ class Modality:
         return digest.hexdigest()
 
 
+def how_joined(feature: str, weight: float | None) -> str:
+    """Return in words what is joined with the texts, and by which weight; None is by a gate."""
+    return f"{feature} ({'gated' if weight is None else format(weight, 'g')})"
+
+
 def modalities_of(
     settings: Settings,
     item_ids: NDArray[np.str_],
